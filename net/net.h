@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The network interface: Ethernet frames between a network card and a back end.
+ *
+ * The card calls net_send; the back end calls the card's receive. Both in the loop's monitor. A back end
+ * that cannot take a frame drops it; a card that has no buffers returns false from receive, the back end
+ * stops reading, and the card calls net_resume when it has some again.
+ */
+#ifndef NET_NET_H
+#define NET_NET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "base/error.h"
+#include "base/loop.h"
+
+#define NET_FRAME_MAX 65550u /* longest frame either side passes, headers included */
+
+struct net_client {
+	/* True: taken. False: keep it and wait for net_resume. */
+	bool (*receive)(void *opaque, const void *frame, size_t len);
+	void *opaque;
+};
+
+struct net_backend;
+
+struct net_backend_ops {
+	const char *name;
+	void (*send)(struct net_backend *be, const struct iovec *iov, int count);
+	void (*resume)(struct net_backend *be);
+	void (*destroy)(struct net_backend *be);
+};
+
+struct net_backend {
+	const struct net_backend_ops *ops;
+	struct net_client client; /* set by the card */
+};
+
+static inline void net_send(struct net_backend *be, const struct iovec *iov, int count)
+{
+	be->ops->send(be, iov, count);
+}
+
+static inline void net_resume(struct net_backend *be)
+{
+	be->ops->resume(be);
+}
+
+/*
+ * A peer process on a connected Unix SOCK_SEQPACKET socket, one frame a packet: `maru-nat`, another VM,
+ * a switch. Takes @fd.
+ */
+struct error *net_socket_create(struct loop *loop, int fd, struct net_backend **out) MUST_CHECK;
+
+#endif
