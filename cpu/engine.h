@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The one interface to an engine: what executes guest instructions. Nothing outside cpu/ knows which
+ * engine runs.
+ *
+ * Theory of operation. engine_create() binds an engine to the guest-physical memory of one machine.
+ * Each vCPU is run by one thread of its own that calls vcpu_run() in a loop. Port and MMIO accesses go to
+ * the machine's buses from inside vcpu_run(), with the machine's lock (the loop's) taken by the engine.
+ * HLT sleeps inside vcpu_run(). State is read and written by register group while the vCPU is stopped.
+ *
+ * Interrupts: the machine's local APIC tells the engine that something may have changed (vcpu_kick), and
+ * the engine asks it back through struct vcpu_irqchip at the next instruction boundary.
+ */
+#ifndef CPU_ENGINE_H
+#define CPU_ENGINE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/loop.h"
+#include "cpu/x86.h"
+#include "mem/memory.h"
+
+struct engine;
+struct vcpu;
+
+enum engine_kind { ENGINE_AUTO, ENGINE_BT, ENGINE_KVM };
+
+struct engine_config {
+	enum engine_kind kind;
+	unsigned vcpu_count;
+	struct memory *mem;
+	struct loop *loop; /* whose lock is the machine's lock */
+	uint64_t (*vm_time_ns)(void *opaque); /* the VM clock; any thread */
+	void *vm_time_opaque;
+};
+
+/*
+ * What a vCPU asks of its local APIC. All but has_interrupt are called with the machine's lock held.
+ */
+struct vcpu_irqchip {
+	void *opaque;
+	/* Is there an interrupt to deliver (IF aside)? Cheap; any thread, no lock: a hint before ack(). */
+	bool (*has_interrupt)(void *opaque);
+	/* Takes it: the vector, or -1 when it went away. */
+	int (*ack)(void *opaque);
+	/* xAPIC page; @offset 0..0xfff, 32-bit accesses at multiples of 16 (others: as the chip documents). */
+	uint32_t (*mmio_read)(void *opaque, uint32_t offset);
+	void (*mmio_write)(void *opaque, uint32_t offset, uint32_t value);
+	/* IA32_APIC_BASE (0x1b) and x2APIC MSRs 0x800–0x8ff; false: #GP. */
+	bool (*msr_read)(void *opaque, uint32_t msr, uint64_t *value);
+	bool (*msr_write)(void *opaque, uint32_t msr, uint64_t value);
+	/* Where the xAPIC page is now; ~0 when not memory-mapped. Any thread (a 64-bit atomic load). */
+	uint64_t (*mmio_base)(void *opaque);
+	/* CR8: task priority, 0..15. */
+	uint8_t (*get_tpr)(void *opaque);
+	void (*set_tpr)(void *opaque, uint8_t tpr);
+	/* IA32_TSC_DEADLINE: raw guest TSC value and the same instant on the VM clock; 0, 0 disarms. */
+	void (*set_tsc_deadline)(void *opaque, uint64_t guest_tsc, uint64_t deadline_ns);
+	uint64_t (*get_tsc_deadline)(void *opaque);
+};
+
+enum vcpu_exit_reason {
+	VCPU_EXIT_STOPPED,  /* vcpu_request_stop() was honoured */
+	VCPU_EXIT_DEBUG,    /* breakpoint, watchpoint or step that the debugger asked for */
+	VCPU_EXIT_SHUTDOWN, /* triple fault: the machine resets, or ends with @message */
+	VCPU_EXIT_ERROR,    /* the engine cannot go on; @message says why */
+};
+
+struct vcpu_exit {
+	enum vcpu_exit_reason reason;
+	uint64_t debug_address; /* EXIT_DEBUG: of a watchpoint that hit, else the guest-virtual RIP */
+	bool debug_watch;
+	char message[160];
+};
+
+struct error *engine_create(const struct engine_config *config, struct engine **out) MUST_CHECK;
+void engine_destroy(struct engine *e); /* NULL-safe; all vCPUs stopped and their threads gone */
+const char *engine_name(const struct engine *e); /* "bt", "kvm" */
+
+/* The vCPU with APIC id @index; made with the engine, in the state after RESET, BSP (0) running, APs waiting for SIPI. */
+struct vcpu *engine_vcpu(struct engine *e, unsigned index);
+void vcpu_set_irqchip(struct vcpu *v, const struct vcpu_irqchip *chip); /* copied; before the first run */
+
+/*
+ * Executes guest code in the calling thread until there is a reason to return. The machine's lock is not
+ * held by the caller. The first call binds the vCPU to its thread.
+ */
+void vcpu_run(struct vcpu *v, struct vcpu_exit *exit);
+
+/* Any thread, any lock state; return at once. */
+void vcpu_kick(struct vcpu *v);		/* look at pending interrupts and requests again */
+void vcpu_request_stop(struct vcpu *v); /* vcpu_run returns EXIT_STOPPED soon; the next vcpu_run goes on */
+void vcpu_nmi(struct vcpu *v);
+void vcpu_init(struct vcpu *v);		      /* INIT: AP waits for SIPI, BSP starts at the reset vector */
+void vcpu_sipi(struct vcpu *v, uint8_t vector);
+
+/* RESET of the CPU; stopped. Also forgets debug settings' hits but keeps breakpoints. */
+void vcpu_reset(struct vcpu *v);
+
+/* Stopped vCPU only. Setting makes no checks beyond memory safety: a loader may set what it likes. */
+void vcpu_get_regs(struct vcpu *v, struct x86_regs *out);
+void vcpu_set_regs(struct vcpu *v, const struct x86_regs *in);
+void vcpu_get_sregs(struct vcpu *v, struct x86_sregs *out);
+void vcpu_set_sregs(struct vcpu *v, const struct x86_sregs *in);
+void vcpu_get_xstate(struct vcpu *v, struct x86_xstate *out);
+void vcpu_set_xstate(struct vcpu *v, const struct x86_xstate *in);
+bool vcpu_get_msr(struct vcpu *v, uint32_t msr, uint64_t *value);
+bool vcpu_set_msr(struct vcpu *v, uint32_t msr, uint64_t value);
+/* Running, halted, or an AP that waits for SIPI. Any time. */
+enum vcpu_activity { VCPU_RUNNING, VCPU_HALTED, VCPU_WAIT_SIPI } vcpu_activity(struct vcpu *v);
+
+/* Guest-virtual to guest-physical with the vCPU's current paging, without side effects. Stopped vCPU. */
+bool vcpu_translate(struct vcpu *v, uint64_t gva, uint64_t *gpa);
+
+/* Debugger. The whole set is replaced each time. Stopped vCPU only. */
+#define VCPU_DEBUG_POINTS 64
+struct vcpu_debug {
+	bool single_step;
+	unsigned count;
+	struct {
+		uint64_t gva;
+		uint8_t length; /* watchpoints: 1, 2, 4, 8 */
+		enum { VCPU_BREAK_EXEC, VCPU_WATCH_WRITE, VCPU_WATCH_READ, VCPU_WATCH_ACCESS } kind;
+	} point[VCPU_DEBUG_POINTS];
+};
+void vcpu_set_debug(struct vcpu *v, const struct vcpu_debug *debug);
+
+/* One named counter after the other, for the control socket. Any time. */
+void engine_statistics(struct engine *e,
+		       void (*each)(void *opaque, const char *name, uint64_t value), void *opaque);
+
+/* CPUID as the guest sees it (cpu/cpuid.c). */
+struct cpuid_result {
+	uint32_t eax, ebx, ecx, edx;
+};
+
+#endif
