@@ -1,24 +1,183 @@
-# maru: one Makefile for everything. `make help` lists the targets.
+# SPDX-License-Identifier: Apache-2.0
+#
+# maru: one Makefile for the whole house. `make help` lists the targets.
+#
+# Each MODE has a tree of its own, build/MODE/, and all trees are known in every invocation: `make test`
+# builds what it needs of each. Sources are found by room; a room is a folder. V=1 shows the commands.
+
+MODES := release debug asan tsan fuzz
 MODE ?= release
 B := build/$(MODE)
-CC ?= gcc
-PKGS := jansson
-CFLAGS_release := -O2 -g
-CFLAGS_debug := -O0 -g
-CFLAGS_asan := -O1 -g -fsanitize=address,undefined -fno-omit-frame-pointer
+PREFIX ?= /usr/local
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+CLANG ?= clang
+Q := $(if $(V),,@)
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+.SECONDARY:
+$(if $(filter $(MODE),$(MODES)),,$(error MODE=$(MODE) is unknown; it is one of: $(MODES)))
+
+# ---- What is built -----------------------------------------------------------------------------
+
+PROGRAMS := maru maru-vm maru-nat
+MAINS := cli/main vm/main net/nat/main
+ROOMS_maru-vm := base mem cpu cpu/bt dev dev/pci dev/virtio block net ui machine vm
+ROOMS_maru := base block cli
+ROOMS_maru-nat := base net/nat
+PKGS_maru-vm := jansson zlib libzstd
+PKGS_maru := jansson zlib libzstd
+PKGS_maru-nat := slirp glib-2.0
+ROOMS := $(sort $(foreach p,$(PROGRAMS),$(ROOMS_$(p))))
+PKGS := $(sort $(foreach p,$(PROGRAMS),$(PKGS_$(p))))
+
+# The objects of rooms $(1), without folder build/MODE/.
+objects = $(sort $(foreach r,$(1),$(patsubst %.c,%.o,$(wildcard $(r)/*.c)) $(patsubst %.S,%.o,$(wildcard $(r)/*.S))))
+ROOM_OBJS := $(filter-out $(MAINS:=.o),$(call objects,$(ROOMS)))
+UNIT := $(patsubst %.c,%,$(wildcard tests/unit/test_*.c))
+FUZZ := $(patsubst %.c,%,$(wildcard fuzz/fuzz_*.c))
+
+# ---- How -----------------------------------------------------------------------------------------
+
+CC_fuzz = $(CLANG)
+HARDEN := -D_FORTIFY_SOURCE=2 -fstack-protector-strong
+CFLAGS_release := -O2 -g $(HARDEN)
+CFLAGS_debug := -O0 -g3
+CFLAGS_asan := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined
 CFLAGS_tsan := -O1 -g -fsanitize=thread
-CFLAGS_ALL := -std=gnu17 -Wall -Wextra -Werror -Wno-unused-parameter -I. -D_GNU_SOURCE -pthread -MMD -MP $(CFLAGS_$(MODE)) $(CFLAGS)
+CFLAGS_fuzz := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined
+COMMON := -std=gnu17 -Wall -Wextra -Werror -Wno-unused-parameter -D_GNU_SOURCE -I. -pthread -fPIE
+LINK := -pthread -pie -Wl,-z,relro,-z,now,--as-needed
 
-ROOMS := base mem cpu cpu/bt dev dev/pci dev/virtio block net ui machine vm
-VM_OBJS := $(patsubst %.c,$(B)/%.o,$(foreach r,$(ROOMS),$(wildcard $(r)/*.c)))
+# The translator's helpers run between guest instructions, with the guest's x87 and SIMD state in the
+# registers: they must not touch it, and sanitizers would. BT_HEAVY runs with that state saved.
+BT_HEAVY := cpu/bt/vm.c cpu/bt/heavy.c
+BT_LIGHT := $(filter-out $(BT_HEAVY),$(wildcard cpu/bt/*.c))
+LIGHT := -mgeneral-regs-only -fno-stack-protector
 
-all: $(B)/maru-vm
+# Flags for source $(2) in mode $(1). Libraries are asked for when they are needed, not before: they may
+# be installed by this very invocation.
+light_flags = $(filter-out -fsanitize=%,$(CFLAGS_$(1))) $(LIGHT)
+lib_flags = $(if $(filter net/nat/%,$(1)),$(shell pkg-config --cflags $(PKGS_maru-nat)))
+flags = $(COMMON) $(if $(filter $(BT_LIGHT),$(2)),$(light_flags),$(CFLAGS_$(1))) $(call lib_flags,$(2)) $(CFLAGS)
+libs = $(shell pkg-config --libs $(1))
 
-$(B)/maru-vm: $(VM_OBJS)
-	$(CC) $(CFLAGS_ALL) -o $@ $^ -ljansson
+# The rules of one tree, build/$(1)/.
+define tree
+CC_$(1) ?= $$(CC)
 
-$(B)/%.o: %.c
+build/$(1)/%.o: %.c build/$(1)/.flags
+	@mkdir -p $$(@D)
+	@echo "  CC      $$@"
+	$$(Q)$$(CC_$(1)) $$(call flags,$(1),$$<) -MMD -MP -c -o $$@ $$<
+
+build/$(1)/%.o: %.S build/$(1)/.flags
+	@mkdir -p $$(@D)
+	@echo "  AS      $$@"
+	$$(Q)$$(CC_$(1)) $$(call flags,$(1),$$<) -MMD -MP -c -o $$@ $$<
+
+# Holds the command, so that another compiler or other flags rebuild the tree.
+build/$(1)/.flags: always
+	@mkdir -p $$(@D)
+	@echo '$$(CC_$(1)) $$(call flags,$(1)) $$(LIGHT)' | cmp -s - $$@ || \
+		echo '$$(CC_$(1)) $$(call flags,$(1)) $$(LIGHT)' >$$@
+
+$(foreach p,$(PROGRAMS),$(call program,$(1),$(p)))
+
+# All rooms but the mains, for tests; a thin archive, so that a test links only what it calls.
+build/$(1)/rooms.a: $(addprefix build/$(1)/,$(ROOM_OBJS))
+	@rm -f $$@
+	$$(Q)ar rcsT $$@ $$^
+
+build/$(1)/tests/unit/%: build/$(1)/tests/unit/%.o build/$(1)/rooms.a
+	@echo "  LD      $$@"
+	$$(Q)$$(CC_$(1)) $$(CFLAGS_$(1)) $$(LINK) -o $$@ $$^ $$(call libs,$$(PKGS)) -lZydis -lm
+endef
+
+define program
+
+build/$(1)/$(2): $(addprefix build/$(1)/,$(call objects,$(ROOMS_$(2))))
+	@echo "  LD      $$@"
+	$$(Q)$$(CC_$(1)) $$(CFLAGS_$(1)) $$(LINK) -o $$@ $$^ $$(call libs,$$(PKGS_$(2)))
+endef
+
+$(foreach m,$(MODES),$(eval $(call tree,$(m))))
+
+build/fuzz/fuzz/%: build/fuzz/fuzz/%.o build/fuzz/rooms.a
+	@echo "  LD      $@"
+	$(Q)$(CC_fuzz) -fsanitize=fuzzer,address,undefined $(LINK) -o $@ $^ $(call libs,$(PKGS)) -lm
+
+# Bare-metal test kernels: each tests/bare/test_* is one ELF image, linked with tests/bare/lib/*.
+BARE_CFLAGS := -std=gnu17 -Wall -Wextra -Werror -O1 -g -ffreestanding -fno-pic -fno-stack-protector \
+	-fno-asynchronous-unwind-tables -mno-red-zone -mgeneral-regs-only -Itests/bare
+BARE := $(patsubst %,build/%.elf,$(basename $(wildcard tests/bare/test_*.c tests/bare/test_*.S)))
+BARE_LIB := $(patsubst %,build/%.o,$(basename $(wildcard tests/bare/lib/*.c tests/bare/lib/*.S)))
+
+build/tests/bare/%.o: tests/bare/%.c
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) -c -o $@ $<
+	$(Q)$(CC) $(BARE_CFLAGS) -MMD -MP -c -o $@ $<
 
--include $(VM_OBJS:.o=.d)
+build/tests/bare/%.o: tests/bare/%.S
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(BARE_CFLAGS) -MMD -MP -c -o $@ $<
+
+build/tests/bare/%.elf: build/tests/bare/%.o $(BARE_LIB) tests/bare/link.ld
+	@echo "  LD      $@"
+	$(Q)$(CC) -nostdlib -static -no-pie -Wl,--build-id=none,-T,tests/bare/link.ld -o $@ $< $(BARE_LIB)
+
+# ---- Targets -------------------------------------------------------------------------------------
+
+.PHONY: all run test test-unit test-long fuzz-brief install clean help deps always
+
+all: $(addprefix $(B)/,$(PROGRAMS)) ## build the programs into build/MODE/ (release, debug, asan, tsan)
+
+run: deps all ## build, make a Debian guest once, boot it
+	@scripts/run $(B)
+
+# Unit tests run as users get them and under ASan and UBSan; those about threads also under TSan.
+# What boots a VM uses the release programs.
+TSAN_TESTS := loop vmclock log bus memory
+TSAN_UNIT := $(filter $(addprefix tests/unit/test_,$(TSAN_TESTS)),$(UNIT))
+UNIT_PROGRAMS = $(addprefix build/release/,$(UNIT)) $(addprefix build/asan/,$(UNIT)) \
+	$(addprefix build/tsan/,$(TSAN_UNIT))
+FUZZ_PROGRAMS := $(addprefix build/fuzz/,$(FUZZ))
+TEST_SCRIPTS := $(sort $(wildcard tests/*/test_*.sh))
+RUN_TESTS := BUILD=build/release CC="$(CC)" tests/run -o build/log
+
+test: deps $(addprefix build/release/,$(PROGRAMS)) $(UNIT_PROGRAMS) $(FUZZ_PROGRAMS) $(BARE) ## all tests but the long ones
+	@$(RUN_TESTS) tests/arrows tests/headers $(UNIT_PROGRAMS) $(TEST_SCRIPTS) tests/fuzz
+
+test-unit: $(UNIT_PROGRAMS) ## the unit tests only
+	@$(RUN_TESTS) $(UNIT_PROGRAMS)
+
+test-long: deps $(addprefix build/release/,$(PROGRAMS)) $(UNIT_PROGRAMS) $(FUZZ_PROGRAMS) $(BARE) ## the tests that take hours
+	@FUZZ_SECONDS=600 $(RUN_TESTS) -t 86400 $(sort $(wildcard tests/long/*.sh)) tests/fuzz
+
+fuzz-brief: $(FUZZ_PROGRAMS) ## each fuzz target for some seconds
+	@$(RUN_TESTS) tests/fuzz
+
+install: all ## install under DESTDIR and PREFIX (/usr/local)
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install $(addprefix $(B)/,$(PROGRAMS)) $(DESTDIR)$(PREFIX)/bin
+	$(foreach s,1 5 7 8,$(if $(wildcard man/*.$(s)),install -Dm644 -t $(DESTDIR)$(PREFIX)/share/man/man$(s) $(wildcard man/*.$(s))))
+	install -Dt $(DESTDIR)$(PREFIX)/lib/maru/guest $(wildcard guest/*)
+	$(if $(wildcard cli/completion/maru.bash),install -Dm644 cli/completion/maru.bash \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/maru)
+
+clean: ## remove everything that was built
+	rm -rf build
+
+deps: ## install the Debian packages that all this needs
+	@scripts/deps
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 20
+
+# `make run` and `make test` install first what compiling needs.
+ifneq ($(filter run test test-long,$(MAKECMDGOALS)),)
+$(foreach m,$(MODES),build/$(m)/.flags): | deps
+endif
+
+-include $(foreach m,$(MODES),$(patsubst %.o,build/$(m)/%.d,$(ROOM_OBJS) $(MAINS:=.o) $(UNIT:=.o) $(FUZZ:=.o)))
+-include $(BARE:.elf=.d) $(BARE_LIB:.o=.d)
