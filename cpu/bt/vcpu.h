@@ -29,6 +29,7 @@
 #include "cpu/x86.h"
 
 struct bt_engine;
+struct cpuid_model;
 
 enum bt_result {
 	BT_NEXT,  /* done; go on after it in the same block */
@@ -75,6 +76,10 @@ struct bt_vcpu {
 	uint16_t aflags;       /* the arithmetic flags: high byte as LAHF gives it, low byte OF as 0 or 1 */
 	uint32_t sysflags;     /* all other bits of RFLAGS (bit 1 included) */
 	uint64_t scratch[4];   /* translated code's */
+	uint64_t host_rsp;     /* the C stack while translated code runs */
+	uint64_t exit_target;  /* linear address to go on at */
+	uint64_t exit_link;    /* struct link * that can be patched to get there */
+	uint32_t exit_reason;  /* set by C code that makes translated code exit */
 	uint64_t fs_base, gs_base; /* copies of seg[].base for 64-bit code: bt_seg_loaded keeps them */
 	uint64_t cs_base;	   /* seg[X86_CS].base outside of 64-bit mode, else 0 */
 	struct {
@@ -108,7 +113,12 @@ struct bt_vcpu {
 	struct bt_engine *engine;
 	unsigned index;
 	struct vcpu_irqchip chip;
-	uint64_t monitor_gpa; /* MONITOR's line, 0 none */
+	const struct cpuid_model *cpuid; /* the guest's CPUID, shared by all vCPUs */
+	uint64_t monitor_lin;	/* MONITOR's address, linear; 0 none */
+	bool debugger_steps;	/* the debugger wants one instruction per block (MODE_STEP) */
+	bool in_rep;		/* stopped between two iterations of a REP string instruction at v->rip */
+	uint8_t trap_pending;	/* #DB trap for the end of this op: T bit of a new TSS (DR6.BT) */
+	uint64_t pdpte[4];	/* PAE paging outside of IA-32e mode (SDM vol. 3, 4.4.1): bt_tlb_load_pdptes */
 
 	/* Private to vm.c, run.c, tlb.c: see bt/engine_priv.h. */
 	struct bt_private *priv;
@@ -261,6 +271,11 @@ static inline void bt_set_reg(struct bt_vcpu *v, unsigned reg, unsigned size, bo
 void bt_tlb_flush_all(struct bt_vcpu *v);      /* everything, global too: CR0.PG/WP, CR4 bits, EFER.NXE */
 void bt_tlb_load_cr3(struct bt_vcpu *v, uint64_t cr3); /* sets v->cr3; flushes by CR4.PCIDE and bit 63 (SDM vol. 3, 4.10.4.1) */
 void bt_tlb_flush_page(struct bt_vcpu *v, uint64_t lin); /* INVLPG: the current PCID and global entries */
+/*
+ * Reads the four PDPTEs at @cr3 into v->pdpte for legacy PAE paging; #GP(0), and nothing changed, when a present
+ * one has a reserved bit set (SDM vol. 3, 4.4.1). Called when MOV to CR0, CR3 or CR4 has turned them in use.
+ */
+enum bt_result bt_tlb_load_pdptes(struct bt_vcpu *v, uint64_t cr3);
 void bt_tlb_invpcid(struct bt_vcpu *v, unsigned type, unsigned pcid, uint64_t lin);
 
 /* Heavy sections: libc and devices may be called between them; the guest's vector state is in v->priv. (stubs.c) */
@@ -277,8 +292,11 @@ uint64_t bt_guest_tsc(const struct bt_vcpu *v); /* host TSC + offset */
 uint64_t bt_tsc_hz(const struct bt_vcpu *v);
 uint64_t bt_vm_time_ns(struct bt_vcpu *v);	/* heavy section is taken inside */
 
-/* CPUID (cpu/cpuid.c): the static part; sys.c adds OSXSAVE, APIC ids, XSAVE sizes by XCR0. */
-struct cpuid_result cpuid_guest(const struct bt_engine *e, uint32_t leaf, uint32_t subleaf);
+/* The machine's lock, in a heavy section: what struct vcpu_irqchip's functions are called with. (vm.c) */
+void bt_machine_lock(struct bt_vcpu *v);
+void bt_machine_unlock(struct bt_vcpu *v);
+
+/* CPUID: the static part is v->cpuid (cpu/cpuid.h); sys.c adds OSXSAVE, APIC ids, XSAVE sizes by XCR0. */
 
 /* One C function per enum insn_op ≥ OP_FIRST_CALL (ops.c collects them). */
 typedef enum bt_result bt_op(struct bt_vcpu *v, const struct insn *i);
