@@ -29,6 +29,7 @@ struct clock_timer {
 	void *opaque;
 	bool armed;
 	uint64_t deadline_ns;
+	struct clock *clock;	  /* for the clock's use */
 	struct clock_timer *next; /* for the clock's use */
 	struct loop_timer host;	  /* for the clock's use */
 };

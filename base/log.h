@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Log lines to standard error: "<program>: <level>: text". One write(2) a line, so that lines of
- * several threads and processes do not mix. Safe from any thread.
+ * several threads and processes do not mix. Control characters in the text are shown as '?': it may come
+ * from a guest, and the terminal is a person's. Safe from any thread.
  */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
@@ -17,7 +18,11 @@ enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBU
 void log_init(const char *program, enum log_level level);
 bool log_enabled(enum log_level level);
 
-/* Also hands every line that is written to @sink (NULL: to nobody); used for the control socket. */
+/*
+ * Also hands every line that is written to @sink (NULL: to nobody); used for the control socket. The sink
+ * runs in the thread that logs, one call at a time, with whatever locks that thread holds: it must not
+ * block or take a loop's lock (loop_post is right). When this returns the old sink is not called any more.
+ */
 void log_set_sink(void (*sink)(void *opaque, enum log_level level, const char *text), void *opaque);
 
 void log_error(const char *fmt, ...) PRINTF_LIKE(1, 2);

@@ -50,7 +50,8 @@ void loop_fd_remove(struct loop_fd *w); /* harmless when not attached; no callba
 struct loop_timer {
 	struct loop *loop;
 	uint64_t deadline_ns;
-	unsigned heap_index; /* private; 0 when not armed */
+	bool armed;
+	struct loop_timer *child, *sibling, *back; /* private */
 	void (*fire)(void *opaque);
 	void *opaque;
 };
