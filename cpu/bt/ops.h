@@ -156,6 +156,15 @@ enum bt_result bt_check_code_offset(struct bt_vcpu *v, const struct bt_descripto
 /* CS:rIP becomes @selector with RPL @cpl; v->next_rip, CPL. v->mode is not yet recomputed. */
 void bt_load_cs(struct bt_vcpu *v, const struct bt_descriptor *cs, uint16_t selector, unsigned cpl, uint64_t offset);
 
+/* RET and IRET (far.c): the code segment to return to; #GP, #NP. */
+enum bt_result bt_check_return_cs(struct bt_vcpu *v, uint16_t selector, struct bt_descriptor *cs);
+/* The stack segment to return to at CPL @cpl; null is good for 64-bit code below CPL 3. #GP, #SS. */
+enum bt_result bt_check_return_ss(struct bt_vcpu *v, uint16_t selector, unsigned cpl, bool to64,
+				  struct bt_descriptor *ss);
+/* SS:rSP of the return, after bt_load_cs(); rSP is @sp + @extra. */
+void bt_load_return_stack(struct bt_vcpu *v, const struct bt_descriptor *ss, uint16_t selector, uint64_t sp,
+			  uint64_t extra);
+
 /* Where an event comes from: selects the checks of its delivery. */
 enum bt_event_kind {
 	EVENT_HARDWARE, /* external interrupt, exception, INT1 */
@@ -173,11 +182,11 @@ enum bt_result bt_deliver_once(struct bt_vcpu *v, uint8_t vector, enum bt_event_
 enum bt_task_reason { TASK_JMP, TASK_CALL, TASK_IRET };
 /*
  * Hardware task switch to the TSS @selector (already checked to be a usable TSS in the GDT). The outgoing
- * task resumes at v->next_rip with @flags_image. Sets v->rip and v->next_rip; a fault after the
+ * task resumes at @return_rip with @flags_image. Sets v->rip and v->next_rip; a fault after the
  * point of no return is raised in the new task (SDM vol. 3, 8.3). (task.c)
  */
 enum bt_result bt_task_switch(struct bt_vcpu *v, uint16_t selector, const struct bt_descriptor *tss,
-			      enum bt_task_reason reason, uint32_t flags_image);
+			      enum bt_task_reason reason, uint64_t return_rip, uint32_t flags_image);
 
 /* RFLAGS as IRET, POPF and task switches load them; the caller recomputes the mode. RF stays only where it can matter. */
 void bt_load_rflags(struct bt_vcpu *v, uint64_t rflags);

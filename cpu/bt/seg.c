@@ -24,7 +24,8 @@ static bool within_limit(const struct x86_segment *s, bool typed, uint64_t offse
 enum bt_result bt_linear_in(struct bt_vcpu *v, const struct x86_segment *s, uint64_t offset, unsigned len,
 			    unsigned access, uint8_t vector, uint32_t error, uint64_t *lin)
 {
-	bool typed = bt_protected(v) && !bt_v86(v);
+	/* Virtual-8086 segments pass: they are present writable data. */
+	bool typed = bt_protected(v);
 
 	if (!len)
 		len = 1;
