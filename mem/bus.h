@@ -3,8 +3,12 @@
  * A bus: which chip answers an address. One bus for I/O ports, one for memory-mapped I/O.
  *
  * A chip describes each window it answers with a struct io_region; the bus finds it, splits and aligns
- * accesses to the widths the chip allows, and answers unclaimed reads with all ones. Regions never
- * overlap unless priorities differ: the higher priority wins.
+ * accesses to the widths the chip allows, and answers unclaimed reads with all ones. Regions
+ * should overlap unless priorities differ: the higher priority wins. A guest can place PCI windows where it
+ * likes; at equal priority the region that was added first wins.
+ *
+ * Chips see naturally aligned accesses only. What a chip does in read or write may add and remove regions,
+ * its own included.
  *
  * Threading: every call is made with the machine's lock (the loop's) held, and so runs every chip.
  */
@@ -35,6 +39,7 @@ struct io_region {
 	const struct io_ops *ops;
 	void *opaque;
 	bool mapped; /* set by the bus */
+	struct io_region *next; /* private */
 };
 
 struct bus;

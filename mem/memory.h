@@ -4,7 +4,8 @@
  *
  * Theory of operation. All guest RAM is one memfd. It is mapped into one reservation of address space
  * at hva = ram_base + gpa, so that an engine turns a guest-physical address into a host one by an
- * addition; what is not RAM inside the reservation is PROT_NONE. The memfd holds low RAM [0, low_bytes)
+ * addition; what is not RAM inside the reservation is PROT_NONE, and so are MEM_GUARD_BYTES before gpa 0 and
+ * after the last byte, more than any 32-bit displacement reaches. The memfd holds low RAM [0, low_bytes)
  * first and then RAM above 4 GiB. A page is RAM or it is not: mem_is_ram() and the functions below
  * decide; DMA reaches RAM only, never MMIO, so that a chip is never re-entered.
  *
@@ -26,6 +27,7 @@
 #define MEM_PAGE_SIZE 4096u
 #define MEM_LOW_MAX (2048ull * MiB)   /* RAM below the PCI hole ends here at the latest */
 #define MEM_HIGH_BASE (4ull * GiB)
+#define MEM_GUARD_BYTES (4ull * GiB)
 
 struct memory {
 	uint64_t ram_bytes;  /* in all; a multiple of 4096 */
@@ -33,7 +35,7 @@ struct memory {
 	uint64_t high_bytes;
 	int ram_fd;	     /* the memfd */
 	uint8_t *ram_base;   /* hva of gpa 0 */
-	uint64_t reserved_bytes; /* length of the reservation */
+	uint64_t reserved_bytes; /* length of the reservation, which starts at ram_base - MEM_GUARD_BYTES */
 	struct bus *mmio;
 	struct bus *ports;
 	/* Called after RAM was written by other than a vCPU; any thread; NULL: nobody listens. */
@@ -41,7 +43,10 @@ struct memory {
 	void *on_written_opaque;
 };
 
-/* Makes RAM of @ram_bytes (≥ 1 MiB) and two empty buses. Fails with a sentence when the host lacks memory. */
+/*
+ * Makes RAM of @ram_bytes (≥ 1 MiB, a multiple of 4096) and two empty buses. The host's pages are taken as
+ * the guest touches them: more RAM than the host has free now is a warning, more than twice that an error.
+ */
 struct error *memory_create(uint64_t ram_bytes, struct memory **out) MUST_CHECK;
 void memory_destroy(struct memory *mem); /* NULL-safe */
 
@@ -57,7 +62,11 @@ static inline bool mem_is_ram(const struct memory *mem, uint64_t gpa)
  */
 void *mem_ram_ptr(const struct memory *mem, uint64_t gpa, uint64_t len, uint64_t *avail);
 
-/* Copies; false, and nothing copied, unless all of [gpa, gpa + len) is RAM. Any thread. */
+/*
+ * Copies; false, and nothing copied, unless all of [gpa, gpa + len) is RAM. Any thread. What the guest sees or
+ * has written meanwhile: each naturally aligned 2, 4 or 8 bytes are read or written at once, never torn, and
+ * in ascending order; a write is seen after all that its thread wrote before.
+ */
 bool mem_read(const struct memory *mem, uint64_t gpa, void *buf, uint64_t len) MUST_CHECK;
 bool mem_write(struct memory *mem, uint64_t gpa, const void *buf, uint64_t len) MUST_CHECK;
 
