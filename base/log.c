@@ -117,7 +117,8 @@ void log_guest_limited(struct log_ratelimit *limit, const char *fmt, ...)
 		}
 		suppressed = atomic_exchange(&limit->suppressed, 0);
 		if (suppressed)
-			snprintf(suffix, sizeof(suffix), " (%u more like this left out)", suppressed);
+			snprintf(suffix, sizeof(suffix), " (%u more like this left out)",
+				 suppressed);
 	} else {
 		atomic_fetch_add(&limit->count, 1);
 		atomic_store(&limit->window_ns, loop_now_ns());

@@ -38,7 +38,7 @@ struct watch {
 
 struct loop {
 	pthread_mutex_t lock;
-	const void *_Atomic owner; /* who holds it: &thread_mark of the thread, or NULL */
+	const void *_Atomic owner;  /* who holds it: &thread_mark of the thread, or NULL */
 	const void *_Atomic thread; /* who is in loop_run */
 	atomic_bool stop;
 
@@ -48,8 +48,8 @@ struct loop {
 	uint32_t generation;
 
 	struct loop_timer *timers; /* root of the heap: the earliest */
-	uint64_t timer_fd_ns; /* what timer_fd is set to; UINT64_MAX: nothing */
-	uint64_t round_ns;    /* while timers are run: what counts as now */
+	uint64_t timer_fd_ns;	   /* what timer_fd is set to; UINT64_MAX: nothing */
+	uint64_t round_ns;	   /* while timers are run: what counts as now */
 
 	pthread_mutex_t post_lock;
 	struct loop_work *work_head, **work_tail;
@@ -118,8 +118,9 @@ struct error *loop_create(struct loop **out)
 	loop->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	loop->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 	if (loop->epoll_fd < 0 || loop->event_fd < 0 || loop->timer_fd < 0)
-		err = error_errno(errno, "cannot make an event loop (raise the limit on open files, "
-					 "`ulimit -n`, if there are too many)");
+		err = error_errno(errno,
+				  "cannot make an event loop (raise the limit on open files, "
+				  "`ulimit -n`, if there are too many)");
 	if (!err)
 		err = watch_own(loop, loop->event_fd);
 	if (!err)
@@ -189,7 +190,9 @@ struct error *loop_fd_add(struct loop *loop, struct loop_fd *w, int fd, uint32_t
 		return error_errno(errno, "cannot watch descriptor %d", fd);
 	loop->watches[fd].w = w;
 	loop->watch_count++;
-	*w = (struct loop_fd){ .loop = loop, .fd = fd, .events = events, .ready = ready, .opaque = opaque };
+	*w = (struct loop_fd){
+		.loop = loop, .fd = fd, .events = events, .ready = ready, .opaque = opaque
+	};
 	return NULL;
 }
 
@@ -333,7 +336,8 @@ static void set_timer_fd(struct loop *loop)
 	loop->timer_fd_ns = ns;
 }
 
-void loop_timer_init(struct loop *loop, struct loop_timer *t, void (*fire)(void *opaque), void *opaque)
+void loop_timer_init(struct loop *loop, struct loop_timer *t, void (*fire)(void *opaque),
+		     void *opaque)
 {
 	*t = (struct loop_timer){ .loop = loop, .fire = fire, .opaque = opaque };
 }

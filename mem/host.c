@@ -88,17 +88,20 @@ static uint64_t all_groups_leave(void)
 	if (!file)
 		return UINT64_MAX;
 	while (fgets(line, sizeof(line), file)) {
-		char *controllers = strchr(line, ':'), *path = controllers ? strchr(controllers + 1, ':') : NULL;
+		char *controllers = strchr(line, ':'),
+		     *path = controllers ? strchr(controllers + 1, ':') : NULL;
 
 		if (!path)
 			continue;
 		*path++ = 0;
 		path[strcspn(path, "\n")] = 0;
 		if (!strcmp(line, "0:"))
-			least = MIN(least, groups_leave("/sys/fs/cgroup", path, "memory.max", "memory.current"));
+			least = MIN(least, groups_leave("/sys/fs/cgroup", path, "memory.max",
+							"memory.current"));
 		else if (!strcmp(controllers, ":memory"))
-			least = MIN(least, groups_leave("/sys/fs/cgroup/memory", path,
-							"memory.limit_in_bytes", "memory.usage_in_bytes"));
+			least = MIN(least,
+				    groups_leave("/sys/fs/cgroup/memory", path,
+						 "memory.limit_in_bytes", "memory.usage_in_bytes"));
 	}
 	fclose(file);
 	return least;

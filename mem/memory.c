@@ -35,9 +35,12 @@ static struct error *check_limits(uint64_t ram_bytes)
 	struct rlimit fsize;
 
 	/* Growing a file past this limit is a signal, not an error. */
-	if (!getrlimit(RLIMIT_FSIZE, &fsize) && fsize.rlim_cur != RLIM_INFINITY && fsize.rlim_cur < ram_bytes)
-		return error_new("cannot make %s of guest memory: the limit on file sizes (`ulimit -f`) is less; "
-				 "raise it", size_to_text(ram_bytes).text);
+	if (!getrlimit(RLIMIT_FSIZE, &fsize) && fsize.rlim_cur != RLIM_INFINITY &&
+	    fsize.rlim_cur < ram_bytes)
+		return error_new("cannot make %s of guest memory: the limit on file sizes (`ulimit "
+				 "-f`) is less; "
+				 "raise it",
+				 size_to_text(ram_bytes).text);
 	if (ram_bytes / 2 > available)
 		return error_new("cannot make %s of guest memory: this host has %s available; "
 				 "give the guest less, or stop something else",
@@ -46,7 +49,8 @@ static struct error *check_limits(uint64_t ram_bytes)
 	if (ram_bytes > available)
 		log_warn("the guest gets %s of memory but this host has only %s available: "
 			 "a guest that uses all of it will be ended by the kernel",
-			 size_to_text(ram_bytes).text, size_to_text(align_down(available, MiB)).text);
+			 size_to_text(ram_bytes).text,
+			 size_to_text(align_down(available, MiB)).text);
 	return NULL;
 }
 
@@ -58,7 +62,8 @@ static struct error *make_memfd(struct memory *mem)
 	if (mem->ram_fd < 0)
 		return error_errno(errno, "cannot make guest memory");
 	if (ftruncate(mem->ram_fd, (off_t)mem->ram_bytes) < 0)
-		return error_errno(errno, "cannot make %s of guest memory", size_to_text(mem->ram_bytes).text);
+		return error_errno(errno, "cannot make %s of guest memory",
+				   size_to_text(mem->ram_bytes).text);
 	if (fcntl(mem->ram_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
 		return error_errno(errno, "cannot seal guest memory");
 	return NULL;
@@ -70,7 +75,8 @@ static struct error *map_part(struct memory *mem, uint64_t gpa, uint64_t file_of
 
 	if (!len)
 		return NULL;
-	if (mmap(at, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, mem->ram_fd, (off_t)file_offset) != at)
+	if (mmap(at, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, mem->ram_fd,
+		 (off_t)file_offset) != at)
 		return error_errno(errno, "cannot map %s of guest memory", size_to_text(len).text);
 	if (madvise(at, len, MADV_DONTDUMP) < 0)
 		return error_errno(errno, "cannot leave guest memory out of core dumps");
@@ -84,10 +90,13 @@ static struct error *map_all(struct memory *mem)
 	struct error *err;
 
 	mem->reserved_bytes = last + 2 * MEM_GUARD_BYTES;
-	reservation = mmap(NULL, mem->reserved_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	reservation = mmap(NULL, mem->reserved_bytes, PROT_NONE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (reservation == MAP_FAILED)
-		return error_errno(errno, "cannot reserve %s of address space for guest memory (raise `ulimit -v`)",
-				   size_to_text(mem->reserved_bytes).text);
+		return error_errno(
+			errno,
+			"cannot reserve %s of address space for guest memory (raise `ulimit -v`)",
+			size_to_text(mem->reserved_bytes).text);
 	mem->ram_base = reservation + MEM_GUARD_BYTES;
 	err = map_part(mem, 0, 0, mem->low_bytes);
 	if (!err)
@@ -101,7 +110,8 @@ struct error *memory_create(uint64_t ram_bytes, struct memory **out)
 	struct error *err;
 
 	if (ram_bytes < MiB || ram_bytes % MEM_PAGE_SIZE)
-		return error_new("a guest cannot have %s of memory: it must be at least 1 MiB and whole pages of 4 KiB",
+		return error_new("a guest cannot have %s of memory: it must be at least 1 MiB and "
+				 "whole pages of 4 KiB",
 				 size_to_text(ram_bytes).text);
 	err = check_limits(ram_bytes);
 	if (err)
@@ -183,7 +193,8 @@ static void copy_from_guest(uint8_t *to, const uint8_t *from, uint64_t len)
 
 		if (width == 8) {
 			for (; len >= 8; to += 8, from += 8, len -= 8) {
-				uint64_t v = __atomic_load_n((const uint64_t *)from, __ATOMIC_ACQUIRE);
+				uint64_t v =
+					__atomic_load_n((const uint64_t *)from, __ATOMIC_ACQUIRE);
 
 				memcpy(to, &v, 8);
 			}
@@ -208,13 +219,16 @@ static void copy_to_guest(uint8_t *to, const uint8_t *from, uint64_t len)
 
 		if (width == 8) {
 			for (; len >= 8; to += 8, from += 8, len -= 8)
-				__atomic_store_n((uint64_t *)to, load_le(from, 8), __ATOMIC_RELEASE);
+				__atomic_store_n((uint64_t *)to, load_le(from, 8),
+						 __ATOMIC_RELEASE);
 			continue;
 		}
 		if (width == 4)
-			__atomic_store_n((uint32_t *)to, (uint32_t)load_le(from, 4), __ATOMIC_RELEASE);
+			__atomic_store_n((uint32_t *)to, (uint32_t)load_le(from, 4),
+					 __ATOMIC_RELEASE);
 		else if (width == 2)
-			__atomic_store_n((uint16_t *)to, (uint16_t)load_le(from, 2), __ATOMIC_RELEASE);
+			__atomic_store_n((uint16_t *)to, (uint16_t)load_le(from, 2),
+					 __ATOMIC_RELEASE);
 		else
 			__atomic_store_n(to, *from, __ATOMIC_RELEASE);
 		to += width;

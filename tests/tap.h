@@ -52,8 +52,8 @@ __attribute__((format(printf, 1, 2))) static inline void diag(const char *fmt, .
 }
 
 /* One test. Returns @cond. */
-__attribute__((format(printf, 4, 5))) static inline bool tap_ok_(bool cond, const char *file, int line,
-								 const char *fmt, ...)
+__attribute__((format(printf, 4, 5))) static inline bool tap_ok_(bool cond, const char *file,
+								 int line, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -75,7 +75,8 @@ tap_is_u64_(uint64_t got, uint64_t want, const char *file, int line, const char 
 	tap_result_(got == want, "", fmt, ap);
 	va_end(ap);
 	if (got != want)
-		diag("at %s:%d: got 0x%" PRIx64 " (%" PRIu64 "), wanted 0x%" PRIx64 " (%" PRIu64 ")",
+		diag("at %s:%d: got 0x%" PRIx64 " (%" PRIu64 "), wanted 0x%" PRIx64 " (%" PRIu64
+		     ")",
 		     file, line, got, got, want, want);
 	return got == want;
 }

@@ -27,7 +27,8 @@ static void chip_write(void *opaque, uint64_t offset, uint64_t value, unsigned s
 	struct chip *c = opaque;
 	size_t len = strlen(c->log);
 
-	snprintf(c->log + len, sizeof(c->log) - len, "w%" PRIu64 ".%u=%" PRIx64 " ", offset, size, value);
+	snprintf(c->log + len, sizeof(c->log) - len, "w%" PRIu64 ".%u=%" PRIx64 " ", offset, size,
+		 value);
 	store_le(c->bytes + offset, value, size);
 	if (c->remove_from)
 		bus_remove(c->remove_from, &c->region);
@@ -41,7 +42,11 @@ static const struct io_ops dwords_only = {
 
 static void chip_init(struct chip *c, uint64_t base, uint64_t length, const struct io_ops *ops)
 {
-	*c = (struct chip){ .region = { .name = "chip", .base = base, .length = length, .ops = ops, .opaque = c } };
+	*c = (struct chip){ .region = { .name = "chip",
+					.base = base,
+					.length = length,
+					.ops = ops,
+					.opaque = c } };
 	for (unsigned i = 0; i < sizeof(c->bytes); i++)
 		c->bytes[i] = (uint8_t)(0x10 + i);
 }
@@ -139,7 +144,8 @@ static void test_overlap(void)
 
 	chip_init(&last, ~0ull - 15, 16, &any);
 	bus_add(bus, &last.region);
-	is_u64(bus_read(bus, ~0ull - 7, 8), 0x1f1e1d1c1b1a1918ull, "the last bytes of the address space");
+	is_u64(bus_read(bus, ~0ull - 7, 8), 0x1f1e1d1c1b1a1918ull,
+	       "the last bytes of the address space");
 	is_u64(bus_read(bus, ~0ull, 2), 0xff1f, "and beyond them");
 	is_u64(bus_read(bus, ~0ull - 17, 4), 0x1110ffff, "and before");
 	bus_remove(bus, &last.region);

@@ -13,15 +13,18 @@ int main(void)
 	struct error *err;
 
 	err = error_new("disk %s is %d years old", "a.img", 7);
-	is_str(error_message(err), "disk a.img is 7 years old", "a new error says what it was told");
+	is_str(error_message(err), "disk a.img is 7 years old",
+	       "a new error says what it was told");
 	is_u64((uint64_t)error_code(err), 0, "and has no errno value");
 	error_free(err);
 
 	err = error_errno(ENOENT, "cannot open %s", "/nowhere");
-	is_str(error_message(err), "cannot open /nowhere: No such file or directory", "errno text follows");
+	is_str(error_message(err), "cannot open /nowhere: No such file or directory",
+	       "errno text follows");
 	is_u64((uint64_t)error_code(err), ENOENT, "the errno value is kept");
 	err = error_wrap(err, "cannot start VM %u", 3u);
-	is_str(error_message(err), "cannot start VM 3: cannot open /nowhere: No such file or directory",
+	is_str(error_message(err),
+	       "cannot start VM 3: cannot open /nowhere: No such file or directory",
 	       "wrapping puts the new text first");
 	err = error_wrap(err, "100%%");
 	is_str(error_message(err),

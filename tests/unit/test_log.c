@@ -77,7 +77,8 @@ static void test_lines(void)
 	log_error("one");
 	log_warn("two %d", 2);
 	log_info("three");
-	is_str(capture_end(), "maru: error: one\nmaru: warning: two 2\n", "default level is warning");
+	is_str(capture_end(), "maru: error: one\nmaru: warning: two 2\n",
+	       "default level is warning");
 
 	log_init("prog", LOG_LEVEL_DEBUG);
 	capture_start();
@@ -119,7 +120,8 @@ static void test_ratelimit(void)
 	usleep(1100000);
 	capture_start();
 	hit(i);
-	is_str(capture_end(), "prog: warning: strange write 2000 (999 more like this left out)\n", "and again");
+	is_str(capture_end(), "prog: warning: strange write 2000 (999 more like this left out)\n",
+	       "and again");
 }
 
 static void test_sink(void)

@@ -32,7 +32,7 @@ struct end {
 	int fd, peer;
 	unsigned calls;
 	uint32_t last;
-	bool keep; /* do not stop the loop */
+	bool keep;		/* do not stop the loop */
 	struct loop_fd *remove; /* removed by the callback */
 };
 
@@ -135,7 +135,8 @@ static void test_descriptors(void)
 
 	file = tmpfile();
 	err = loop_fd_add(loop, &regular, fileno(file), EPOLLIN, end_ready, NULL);
-	ok(err && strstr(error_message(err), "cannot watch descriptor"), "a regular file is refused with an error");
+	ok(err && strstr(error_message(err), "cannot watch descriptor"),
+	   "a regular file is refused with an error");
 	error_free(err);
 	fclose(file);
 	loop_destroy(loop);
@@ -184,7 +185,8 @@ static void test_timers(void)
 		unsigned k = (unsigned)rand_r(&seed) % TIMERS;
 
 		if (rand_r(&seed) % 4)
-			loop_timer_arm(&many[k].timer, start + (uint64_t)rand_r(&seed) % (20 * NS_PER_MS));
+			loop_timer_arm(&many[k].timer,
+				       start + (uint64_t)rand_r(&seed) % (20 * NS_PER_MS));
 		else
 			loop_timer_cancel(&many[k].timer);
 	}
@@ -193,7 +195,8 @@ static void test_timers(void)
 	run_for(60);
 	for (unsigned i = 0; i < TIMERS; i++)
 		wrong += many[i].fired > 1 || many[i].timer.armed;
-	ok(cancelled > 0 && fired == TIMERS - cancelled, "each armed timer fires (%u of %d)", fired, TIMERS);
+	ok(cancelled > 0 && fired == TIMERS - cancelled, "each armed timer fires (%u of %d)", fired,
+	   TIMERS);
 	is_u64(wrong, 0, "once");
 	is_u64(disorder, 0, "in the order of their deadlines");
 	is_u64(early, 0, "never early");

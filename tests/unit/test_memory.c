@@ -58,21 +58,27 @@ static void test_layout(void)
 
 	is_u64(mem->low_bytes, MEM_LOW_MAX, "low RAM ends at the PCI hole");
 	is_u64(mem->high_bytes, GiB, "the rest is above 4 GiB");
-	ok(mem_is_ram(mem, 0) && mem_is_ram(mem, MEM_LOW_MAX - 1) && !mem_is_ram(mem, MEM_LOW_MAX) &&
-		   !mem_is_ram(mem, MEM_HIGH_BASE - 1) && mem_is_ram(mem, MEM_HIGH_BASE) &&
-		   mem_is_ram(mem, 5 * GiB - 1) && !mem_is_ram(mem, 5 * GiB) && !mem_is_ram(mem, ~0ull),
+	ok(mem_is_ram(mem, 0) && mem_is_ram(mem, MEM_LOW_MAX - 1) &&
+		   !mem_is_ram(mem, MEM_LOW_MAX) && !mem_is_ram(mem, MEM_HIGH_BASE - 1) &&
+		   mem_is_ram(mem, MEM_HIGH_BASE) && mem_is_ram(mem, 5 * GiB - 1) &&
+		   !mem_is_ram(mem, 5 * GiB) && !mem_is_ram(mem, ~0ull),
 	   "what is RAM");
 
-	ok(mem_ram_ptr(mem, 0x1000, 16, &avail) == mem->ram_base + 0x1000 && avail == 16, "a pointer");
-	ok(mem_ram_ptr(mem, MEM_LOW_MAX - 8, 16, &avail) && avail == 8, "bounded by the end of low RAM");
+	ok(mem_ram_ptr(mem, 0x1000, 16, &avail) == mem->ram_base + 0x1000 && avail == 16,
+	   "a pointer");
+	ok(mem_ram_ptr(mem, MEM_LOW_MAX - 8, 16, &avail) && avail == 8,
+	   "bounded by the end of low RAM");
 	ok(mem_ram_ptr(mem, 5 * GiB - 1, ~0ull, &avail) && avail == 1, "and of high RAM");
 	ok(!mem_ram_ptr(mem, MEM_LOW_MAX, 1, &avail), "none in the hole");
 
-	ok(mem_write(mem, MEM_HIGH_BASE, "abcd", 4) && mem_read(mem, MEM_HIGH_BASE, &v, 4) && v == 0x64636261,
+	ok(mem_write(mem, MEM_HIGH_BASE, "abcd", 4) && mem_read(mem, MEM_HIGH_BASE, &v, 4) &&
+		   v == 0x64636261,
 	   "write and read above 4 GiB");
-	ok(pread(mem->ram_fd, &v, 4, (off_t)mem->low_bytes) == 4 && v == 0x64636261, "it follows low RAM in the memfd");
+	ok(pread(mem->ram_fd, &v, 4, (off_t)mem->low_bytes) == 4 && v == 0x64636261,
+	   "it follows low RAM in the memfd");
 	v = 0x55;
-	ok(!mem_read(mem, MEM_LOW_MAX - 2, &v, 4) && v == 0x55, "a read that leaves RAM copies nothing");
+	ok(!mem_read(mem, MEM_LOW_MAX - 2, &v, 4) && v == 0x55,
+	   "a read that leaves RAM copies nothing");
 	ok(!mem_write(mem, 5 * GiB - 2, "abcd", 4), "nor does a write");
 	ok(mem_read(mem, 5 * GiB - 2, &v, 2) && !(v & 0xffff), "not even its first bytes");
 	ok(!mem_read(mem, ~0ull - 1, &v, 4) && !mem_write(mem, 0, &v, ~0ull), "lengths that wrap");
@@ -80,7 +86,8 @@ static void test_layout(void)
 
 	ok(readable(mem->ram_base) && readable(mem->ram_base + MEM_LOW_MAX - 1), "RAM is there");
 	ok(!readable(mem->ram_base - 1) && !readable(mem->ram_base - MEM_GUARD_BYTES) &&
-		   !readable(mem->ram_base + MEM_LOW_MAX) && !readable(mem->ram_base + MEM_HIGH_BASE - 1) &&
+		   !readable(mem->ram_base + MEM_LOW_MAX) &&
+		   !readable(mem->ram_base + MEM_HIGH_BASE - 1) &&
 		   !readable(mem->ram_base + 5 * GiB) &&
 		   !readable(mem->ram_base + 5 * GiB + MEM_GUARD_BYTES - 1),
 	   "the rest of the reservation is not");
@@ -88,7 +95,8 @@ static void test_layout(void)
 	ok(ftruncate(mem->ram_fd, (off_t)(4 * GiB)) < 0, "nor grown");
 	ok(fcntl(mem->ram_fd, F_ADD_SEALS, F_SEAL_WRITE) < 0, "nor sealed further");
 	ok(fcntl(mem->ram_fd, F_GETFD) & FD_CLOEXEC, "nor inherited");
-	ok(bus_read(mem->mmio, 0xfee00000, 4) == 0xffffffff && bus_read(mem->ports, 0x80, 1) == 0xff,
+	ok(bus_read(mem->mmio, 0xfee00000, 4) == 0xffffffff &&
+		   bus_read(mem->ports, 0x80, 1) == 0xff,
 	   "two empty buses");
 	memory_destroy(mem);
 }
@@ -129,10 +137,12 @@ static void test_copies(void)
 	mem->on_written = written;
 	ok(mem_write(mem, 0x1234, pattern, 7), "a write");
 	ok(written_calls == 1 && written_gpa == 0x1234 && written_len == 7, "is announced");
-	ok(!mem_write(mem, MiB - 1, pattern, 2) && mem_write(mem, 0, pattern, 0), "a failed or empty one");
+	ok(!mem_write(mem, MiB - 1, pattern, 2) && mem_write(mem, 0, pattern, 0),
+	   "a failed or empty one");
 	is_u64(written_calls, 1, "is not");
 	mem_written(mem, 5, 6);
-	ok(written_calls == 2 && written_gpa == 5 && written_len == 6, "raw writes can be announced");
+	ok(written_calls == 2 && written_gpa == 5 && written_len == 6,
+	   "raw writes can be announced");
 	memory_destroy(mem);
 }
 
@@ -192,7 +202,8 @@ static void test_limit(int resource, uint64_t bytes, const char *part, const cha
 		err = memory_create(64 * MiB, &mem);
 		_exit(err && strstr(error_message(err), part) ? 0 : 1);
 	}
-	ok(waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0, "%s", what);
+	ok(waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0, "%s",
+	   what);
 }
 
 int main(void)
@@ -205,10 +216,12 @@ int main(void)
 	refused(0, "at least 1 MiB", "no memory");
 	refused(MiB - 4096, "at least 1 MiB", "too little");
 	refused(MiB + 1, "whole pages", "part of a page");
-	ok(available > 16 * MiB, "the host has %" PRIu64 " MiB available", (uint64_t)(available / MiB));
+	ok(available > 16 * MiB, "the host has %" PRIu64 " MiB available",
+	   (uint64_t)(available / MiB));
 	refused(align_up(available * 3, MEM_PAGE_SIZE), "available", "more than the host can give");
 	refused(1ull << 62, "available", "more than any host");
-	test_limit(RLIMIT_FSIZE, MiB, "ulimit -f", "a limit on file sizes is an error, not a signal");
+	test_limit(RLIMIT_FSIZE, MiB, "ulimit -f",
+		   "a limit on file sizes is an error, not a signal");
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 	test_limit(RLIMIT_AS, 512 * MiB, "ulimit -v", "a limit on address space is an error");
 #endif

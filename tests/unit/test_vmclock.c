@@ -71,7 +71,8 @@ int main(void)
 	clock_arm(clk, &b.timer, t0 + 1);
 	run_for(40);
 	is_u64(clock_now_ns(clk), t0, "time stands while paused");
-	ok(a.fired == 1 && b.fired == 1 && a.timer.armed && b.timer.armed, "no timer fires while paused");
+	ok(a.fired == 1 && b.fired == 1 && a.timer.armed && b.timer.armed,
+	   "no timer fires while paused");
 	vmclock_resume(&vc);
 	vmclock_resume(&vc);
 	ok(clock_now_ns(clk) - t0 < 20 * NS_PER_MS, "time goes on where it stood");
@@ -98,7 +99,8 @@ int main(void)
 	clock_cancel(clk, &b.timer);
 	vmclock_resume(&vc);
 	ok(!vc.armed, "cancelled while paused");
-	is_u64(mul_div(1ull << 40, 1193182, NS_PER_SEC), 1311917483ull, "mul_div does not overflow");
+	is_u64(mul_div(1ull << 40, 1193182, NS_PER_SEC), 1311917483ull,
+	       "mul_div does not overflow");
 	loop_destroy(loop);
 	return done_testing();
 }
