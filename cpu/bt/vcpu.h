@@ -114,7 +114,7 @@ struct bt_vcpu {
 	unsigned index;
 	struct vcpu_irqchip chip;
 	const struct cpuid_model *cpuid; /* the guest's CPUID, shared by all vCPUs */
-	uint64_t monitor_lin;	/* MONITOR's address, linear; 0 none */
+	uint64_t monitor_gpa;	/* MONITOR's line, 0 none */
 	bool debugger_steps;	/* the debugger wants one instruction per block (MODE_STEP) */
 	bool in_rep;		/* stopped between two iterations of a REP string instruction at v->rip */
 	uint8_t trap_pending;	/* #DB trap for the end of this op: T bit of a new TSS (DR6.BT) */

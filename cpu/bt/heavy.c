@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the translator's C code cannot do itself because it runs with the guest's vector state in the host's
+ * registers: calls into the machine (buses, local APIC), the VM clock, logging. Compiled like any other code;
+ * everything here is called, and calls out, inside a heavy section.
+ */
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "base/log.h"
+#include "cpu/bt/private.h"
+
+static void machine_enter(struct bt_vcpu *v)
+{
+	bt_heavy_begin(v);
+	bt_guest_leave(v);
+	loop_lock(v->engine->loop);
+}
+
+static void machine_leave(struct bt_vcpu *v)
+{
+	loop_unlock(v->engine->loop);
+	bt_guest_enter(v);
+	bt_heavy_end(v);
+}
+
+uint64_t bt_port_read(struct bt_vcpu *v, uint16_t port, unsigned size)
+{
+	uint64_t value;
+
+	machine_enter(v);
+	value = bus_read(v->engine->mem->ports, port, size);
+	machine_leave(v);
+	return value;
+}
+
+void bt_port_write(struct bt_vcpu *v, uint16_t port, uint64_t value, unsigned size)
+{
+	machine_enter(v);
+	bus_write(v->engine->mem->ports, port, value, size);
+	machine_leave(v);
+}
+
+static bool in_apic(struct bt_vcpu *v, uint64_t gpa)
+{
+	return v->chip.mmio_base && (gpa & ~0xfffull) == v->chip.mmio_base(v->chip.opaque);
+}
+
+uint64_t bt_mmio_read(struct bt_vcpu *v, uint64_t gpa, unsigned size)
+{
+	uint64_t value;
+
+	machine_enter(v);
+	if (in_apic(v, gpa))
+		value = (uint64_t)v->chip.mmio_read(v->chip.opaque, gpa & 0xffc) >> (8 * (gpa & 3));
+	else
+		value = bus_read(v->engine->mem->mmio, gpa, size);
+	machine_leave(v);
+	return value;
+}
+
+void bt_mmio_write(struct bt_vcpu *v, uint64_t gpa, uint64_t value, unsigned size)
+{
+	machine_enter(v);
+	if (in_apic(v, gpa)) {
+		/* Only aligned 32-bit writes are defined (SDM vol. 3, 11.4.1). */
+		if (size >= 4 && !(gpa & 3))
+			v->chip.mmio_write(v->chip.opaque, gpa & 0xffc, (uint32_t)value);
+	} else {
+		bus_write(v->engine->mem->mmio, gpa, value, size);
+	}
+	machine_leave(v);
+}
+
+bool bt_chip_msr_read(struct bt_vcpu *v, uint32_t msr, uint64_t *value)
+{
+	bool ok;
+
+	if (!v->chip.msr_read)
+		return false;
+	machine_enter(v);
+	ok = v->chip.msr_read(v->chip.opaque, msr, value);
+	machine_leave(v);
+	return ok;
+}
+
+bool bt_chip_msr_write(struct bt_vcpu *v, uint32_t msr, uint64_t value)
+{
+	bool ok;
+
+	if (!v->chip.msr_write)
+		return false;
+	machine_enter(v);
+	ok = v->chip.msr_write(v->chip.opaque, msr, value);
+	machine_leave(v);
+	return ok;
+}
+
+void bt_chip_tsc_deadline(struct bt_vcpu *v, uint64_t guest_tsc, uint64_t deadline_ns)
+{
+	machine_enter(v);
+	if (v->chip.set_tsc_deadline)
+		v->chip.set_tsc_deadline(v->chip.opaque, guest_tsc, deadline_ns);
+	machine_leave(v);
+}
+
+int bt_chip_ack(struct bt_vcpu *v)
+{
+	int vector = -1;
+
+	machine_enter(v);
+	if (v->chip.ack)
+		vector = v->chip.ack(v->chip.opaque);
+	machine_leave(v);
+	return vector;
+}
+
+uint64_t bt_vm_time_ns(struct bt_vcpu *v)
+{
+	uint64_t now;
+
+	bt_heavy_begin(v);
+	now = v->engine->vm_time_ns(v->engine->vm_time_opaque);
+	bt_heavy_end(v);
+	return now;
+}
+
+void bt_log_guest(struct bt_vcpu *v, const char *fmt, ...)
+{
+	char line[200];
+	va_list ap;
+
+	bt_heavy_begin(v);
+	va_start(ap, fmt);
+	vsnprintf(line, sizeof(line), fmt, ap);
+	va_end(ap);
+	log_guest("vCPU %u: %s", v->index, line);
+	bt_heavy_end(v);
+}
