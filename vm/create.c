@@ -1,0 +1,466 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Making a VM from its configuration, in the order that the sandbox needs, and taking it apart.
+ *
+ * Theory of operation. What opens or allocates comes first, then the namespaces (one thread so far), then
+ * what makes threads (disks), then the machine with its payload loaded, and last the vCPU threads, which
+ * park. vm_run() drops what is left of the privileges and lets them go.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "vm/vm_priv.h"
+
+#ifndef MARU_VERSION
+#define MARU_VERSION "0.1"
+#endif
+
+/* ---- What the machine, the debugger and the log tell us ---------------------------------------- */
+
+static void on_reset(void *opaque, const char *by)
+{
+	vm_request_reset(opaque, by);
+}
+
+static void on_power_off(void *opaque)
+{
+	struct vm *vm = opaque;
+
+	if (!vm->want_quit)
+		control_event(vm->control, "powered-off", NULL);
+	vm_quit(vm, VM_EXIT_OK, "the guest powered off");
+}
+
+static void on_debug_exit(void *opaque, uint32_t value)
+{
+	vm_quit(opaque, (value << 1 | 1) & 0xff, "the guest wrote to the debug-exit port");
+}
+
+static void on_owner_gone(void *opaque)
+{
+	vm_quit(opaque, VM_EXIT_SIGNAL, "the program that started the VM is gone");
+}
+
+static void on_log_line(void *opaque, enum log_level level, const char *text)
+{
+	struct vm *vm = opaque;
+
+	pthread_mutex_lock(&vm->log_mutex);
+	if (vm->log_count < ARRAY_SIZE(vm->log_lines)) {
+		vm->log_lines[vm->log_count].level = level;
+		snprintf(vm->log_lines[vm->log_count].text, sizeof(vm->log_lines[0].text), "%s", text);
+		vm->log_count++;
+	} else {
+		vm->log_lost++;
+	}
+	pthread_mutex_unlock(&vm->log_mutex);
+	loop_post(vm->loop, &vm->log_work);
+}
+
+static void pass_on_log(void *opaque)
+{
+	static const char *const names[] = { "error", "warning", "info", "debug" };
+	struct vm *vm = opaque;
+	unsigned count, lost;
+	typeof(vm->log_lines[0]) lines[ARRAY_SIZE(vm->log_lines)];
+
+	pthread_mutex_lock(&vm->log_mutex);
+	count = vm->log_count;
+	lost = vm->log_lost;
+	memcpy(lines, vm->log_lines, count * sizeof(lines[0]));
+	vm->log_count = vm->log_lost = 0;
+	pthread_mutex_unlock(&vm->log_mutex);
+	for (unsigned i = 0; i < count; i++)
+		control_event(vm->control, "log",
+			      json_pack("{s:s, s:s}", "level", names[lines[i].level], "text", lines[i].text));
+	if (lost)
+		control_event(vm->control, "log",
+			      json_pack("{s:s, s:s, s:i}", "level", "warning", "text", "log lines were lost", "lost",
+					(int)lost));
+}
+
+static void on_signal(void *opaque, uint32_t events)
+{
+	struct vm *vm = opaque;
+	struct signalfd_siginfo info;
+
+	if (read(vm->signal_fd, &info, sizeof(info)) != sizeof(info))
+		return;
+	if (vm->terminations++ == 0) {
+		log_info("signal %u: pressing the guest's power button; a second one quits", info.ssi_signo);
+		machine_power_button(vm->machine);
+	} else if (vm->terminations == 2) {
+		vm_quit(vm, VM_EXIT_SIGNAL, "quit by a second signal");
+	} else {
+		/* A vCPU that does not come to a stop must not keep us: what the guest was promised is on disk. */
+		_exit(VM_EXIT_SIGNAL);
+	}
+}
+
+/* ---- The debugger's view ----------------------------------------------------------------------- */
+
+static struct vcpu *cpu_of(void *opaque, unsigned cpu)
+{
+	return ((struct vm *)opaque)->cpus[cpu].vcpu;
+}
+
+static void dbg_get_regs(void *o, unsigned cpu, struct x86_regs *r)
+{
+	vcpu_get_regs(cpu_of(o, cpu), r);
+}
+
+static void dbg_set_regs(void *o, unsigned cpu, const struct x86_regs *r)
+{
+	vcpu_set_regs(cpu_of(o, cpu), r);
+}
+
+static void dbg_get_sregs(void *o, unsigned cpu, struct x86_sregs *s)
+{
+	vcpu_get_sregs(cpu_of(o, cpu), s);
+}
+
+static void dbg_set_sregs(void *o, unsigned cpu, const struct x86_sregs *s)
+{
+	vcpu_set_sregs(cpu_of(o, cpu), s);
+}
+
+static void dbg_get_xstate(void *o, unsigned cpu, struct x86_xstate *x)
+{
+	vcpu_get_xstate(cpu_of(o, cpu), x);
+}
+
+static void dbg_set_xstate(void *o, unsigned cpu, const struct x86_xstate *x)
+{
+	vcpu_set_xstate(cpu_of(o, cpu), x);
+}
+
+static bool dbg_translate(void *o, unsigned cpu, uint64_t gva, uint64_t *gpa)
+{
+	return vcpu_translate(cpu_of(o, cpu), gva, gpa);
+}
+
+static bool dbg_read(void *o, uint64_t gpa, void *buf, size_t len)
+{
+	return mem_read(((struct vm *)o)->mem, gpa, buf, len);
+}
+
+static bool dbg_write(void *o, uint64_t gpa, const void *buf, size_t len)
+{
+	return mem_write(((struct vm *)o)->mem, gpa, buf, len);
+}
+
+static void dbg_set_debug(void *o, unsigned cpu, const struct vcpu_debug *d)
+{
+	vcpu_set_debug(cpu_of(o, cpu), d);
+}
+
+static const char *dbg_activity(void *o, unsigned cpu)
+{
+	static const char *const names[] = { [VCPU_RUNNING] = "running", [VCPU_HALTED] = "halted",
+					     [VCPU_WAIT_SIPI] = "waits for SIPI" };
+
+	return names[vcpu_activity(cpu_of(o, cpu))];
+}
+
+static void dbg_stop(void *o)
+{
+	vm_debug_stop(o);
+}
+
+static void dbg_go_on(void *o)
+{
+	vm_debug_continue(o);
+}
+
+static void dbg_kill(void *o)
+{
+	vm_quit(o, VM_EXIT_OK, "the debugger ended the VM");
+}
+
+static struct error *create_gdb(struct vm *vm)
+{
+	const struct gdb_target target = {
+		.opaque = vm,
+		.cpu_count = vm->config.cpus,
+		.get_regs = dbg_get_regs,
+		.set_regs = dbg_set_regs,
+		.get_sregs = dbg_get_sregs,
+		.set_sregs = dbg_set_sregs,
+		.get_xstate = dbg_get_xstate,
+		.set_xstate = dbg_set_xstate,
+		.translate = dbg_translate,
+		.read = dbg_read,
+		.write = dbg_write,
+		.set_debug = dbg_set_debug,
+		.activity = dbg_activity,
+		.stop = dbg_stop,
+		.go_on = dbg_go_on,
+		.kill = dbg_kill,
+	};
+
+	return vm->config.gdb_listen_fd < 0 ? NULL :
+					      gdb_create(vm->loop, vm->config.gdb_listen_fd, &target, &vm->gdb);
+}
+
+/* ---- Making ------------------------------------------------------------------------------------- */
+
+static uint64_t vm_time_ns(void *opaque)
+{
+	struct vm *vm = opaque;
+
+	return clock_now_ns(&vm->clock.clock);
+}
+
+/* A whole file into memory of our own, so that a reset can load it again and nobody changes it under us. */
+static struct error *read_payload(const struct vm_config_file *f, const char *what, uint64_t max,
+				  uint8_t **data, size_t *size)
+{
+	struct stat st;
+	size_t used = 0;
+
+	if (fstat(f->fd, &st) < 0)
+		return error_errno(errno, "%s '%s' cannot be read", what, f->name);
+	if (!S_ISREG(st.st_mode))
+		return error_new("%s '%s' is not a regular file", what, f->name);
+	if ((uint64_t)st.st_size > max)
+		return error_new("%s '%s' has %" PRIu64 " MiB and the guest %" PRIu64
+				 " MiB of memory: give the guest more memory",
+				 what, f->name, (uint64_t)st.st_size >> 20, max >> 20);
+	*data = malloc(st.st_size + 1);
+	if (!*data)
+		return error_errno(ENOMEM, "no memory to read %s '%s'", what, f->name);
+	while (used < (size_t)st.st_size) {
+		ssize_t n = pread(f->fd, *data + used, st.st_size - used, used);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return error_errno(errno, "%s '%s' cannot be read", what, f->name);
+		if (n == 0)
+			break;
+		used += n;
+	}
+	*size = used;
+	return NULL;
+}
+
+static struct error *open_disks(struct vm *vm)
+{
+	struct error *err;
+
+	for (unsigned i = 0; i < vm->config.disk_count; i++) {
+		const struct vm_config_disk *d = &vm->config.disks[i];
+		struct block_open how = { .readonly = d->readonly, .count = d->count, .name = d->name };
+
+		for (unsigned n = 0; n < d->count; n++) {
+			how.chain[n].fd = d->chain[n].fd;
+			how.chain[n].format = d->chain[n].format;
+		}
+		err = block_open(vm->loop, &how, &vm->disks[i]);
+		if (err)
+			return err;
+	}
+	return NULL;
+}
+
+static struct error *open_backends(struct vm *vm)
+{
+	const struct vm_config *c = &vm->config;
+	struct error *err = NULL;
+
+	if (c->serial_listen_fd >= 0)
+		err = chardev_socket_create(vm->loop, c->serial_listen_fd, &vm->serial);
+	else if (c->serial_in_fd >= 0 || c->serial_out_fd >= 0)
+		err = chardev_fd_create(vm->loop, c->serial_in_fd, c->serial_out_fd, &vm->serial);
+	if (!err)
+		err = open_disks(vm);
+	if (!err && c->net_fd >= 0)
+		err = net_socket_create(vm->loop, c->net_fd, &vm->net);
+	return err;
+}
+
+static struct error *create_machine(struct vm *vm, size_t kernel_bytes, size_t initrd_bytes)
+{
+	const struct vm_config *c = &vm->config;
+	struct machine_config m = {
+		.mem = vm->mem,
+		.loop = vm->loop,
+		.clock = &vm->clock.clock,
+		.engine = vm->engine,
+		.vcpu_count = c->cpus,
+		.events = { on_reset, on_power_off, on_debug_exit, vm },
+		.serial = vm->serial,
+		.disk_count = c->disk_count,
+		.net = vm->net,
+		.debug_exit = c->debug_exit,
+		.debugcon_fd = c->debugcon_fd,
+		.version = MARU_VERSION,
+		.payload = {
+			.kernel = { c->kernel.name, vm->kernel, kernel_bytes },
+			.initrd = { c->initrd.name, vm->initrd, initrd_bytes },
+			.cmdline = c->append,
+		},
+	};
+	struct error *err;
+
+	memcpy(m.disks, vm->disks, sizeof(vm->disks));
+	memcpy(m.mac, c->mac, sizeof(m.mac));
+	err = machine_create(&m, &vm->machine);
+	return err ? err : machine_reset(vm->machine);
+}
+
+static struct error *create_control(struct vm *vm)
+{
+	const struct control_handler handler = { vm_handle_request, on_owner_gone, vm };
+	struct error *err = control_create(vm->loop, vm->config.name, &handler, &vm->control);
+
+	if (!err && vm->config.control_listen_fd >= 0)
+		err = control_listen(vm->control, vm->config.control_listen_fd);
+	if (!err && vm->config.control_client_fd >= 0)
+		err = control_attach(vm->control, vm->config.control_client_fd, true);
+	return err;
+}
+
+static struct error *watch_signals(struct vm *vm)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	vm->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (vm->signal_fd < 0)
+		return error_errno(errno, "cannot watch signals");
+	return loop_fd_add(vm->loop, &vm->signals, vm->signal_fd, EPOLLIN, on_signal, vm);
+}
+
+static struct error *create(struct vm *vm)
+{
+	const struct vm_config *c = &vm->config;
+	size_t kernel_bytes = 0, initrd_bytes = 0;
+	struct error *err = loop_create(&vm->loop);
+
+	if (err)
+		return err;
+	loop_lock(vm->loop);
+	vmclock_init(&vm->clock, vm->loop);
+	vmclock_pause(&vm->clock);
+	err = watch_signals(vm);
+	if (!err)
+		err = read_payload(&c->kernel, "kernel", c->memory_bytes, &vm->kernel, &kernel_bytes);
+	if (!err && c->initrd.fd >= 0)
+		err = read_payload(&c->initrd, "initrd", c->memory_bytes, &vm->initrd, &initrd_bytes);
+	if (!err)
+		err = memory_create(c->memory_bytes, &vm->mem);
+	if (!err) {
+		struct engine_config e = { c->engine, c->cpus, vm->mem, vm->loop, vm_time_ns, vm };
+
+		err = engine_create(&e, &vm->engine);
+	}
+	if (!err) {
+		for (unsigned i = 0; i < c->cpus; i++)
+			vm->cpus[i] = (struct vm_cpu){ .vm = vm, .index = i, .vcpu = engine_vcpu(vm->engine, i) };
+		sandbox_isolate(&vm->sandbox);
+		err = open_backends(vm);
+	}
+	if (!err)
+		err = create_control(vm);
+	if (!err)
+		err = create_machine(vm, kernel_bytes, initrd_bytes);
+	if (!err)
+		err = create_gdb(vm);
+	if (!err)
+		err = vm_start_threads(vm);
+	loop_unlock(vm->loop);
+	return err;
+}
+
+struct error *vm_create(struct vm_config *config, struct vm **out)
+{
+	struct vm *vm = calloc(1, sizeof(*vm));
+	struct error *err;
+
+	if (!vm)
+		return error_errno(ENOMEM, "cannot create the VM");
+	vm->config = *config;
+	*config = (struct vm_config){ 0 };
+	vm->signal_fd = -1;
+	vm->paused = vm->config.paused;
+	pthread_mutex_init(&vm->log_mutex, NULL);
+	vm->log_work = (struct loop_work){ .run = pass_on_log, .opaque = vm };
+	vm_init_gate(vm);
+	err = create(vm);
+	if (err) {
+		vm_destroy(vm);
+		return err;
+	}
+	*out = vm;
+	return NULL;
+}
+
+int vm_run(struct vm *vm)
+{
+	struct error *err = sandbox_lock_down(&vm->sandbox);
+
+	if (err) {
+		log_error("%s", error_message(err));
+		error_free(err);
+		return VM_EXIT_START;
+	}
+	sandbox_narrow(&vm->sandbox, SANDBOX_LOOP);
+	log_set_sink(on_log_line, vm);
+	/* The vCPU threads have parked or will: the last one, or this, sets things going. */
+	loop_post(vm->loop, &vm->settle);
+	loop_run(vm->loop);
+	vm_join_threads(vm);
+	log_set_sink(NULL, NULL);
+	return vm->exit_status;
+}
+
+void vm_destroy(struct vm *vm)
+{
+	if (!vm)
+		return;
+	if (!vm->loop) {
+		vm_config_finish(&vm->config);
+		free(vm);
+		return;
+	}
+	vm_join_threads(vm);
+	loop_lock(vm->loop);
+	gdb_destroy(vm->gdb);
+	machine_destroy(vm->machine);
+	for (unsigned i = 0; i < vm->config.disk_count; i++)
+		if (vm->disks[i])
+			block_close(vm->disks[i]);
+	if (vm->net)
+		vm->net->ops->destroy(vm->net);
+	chardev_destroy(vm->serial);
+	control_destroy(vm->control);
+	if (vm->signal_fd >= 0) {
+		loop_fd_remove(&vm->signals);
+		close(vm->signal_fd);
+	}
+	loop_unlock(vm->loop);
+	engine_destroy(vm->engine);
+	memory_destroy(vm->mem);
+	loop_destroy(vm->loop);
+	free(vm->kernel);
+	free(vm->initrd);
+	vm_config_finish(&vm->config);
+	free(vm);
+}

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The requests of the control socket (maru-vm(1), "CONTROL SOCKET"): one function each, one table.
+ * A peer may be anybody who reached the socket: arguments are checked, answers are bounded.
+ */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/util.h"
+#include "vm/vm.h"
+
+#define READ_MEMORY_MAX 65536u
+
+static struct error *status(struct vm *vm, json_t *args, json_t **result)
+{
+	const struct sandbox *s = &vm->sandbox;
+
+	*result = json_pack("{s:s, s:s, s:i, s:I, s:s, s:I, s:b, s:{s:s, s:s, s:s, s:s, s:s, s:s}}",
+			    "name", vm->config.name, "state", vm_state_name(vm),
+			    "cpus", (int)vm->config.cpus, "memory", (json_int_t)vm->config.memory_bytes,
+			    "engine", engine_name(vm->engine),
+			    "uptime_ns", (json_int_t)clock_now_ns(&vm->clock.clock),
+			    "debugger", gdb_attached(vm->gdb),
+			    "sandbox",
+			    "no_new_privs", s->no_new_privs, "limits", s->limits,
+			    "namespaces", s->namespaces, "empty_root", s->empty_root,
+			    "landlock", s->landlock, "seccomp", s->seccomp);
+	return NULL;
+}
+
+static struct error *pause_vm(struct vm *vm, json_t *args, json_t **result)
+{
+	vm_pause(vm);
+	return NULL;
+}
+
+static struct error *resume_vm(struct vm *vm, json_t *args, json_t **result)
+{
+	vm_resume(vm);
+	return NULL;
+}
+
+static struct error *reset(struct vm *vm, json_t *args, json_t **result)
+{
+	vm_request_reset(vm, "the control socket");
+	return NULL;
+}
+
+static struct error *power_button(struct vm *vm, json_t *args, json_t **result)
+{
+	machine_power_button(vm->machine);
+	return NULL;
+}
+
+static struct error *quit(struct vm *vm, json_t *args, json_t **result)
+{
+	vm_quit(vm, VM_EXIT_OK, "quit was requested");
+	return NULL;
+}
+
+/* A non-negative integer, or a hexadecimal string for what does not fit into one. */
+static bool get_u64(json_t *args, const char *name, uint64_t *out)
+{
+	json_t *v = json_object_get(args, name);
+	const char *s = json_string_value(v);
+	char *end;
+
+	if (json_is_integer(v) && json_integer_value(v) >= 0) {
+		*out = json_integer_value(v);
+		return true;
+	}
+	if (!s || strncmp(s, "0x", 2) || !s[2] || strlen(s) > 18 || strspn(s + 2, "0123456789abcdefABCDEF") != strlen(s + 2))
+		return false;
+	*out = strtoull(s, &end, 16);
+	return true;
+}
+
+static struct error *registers(struct vm *vm, json_t *args, json_t **result)
+{
+	uint64_t only = 0;
+	bool has_only = json_object_get(args, "cpu");
+	json_t *list;
+
+	if (has_only && (!get_u64(args, "cpu", &only) || only >= vm->config.cpus))
+		return error_new("'cpu' has to be a number below %u", vm->config.cpus);
+	if (!vm_all_parked(vm))
+		return error_new("registers can be read while the VM is paused only: send 'pause' and wait for the event 'paused'");
+	list = json_array();
+	for (unsigned i = 0; i < vm->config.cpus; i++)
+		if (!has_only || i == only)
+			json_array_append_new(list, vm_cpu_json(&vm->cpus[i]));
+	*result = json_pack("{s:o}", "cpus", list);
+	return NULL;
+}
+
+static struct error *read_memory(struct vm *vm, json_t *args, json_t **result)
+{
+	static const char hex[] = "0123456789abcdef";
+	uint64_t address, length;
+	uint8_t *data;
+	char *text;
+
+	if (!get_u64(args, "address", &address))
+		return error_new("'address' has to be a guest-physical address: an integer or a string such as \"0x1000\"");
+	if (!get_u64(args, "length", &length) || !length || length > READ_MEMORY_MAX)
+		return error_new("'length' has to be 1 to %u", READ_MEMORY_MAX);
+	data = malloc(length);
+	text = malloc(length * 2);
+	if (!data || !text || !mem_read(vm->mem, address, data, length)) {
+		free(data);
+		free(text);
+		return error_new("there is no RAM at 0x%" PRIx64 ", or it ends within %" PRIu64 " bytes", address, length);
+	}
+	for (uint64_t i = 0; i < length; i++) {
+		text[i * 2] = hex[data[i] >> 4];
+		text[i * 2 + 1] = hex[data[i] & 15];
+	}
+	*result = json_pack("{s:s#}", "data", text, (int)(length * 2));
+	free(data);
+	free(text);
+	return NULL;
+}
+
+static void add_counter(void *opaque, const char *name, uint64_t value)
+{
+	json_object_set_new(opaque, name, json_integer((json_int_t)(value & INT64_MAX)));
+}
+
+static struct error *statistics(struct vm *vm, json_t *args, json_t **result)
+{
+	json_t *engine = json_object();
+
+	engine_statistics(vm->engine, add_counter, engine);
+	*result = json_pack("{s:I, s:I, s:o}", "uptime_ns", (json_int_t)clock_now_ns(&vm->clock.clock), "resets",
+			    (json_int_t)vm->resets, "engine", engine);
+	return NULL;
+}
+
+static const struct request {
+	const char *name;
+	struct error *(*handle)(struct vm *vm, json_t *args, json_t **result);
+	const char *args[3];
+} requests[] = {
+	{ "status", status, { NULL } },
+	{ "pause", pause_vm, { NULL } },
+	{ "resume", resume_vm, { NULL } },
+	{ "reset", reset, { NULL } },
+	{ "power-button", power_button, { NULL } },
+	{ "quit", quit, { NULL } },
+	{ "registers", registers, { "cpu" } },
+	{ "read-memory", read_memory, { "address", "length" } },
+	{ "statistics", statistics, { NULL } },
+};
+
+static bool takes(const struct request *r, const char *key)
+{
+	if (!strcmp(key, "request") || !strcmp(key, "id"))
+		return true;
+	for (unsigned i = 0; i < ARRAY_SIZE(r->args); i++)
+		if (r->args[i] && !strcmp(r->args[i], key))
+			return true;
+	return false;
+}
+
+struct error *vm_handle_request(void *opaque, const char *name, json_t *args, json_t **result)
+{
+	const char *key;
+	json_t *v;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(requests); i++) {
+		const struct request *r = &requests[i];
+
+		if (strcmp(r->name, name))
+			continue;
+		json_object_foreach(args, key, v)
+			if (!takes(r, key))
+				return error_new("request '%s' takes no '%.64s'", name, key);
+		return r->handle(opaque, args, result);
+	}
+	return error_new("request '%.64s' is unknown; there are status, pause, resume, reset, power-button, quit, registers, read-memory and statistics",
+			 name);
+}

@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The sandbox of maru-vm; see sandbox.h.
+ *
+ * Theory of operation. Two stages. Early, while the process is single-threaded, it moves into namespaces of
+ * its own with an empty tmpfs for a root. Late, when all threads exist and before any vCPU runs, Landlock
+ * forbids every access to files and seccomp installs allow-lists: one for all threads (TSYNC), which is
+ * what the disk workers keep, and a narrower one on top in each vCPU thread and in the loop's. Filters
+ * stack, the strictest answer wins. A system call that is not allowed kills the process.
+ *
+ * Lists are written by hand from what glibc, our event loop and our back ends call; a call with dangerous
+ * variants is allowed only with the arguments given here: mmap and mprotect without PROT_EXEC, tgkill only
+ * to ourselves, prctl only to name a thread.
+ */
+#include "vm/sandbox.h"
+
+#include <errno.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/landlock.h>
+#include <linux/seccomp.h>
+#include <sched.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/util.h"
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED 0
+#endif
+
+/* Newer than the kernel headers of Debian 12. */
+#ifndef LANDLOCK_ACCESS_FS_TRUNCATE
+#define LANDLOCK_ACCESS_FS_TRUNCATE (1ull << 14)
+#endif
+#ifndef LANDLOCK_ACCESS_FS_REFER
+#define LANDLOCK_ACCESS_FS_REFER (1ull << 13)
+#endif
+#define LANDLOCK_FS_IOCTL_DEV (1ull << 15)
+#define LANDLOCK_NET_BOTH 3ull /* bind and connect TCP */
+#define LANDLOCK_SCOPE_BOTH 3ull /* abstract Unix sockets, signals */
+#ifndef __NR_landlock_create_ruleset
+#define __NR_landlock_create_ruleset 444
+#define __NR_landlock_restrict_self 446
+#endif
+#ifndef __NR_futex_waitv
+#define __NR_futex_waitv 449
+#endif
+
+void sandbox_close_others(const int *keep, unsigned count)
+{
+	unsigned from = 3;
+
+	for (unsigned i = 0; i < count; i++) {
+		if ((unsigned)keep[i] > from)
+			close_range(from, keep[i] - 1, 0);
+		from = keep[i] + 1;
+	}
+	close_range(from, ~0u, 0);
+}
+
+/* ---- Namespaces ------------------------------------------------------------------------------- */
+
+static bool write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	bool ok = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+
+	if (fd >= 0)
+		close(fd);
+	return ok;
+}
+
+/* The new user namespace knows us as nobody but ourselves. */
+static void map_ids(uid_t uid, gid_t gid)
+{
+	char line[64];
+
+	write_file("/proc/self/setgroups", "deny");
+	snprintf(line, sizeof(line), "65534 %u 1", uid);
+	write_file("/proc/self/uid_map", line);
+	snprintf(line, sizeof(line), "65534 %u 1", gid);
+	write_file("/proc/self/gid_map", line);
+}
+
+/* A tmpfs of no size over /tmp becomes the root; the old one is detached from under it. */
+static bool enter_empty_root(void)
+{
+	if (mount("", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+	    mount("none", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=4k,nr_inodes=2,mode=0555") < 0 ||
+	    chdir("/tmp") < 0)
+		return false;
+	if (syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
+		return false;
+	return mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) == 0;
+}
+
+void sandbox_isolate(struct sandbox *s)
+{
+	uid_t uid = getuid();
+	gid_t gid = getgid();
+
+	if (SANITIZED) {
+		s->namespaces = s->empty_root = "off: this is a sanitizer build";
+		return;
+	}
+	s->empty_root = "off: the host does not allow it";
+	if (unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP) < 0) {
+		s->namespaces = "off: the host does not allow user namespaces";
+		return;
+	}
+	map_ids(uid, gid);
+	s->namespaces = SANDBOX_IN_FORCE;
+	if (enter_empty_root())
+		s->empty_root = SANDBOX_IN_FORCE;
+}
+
+/* ---- Landlock ---------------------------------------------------------------------------------- */
+
+static const char *landlock(void)
+{
+	/* The structure of newer kernels; older ones take the beginning they know. */
+	struct {
+		uint64_t fs, net, scoped;
+	} attr = { 0 };
+	size_t size = sizeof(uint64_t);
+	long abi = syscall(__NR_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
+	int fd, rc;
+
+	if (abi < 1)
+		return "off: this kernel does not have it";
+	attr.fs = (1ull << 13) - 1;
+	if (abi >= 2)
+		attr.fs |= LANDLOCK_ACCESS_FS_REFER;
+	if (abi >= 3)
+		attr.fs |= LANDLOCK_ACCESS_FS_TRUNCATE;
+	if (abi >= 4) {
+		attr.net = LANDLOCK_NET_BOTH;
+		size = 2 * sizeof(uint64_t);
+	}
+	if (abi >= 5)
+		attr.fs |= LANDLOCK_FS_IOCTL_DEV;
+	if (abi >= 6) {
+		attr.scoped = LANDLOCK_SCOPE_BOTH;
+		size = 3 * sizeof(uint64_t);
+	}
+	fd = syscall(__NR_landlock_create_ruleset, &attr, size, 0);
+	if (fd < 0)
+		return "off: this kernel refuses it";
+	rc = syscall(__NR_landlock_restrict_self, fd, 0);
+	close(fd);
+	/* It binds the calling thread and its children: the other threads have seccomp, and cannot open either. */
+	return rc ? "off: this kernel refuses it" : SANDBOX_IN_FORCE;
+}
+
+/* ---- seccomp ----------------------------------------------------------------------------------- */
+
+#define OFFSET(member) offsetof(struct seccomp_data, member)
+#define ARG_LOW(n) (OFFSET(args) + (n) * 8)
+
+#define PROGRAM_MAX 256u
+struct program {
+	struct sock_filter code[PROGRAM_MAX];
+	unsigned length;
+};
+
+static void emit(struct program *p, uint16_t code, uint8_t jt, uint8_t jf, uint32_t k)
+{
+	if (p->length < PROGRAM_MAX)
+		p->code[p->length++] = (struct sock_filter)BPF_JUMP(code, k, jt, jf);
+}
+
+static void emit_load(struct program *p, uint32_t offset)
+{
+	emit(p, BPF_LD | BPF_W | BPF_ABS, 0, 0, offset);
+}
+
+static void emit_return(struct program *p, uint32_t action)
+{
+	emit(p, BPF_RET | BPF_K, 0, 0, action);
+}
+
+/* Only x86-64 system calls, and not those of x32; the call's number is loaded when it goes on. */
+static void emit_head(struct program *p)
+{
+	emit_load(p, OFFSET(arch));
+	emit(p, BPF_JMP | BPF_JEQ | BPF_K, 1, 0, AUDIT_ARCH_X86_64);
+	emit_return(p, SECCOMP_RET_KILL_PROCESS);
+	emit_load(p, OFFSET(nr));
+	emit(p, BPF_JMP | BPF_JGE | BPF_K, 0, 1, 0x40000000);
+	emit_return(p, SECCOMP_RET_KILL_PROCESS);
+}
+
+static void emit_allow(struct program *p, const int *calls, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++) {
+		emit(p, BPF_JMP | BPF_JEQ | BPF_K, 0, 1, calls[i]);
+		emit_return(p, SECCOMP_RET_ALLOW);
+	}
+}
+
+/* @nr only if argument @arg has none of the bits @mask in its low half (mmap, mprotect: PROT_EXEC). */
+static void emit_allow_without(struct program *p, int nr, unsigned arg, uint32_t mask)
+{
+	emit(p, BPF_JMP | BPF_JEQ | BPF_K, 0, 4, nr);
+	emit_load(p, ARG_LOW(arg));
+	emit(p, BPF_JMP | BPF_JSET | BPF_K, 1, 0, mask);
+	emit_return(p, SECCOMP_RET_ALLOW);
+	emit_return(p, SECCOMP_RET_KILL_PROCESS);
+}
+
+/* @nr only if argument @arg is @value. */
+static void emit_allow_with(struct program *p, int nr, unsigned arg, uint32_t value)
+{
+	emit(p, BPF_JMP | BPF_JEQ | BPF_K, 0, 4, nr);
+	emit_load(p, ARG_LOW(arg));
+	emit(p, BPF_JMP | BPF_JEQ | BPF_K, 0, 1, value);
+	emit_return(p, SECCOMP_RET_ALLOW);
+	emit_return(p, SECCOMP_RET_KILL_PROCESS);
+}
+
+/* A call that is refused with an error instead of killing: libraries try it and do without. */
+static void emit_refuse(struct program *p, int nr, int error)
+{
+	emit(p, BPF_JMP | BPF_JEQ | BPF_K, 0, 1, nr);
+	emit_return(p, SECCOMP_RET_ERRNO | error);
+}
+
+/* What every thread needs: memory, locks, time, signals to handle a fault or an assert, and to end. */
+static const int common_calls[] = {
+	__NR_futex, __NR_read, __NR_write, __NR_writev, __NR_close, __NR_munmap, __NR_mremap, __NR_madvise,
+	__NR_brk, __NR_clock_gettime, __NR_clock_nanosleep, __NR_nanosleep, __NR_gettimeofday,
+	__NR_sched_yield, __NR_rt_sigreturn, __NR_rt_sigprocmask, __NR_rt_sigaction, __NR_sigaltstack,
+	__NR_getpid, __NR_gettid, __NR_exit, __NR_exit_group, __NR_restart_syscall, __NR_rseq,
+	__NR_set_robust_list, __NR_getrandom, __NR_fstat, __NR_newfstatat, __NR_membarrier,
+	__NR_sched_getaffinity, __NR_futex_waitv, __NR_lseek,
+};
+/* Devices run on the thread that touches them: a vCPU, or the loop. */
+static const int device_calls[] = {
+	__NR_epoll_ctl, __NR_timerfd_settime, __NR_sendto, __NR_sendmsg, __NR_recvfrom, __NR_recvmsg,
+	__NR_readv, __NR_io_uring_enter, __NR_poll, __NR_ppoll, __NR_shutdown,
+};
+static const int loop_calls[] = {
+	__NR_epoll_wait, __NR_epoll_pwait, __NR_accept4, __NR_fcntl, __NR_getsockopt, __NR_setsockopt,
+	__NR_preadv, __NR_pread64, __NR_pwritev, __NR_pwrite64, __NR_fdatasync, __NR_fsync, __NR_fallocate,
+	__NR_ftruncate, __NR_flock,
+};
+/* Files that are open, by the disk workers; seccomp itself so that threads can narrow their own list. */
+static const int worker_calls[] = {
+	__NR_preadv, __NR_preadv2, __NR_pwritev, __NR_pwritev2, __NR_pread64, __NR_pwrite64, __NR_fdatasync,
+	__NR_fsync, __NR_fallocate, __NR_ftruncate, __NR_flock, __NR_sync_file_range, __NR_copy_file_range,
+	__NR_seccomp,
+};
+
+static void emit_common(struct program *p)
+{
+	emit_head(p);
+	emit_allow(p, common_calls, ARRAY_SIZE(common_calls));
+	emit_allow_without(p, __NR_mmap, 2, PROT_EXEC);
+	emit_allow_without(p, __NR_mprotect, 2, PROT_EXEC);
+	emit_allow_with(p, __NR_tgkill, 0, getpid());
+	emit_allow_with(p, __NR_prctl, 0, PR_SET_NAME);
+	emit_refuse(p, __NR_ioctl, ENOTTY); /* isatty() of stdio */
+}
+
+static int install(struct program *p, unsigned flags)
+{
+	struct sock_fprog prog = { .len = p->length, .filter = p->code };
+
+	emit_return(p, SECCOMP_RET_KILL_PROCESS);
+	if (p->length == PROGRAM_MAX)
+		return -1;
+	return syscall(__NR_seccomp, SECCOMP_SET_MODE_FILTER, flags, &prog);
+}
+
+static const char *seccomp_all(void)
+{
+	struct program p = { .length = 0 };
+
+	emit_common(&p);
+	emit_allow(&p, device_calls, ARRAY_SIZE(device_calls));
+	emit_allow(&p, loop_calls, ARRAY_SIZE(loop_calls));
+	emit_allow(&p, worker_calls, ARRAY_SIZE(worker_calls));
+	if (install(&p, SECCOMP_FILTER_FLAG_TSYNC))
+		return "off: this kernel refuses it";
+	return SANDBOX_IN_FORCE;
+}
+
+void sandbox_narrow(struct sandbox *s, enum sandbox_thread kind)
+{
+	struct program p = { .length = 0 };
+
+	if (strcmp(s->seccomp, SANDBOX_IN_FORCE) != 0)
+		return;
+	emit_common(&p);
+	emit_allow(&p, device_calls, ARRAY_SIZE(device_calls));
+	if (kind == SANDBOX_LOOP)
+		emit_allow(&p, loop_calls, ARRAY_SIZE(loop_calls));
+	/* The wider list stays in force when this cannot be: a kernel that took that one takes this one. */
+	install(&p, 0);
+}
+
+/* ---- All together ------------------------------------------------------------------------------ */
+
+static const char *limits(void)
+{
+	struct rlimit none = { 0, 0 }, files;
+	int next = dup(0);
+
+	if (setrlimit(RLIMIT_CORE, &none) < 0)
+		return "off: the host refuses it";
+	/* Room for connections; what is open stays open. */
+	if (next < 0)
+		next = 64;
+	else
+		close(next);
+	files.rlim_cur = files.rlim_max = next + 64;
+	return setrlimit(RLIMIT_NOFILE, &files) < 0 ? "off: the host refuses it" : SANDBOX_IN_FORCE;
+}
+
+struct error *sandbox_lock_down(struct sandbox *s)
+{
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return error_errno(errno, "the sandbox cannot be set up: no_new_privs is refused");
+	s->no_new_privs = SANDBOX_IN_FORCE;
+	if (SANITIZED) {
+		s->limits = s->landlock = s->seccomp = "off: this is a sanitizer build";
+		return NULL;
+	}
+	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+	s->limits = limits();
+	s->landlock = landlock();
+	s->seccomp = seccomp_all();
+	return NULL;
+}

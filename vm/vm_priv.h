@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Between vm.c (life) and create.c (making and ending). */
+#ifndef VM_VM_PRIV_H
+#define VM_VM_PRIV_H
+
+#include "vm/vm.h"
+
+void vm_init_gate(struct vm *vm);
+struct error *vm_start_threads(struct vm *vm) MUST_CHECK;
+void vm_join_threads(struct vm *vm);
+
+#endif
