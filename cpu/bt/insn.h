@@ -48,6 +48,7 @@ enum insn_op {
 	OP_XCHG,     /* 86, 87, 90+r: a copy; with memory implicitly locked */
 	OP_INCDEC,   /* INC/DEC 40–4F in 16/32-bit code: re-encoded as FF /0, /1 */
 	OP_CBW,	     /* 98, 99: copies on implicit registers */
+	OP_BT_MEM,   /* BT, BTS, BTR, BTC m, r: the bit is at (r >> 3) bytes from the address, signed */
 	/* CLASS_CALL */
 	OP_FIRST_CALL,
 	OP_PUSHF = OP_FIRST_CALL, OP_POPF, OP_CLI, OP_STI, OP_CLD, OP_STD, OP_STAC, OP_CLAC,
@@ -72,6 +73,7 @@ enum insn_op {
 	OP_AAA, OP_AAS, OP_AAD, OP_AAM, OP_DAA, OP_DAS, OP_SALC,
 	OP_GATHER, OP_SCATTER, /* vector-indexed memory; AVX2 and AVX-512 forms */
 	OP_MASKMOV,	       /* MASKMOVQ, MASKMOVDQU, VMASKMOVDQU: [DS:rDI] under a register mask */
+	OP_RAISE_NM, OP_RAISE_GP, /* the translator's own: the unit is off; longer than 15 bytes */
 	OP_COUNT,
 };
 
@@ -127,6 +129,7 @@ struct insn {
 	uint8_t mem_align;    /* alignment whose lack is #GP (16, 32, 64), 0 none */
 	uint8_t mem_elem;     /* masked or broadcast vector operand: element size in bytes, else 0 */
 	bool mem_masked;      /* EVEX mask (aaa != 0) or VMASKMOV suppresses faults per element */
+	bool mem_packed;      /* VEXPAND, VCOMPRESS: memory holds only the elements of set mask bits, one after the other */
 	uint8_t mem_mask_vreg; /* VMASKMOV: vector register whose element sign bits are the mask */
 
 	int64_t imm;	      /* sign-extended as the instruction does it; relative branches: displacement */

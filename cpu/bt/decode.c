@@ -1,0 +1,622 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The instruction decoder: prefixes and opcode here, the address in decode_mem.c, and what an instruction
+ * does from the row of the tables that matches it (decode_table.h).
+ *
+ * The rules for prefixes are those of the Intel SDM, vol. 2, 2.1 to 2.7: of F2 and F3 the last counts, both
+ * win over 66 as mandatory prefix; a REX that is not directly before the opcode is as if it were not there;
+ * VEX and EVEX suffer no 66, F2, F3, LOCK or REX before them. Where Intel and AMD differ this is Intel.
+ *
+ * Pure functions of their arguments and of constant tables; any thread. Built with -mgeneral-regs-only, like
+ * all that runs between guest instructions, and calls nothing in libc.
+ */
+#include "cpu/bt/decode.h"
+
+#include <assert.h>
+
+#include "cpu/bt/decode_priv.h"
+#include "cpu/bt/decode_table.h"
+#include "cpu/x86.h"
+
+static void clear(struct insn *in)
+{
+	uint64_t *word = (uint64_t *)in;
+
+	static_assert(sizeof(*in) % sizeof(*word) == 0 && _Alignof(struct insn) >= _Alignof(uint64_t),
+		      "cleared by words");
+#pragma GCC unroll 16
+	for (unsigned i = 0; i < sizeof(*in) / sizeof(*word); i++)
+		word[i] = 0;
+}
+
+/* ---- Prefixes and opcode -------------------------------------------------------------------------- */
+
+/* Reads all prefixes; leaves the opcode's first byte in @byte. */
+static bool read_prefixes(struct decoding *d, uint8_t *byte)
+{
+	struct insn *in = d->in;
+	bool long_mode = in->code_bits == 64;
+
+	for (;;) {
+		uint8_t b;
+
+		if (!decode_byte(d, &b))
+			return false;
+		switch (b) {
+		case 0x26: case 0x2e: case 0x36: case 0x3e:
+			if (!long_mode)
+				d->override = (b >> 3) & 3;
+			break;
+		case 0x64: case 0x65:
+			d->override = b - 0x60;
+			break;
+		case 0x66:
+			in->opsize_prefix = true;
+			break;
+		case 0x67:
+			in->addrsize_prefix = true;
+			break;
+		case 0xf0:
+			in->lock = true;
+			break;
+		case 0xf2:
+			in->repne = true;
+			in->rep = false;
+			break;
+		case 0xf3:
+			in->rep = true;
+			in->repne = false;
+			break;
+		case 0x40 ... 0x4f:
+			if (long_mode) {
+				in->rex = b;
+				continue;
+			}
+			/* fall through */
+		default:
+			*byte = b;
+			return true;
+		}
+		in->rex = 0;
+	}
+}
+
+/* C5 and C4 (SDM vol. 2, 2.3.5). */
+static bool read_vex(struct decoding *d, uint8_t first)
+{
+	struct insn *in = d->in;
+	uint8_t b, c;
+
+	in->encoding = ENC_VEX;
+	if (!decode_byte(d, &b))
+		return false;
+	d->r = !(b & 0x80) << 3;
+	if (first == 0xc5) {
+		in->map = MAP_0F;
+		c = b & 0x7f;
+	} else {
+		d->x = !(b & 0x40) << 3;
+		d->b = !(b & 0x20) << 3;
+		in->map = b & 0x1f;
+		if (!decode_byte(d, &c))
+			return false;
+	}
+	in->w = c >> 7;
+	in->vvvv = ~(c >> 3) & 15;
+	in->vl = (c >> 2) & 1;
+	in->pp = c & 3;
+	return decode_byte(d, &in->opcode);
+}
+
+/* 62 (SDM vol. 2, 2.7.1). */
+static bool read_evex(struct decoding *d)
+{
+	struct insn *in = d->in;
+	uint8_t p0, p1, p2;
+
+	in->encoding = ENC_EVEX;
+	if (!decode_byte(d, &p0) || !decode_byte(d, &p1) || !decode_byte(d, &p2))
+		return false;
+	d->r = !(p0 & 0x80) << 3 | !(p0 & 0x10) << 4;
+	d->x = !(p0 & 0x40) << 3;
+	d->b = !(p0 & 0x20) << 3;
+	d->v2 = !(p2 & 0x08) << 4;
+	in->map = p0 & 7;
+	in->w = p1 >> 7;
+	in->vvvv = (~(p1 >> 3) & 15) | d->v2;
+	in->pp = p1 & 3;
+	in->evex_z = p2 >> 7;
+	in->vl = (p2 >> 5) & 3;
+	in->evex_b = (p2 >> 4) & 1;
+	in->evex_aaa = p2 & 7;
+	d->bad = (p0 & 8) || !(p1 & 4);
+	return decode_byte(d, &in->opcode);
+}
+
+/* In 16- and 32-bit code C4, C5 and 62 are VEX and EVEX where LES, LDS and BOUND would have a register. */
+static bool starts_vex(const struct decoding *d, uint8_t byte, bool *more)
+{
+	if (byte != 0xc4 && byte != 0xc5 && byte != 0x62)
+		return false;
+	if (d->in->code_bits == 64)
+		return true;
+	*more = d->at >= d->limit;
+	return !*more && (d->code[d->at] & 0xc0) == 0xc0;
+}
+
+static bool read_opcode(struct decoding *d)
+{
+	struct insn *in = d->in;
+	bool more = false;
+	uint8_t byte;
+
+	if (!read_prefixes(d, &byte))
+		return false;
+	if (starts_vex(d, byte, &more)) {
+		if (in->opsize_prefix || in->rep || in->repne || in->lock || in->rex)
+			d->bad = true;
+		if (!(byte == 0x62 ? read_evex(d) : read_vex(d, byte)))
+			return false;
+		if (in->map < MAP_0F || in->map > MAP_0F3A)
+			d->bad = true;
+		if (in->code_bits != 64) {
+			/* Eight registers; R and X are 1 in the encoding (else it is LES …), B is ignored. */
+			d->r &= ~8;
+			d->x = d->b = 0;
+			in->vvvv &= ~8;
+		}
+		return true;
+	}
+	if (more)
+		return false;
+
+	in->w = (in->rex >> 3) & 1;
+	d->r = (in->rex & 4) << 1;
+	d->x = (in->rex & 2) << 2;
+	d->b = (in->rex & 1) << 3;
+	in->pp = in->rep ? PP_F3 : in->repne ? PP_F2 : in->opsize_prefix ? PP_66 : PP_NP;
+	in->opcode = byte;
+	if (byte != 0x0f)
+		return true;
+	in->map = MAP_0F;
+	if (!decode_byte(d, &in->opcode))
+		return false;
+	if (in->opcode == 0x38 || in->opcode == 0x3a) {
+		in->map = in->opcode == 0x38 ? MAP_0F38 : MAP_0F3A;
+		return decode_byte(d, &in->opcode);
+	}
+	return true;
+}
+
+/* ---- The row ------------------------------------------------------------------------------------------ */
+
+static const struct decode_row *find_row(const struct decoding *d, unsigned last)
+{
+	const struct insn *in = d->in;
+	const struct decode_row *row = &decode_rows[last];
+	uint32_t bits = in->pp << MATCH_PP | in->w << MATCH_W | in->vl << MATCH_L |
+			(in->vl != 0) << MATCH_NL0 | (in->mod == 3) << MATCH_REG |
+			(in->reg & 7) << MATCH_DIGIT | (in->rm & 7) << MATCH_RM |
+			(in->code_bits == 64) << MATCH_64 | (d->b != 0) << MATCH_B;
+	uint16_t key = row->key;
+
+	for (; row->key == key; row--) {
+		if (((bits ^ (uint32_t)row->match) & (row->match >> 32)) == 0 &&
+		    (d->features >> row->feature & 1))
+			return row;
+	}
+	return NULL;
+}
+
+static unsigned operand_size(const struct insn *in, enum decode_opsize rule)
+{
+	bool long_mode = in->code_bits == 64;
+	unsigned size = in->opsize_prefix == (in->code_bits == 16) ? 4 : 2;
+
+	switch (rule) {
+	case OPSIZE_b:
+		return 1;
+	case OPSIZE_z:
+		return size;
+	case OPSIZE_v:
+		return in->w ? 8 : size;
+	case OPSIZE_d64:
+		return long_mode && (in->w || !in->opsize_prefix) ? 8 : size;
+	case OPSIZE_f64:
+		return long_mode ? 8 : size;
+	case OPSIZE_y:
+		return long_mode && in->w ? 8 : 4;
+	}
+	return size;
+}
+
+static unsigned size_bytes(const struct insn *in, enum decode_size size)
+{
+	bool long_mode = in->code_bits == 64;
+
+	switch (size) {
+	case SIZE_0:
+	case SIZE_COUNT:
+		return 0;
+	case SIZE_b:
+		return 1;
+	case SIZE_w:
+		return 2;
+	case SIZE_d:
+		return 4;
+	case SIZE_q:
+		return 8;
+	case SIZE_v:
+		return in->opsize;
+	case SIZE_y:
+		return long_mode && in->w ? 8 : 4;
+	case SIZE_cr:
+		return long_mode ? 8 : 4;
+	case SIZE_z:
+		return in->opsize == 2 ? 2 : 4;
+	case SIZE_t:
+		return 10;
+	case SIZE_dq:
+		return 16;
+	case SIZE_qq:
+		return 32;
+	case SIZE_512:
+		return 512;
+	case SIZE_x:
+		return 16 << in->vl;
+	case SIZE_xh:
+		return 8 << in->vl;
+	case SIZE_xq:
+		return 4 << in->vl;
+	case SIZE_xe:
+		return 2 << in->vl;
+	case SIZE_xdup:
+		return in->vl ? 16 << in->vl : 8;
+	case SIZE_W:
+		return in->w ? 8 : 4;
+	case SIZE_p:
+		return in->opsize + 2;
+	case SIZE_a:
+		return in->opsize * 2;
+	case SIZE_s:
+		return long_mode ? 10 : 6;
+	case SIZE_c8:
+		return long_mode && in->w ? 16 : 8;
+	case SIZE_env:
+		return in->opsize == 2 ? 14 : 28;
+	case SIZE_save:
+		return in->opsize == 2 ? 94 : 108;
+	case SIZE_xsave:
+		return 576;
+	}
+	return 0;
+}
+
+/* ---- What follows from the row --------------------------------------------------------------------- */
+
+static bool read_immediate(struct decoding *d, enum decode_imm kind)
+{
+	struct insn *in = d->in;
+	unsigned size = 1;
+	uint64_t value;
+
+	switch (kind) {
+	case IMM_NONE:
+		return true;
+	case IMM_Ib:
+	case IMM_Ub:
+	case IMM_Jb:
+		break;
+	case IMM_Iw:
+	case IMM_Iwb:
+		size = 2;
+		break;
+	case IMM_Iz:
+	case IMM_Jz:
+		size = in->opsize == 2 ? 2 : 4;
+		break;
+	case IMM_Iv:
+	case IMM_Ap:
+		size = in->opsize;
+		break;
+	case IMM_moffs:
+		return decode_moffs(d);
+	}
+	in->imm_size = size;
+	in->imm_bytes_at = d->at;
+	if (!decode_value(d, size, &value))
+		return false;
+	if (kind == IMM_Ub || kind == IMM_Iw || kind == IMM_Iwb || kind == IMM_Ap)
+		in->imm = value;
+	else
+		in->imm = decode_sign_extend(value, size);
+	if (kind == IMM_Iwb || kind == IMM_Ap) {
+		if (!decode_value(d, kind == IMM_Ap ? 2 : 1, &value))
+			return false;
+		in->imm2 = value;
+	}
+	return true;
+}
+
+/* General registers by field. False if the encoding names one that does not exist. */
+static bool set_registers(struct decoding *d, const struct decode_row *row, uint64_t form)
+{
+	struct insn *in = d->in;
+	unsigned esize = FORM_GET(form, ESIZE), gsize = FORM_GET(form, GSIZE);
+	bool evex = in->encoding == ENC_EVEX;
+
+	if (gsize) {
+		unsigned acc = FORM_GET(form, GACC);
+
+		if (in->reg > 15)
+			return false;
+		in->gpr_fields |= FIELD_REG;
+		in->gpr_read |= acc & ACCESS_READ ? FIELD_REG : 0;
+		in->gpr_written |= acc & ACCESS_WRITE ? FIELD_REG : 0;
+		in->gpr_byte |= gsize == SIZE_b ? FIELD_REG : 0;
+		in->gpr_size = size_bytes(in, gsize);
+	}
+	if (esize && !in->has_mem) {
+		unsigned acc = FORM_GET(form, ACC);
+
+		in->rm &= 15;
+		in->gpr_fields |= FIELD_RM;
+		in->gpr_read |= acc & ACCESS_READ ? FIELD_RM : 0;
+		in->gpr_written |= acc & ACCESS_WRITE ? FIELD_RM : 0;
+		in->gpr_byte |= esize == SIZE_b ? FIELD_RM : 0;
+		if (!gsize)
+			in->gpr_size = size_bytes(in, esize);
+	} else if (evex && in->mod == 3 && !esize) {
+		in->rm |= d->x << 1; /* X is the fifth bit of a vector register */
+	}
+	if (FORM_GET(form, OACC)) {
+		unsigned acc = FORM_GET(form, OACC);
+
+		in->rm = (in->opcode & 7) | d->b;
+		in->gpr_fields |= FIELD_OPCODE;
+		in->gpr_read |= acc & ACCESS_READ ? FIELD_OPCODE : 0;
+		in->gpr_written |= acc & ACCESS_WRITE ? FIELD_OPCODE : 0;
+		in->gpr_byte |= in->opsize == 1 ? FIELD_OPCODE : 0;
+		in->gpr_size = in->opsize;
+	}
+	if (FORM_GET(form, BACC)) {
+		unsigned acc = FORM_GET(form, BACC);
+
+		in->gpr_fields |= FIELD_VVVV;
+		in->gpr_read |= acc & ACCESS_READ ? FIELD_VVVV : 0;
+		in->gpr_written |= acc & ACCESS_WRITE ? FIELD_VVVV : 0;
+		in->gpr_size = size_bytes(in, SIZE_y);
+	}
+	in->implicit_read = row->implicit_read;
+	in->implicit_written = row->implicit_written;
+	return true;
+}
+
+static const uint16_t condition_flags[8] = {
+	X86_OF, X86_CF, X86_ZF, X86_CF | X86_ZF, X86_SF, X86_PF, X86_SF | X86_OF, X86_ZF | X86_SF | X86_OF,
+};
+
+static void set_flags(struct insn *in, const struct decode_row *row, uint64_t form)
+{
+	const struct decode_flags *flags = &decode_flags[row->flags];
+
+	if (FORM_GET(form, CC)) {
+		in->cc = in->opcode & 15;
+		in->flags_read = condition_flags[in->cc >> 1];
+		return;
+	}
+	if (flags->by_count && !(in->imm & (in->opsize == 8 ? 63 : 31)))
+		return;
+	in->flags_read = flags->read;
+	in->flags_written = flags->written;
+	in->flags_maybe = flags->maybe;
+	if (row->flags == FLAGS_REP && !in->rep && !in->repne) {
+		in->flags_written = flags->maybe;
+		in->flags_maybe = 0;
+	}
+}
+
+/* EVEX.z, b and aaa, and VEX.vvvv (SDM vol. 2, 2.7.11). */
+static bool check_vector(struct decoding *d, const struct decode_row *row, uint64_t form)
+{
+	struct insn *in = d->in;
+	unsigned unit = FORM_GET(form, UNIT), mask = FORM_GET(form, MASK), round = FORM_GET(form, ROUND);
+	uint64_t needs = 0;
+
+	if (in->encoding == ENC_EVEX) {
+		bool rounding = in->evex_b && in->mod == 3;
+		bool any_length = FORM_GET(form, LIG) || (row->match >> 32 & 3 << MATCH_L);
+
+		if (rounding && !round)
+			return false;
+		if (rounding)
+			in->vl = FORM_GET(form, LIG) ? 0 : 2;
+		if (in->vl == 3 || (in->evex_b && in->mod != 3 && !FORM_GET(form, BCST)))
+			return false;
+		if ((in->evex_aaa && mask == MASK_NO) || (!in->evex_aaa && (mask == MASK_MUST || in->evex_z)))
+			return false;
+		if (in->evex_z && (mask != MASK_ZERO || (in->has_mem && (FORM_GET(form, ACC) & ACCESS_WRITE))))
+			return false;
+		needs = 1ull << DECODE_AVX512F;
+		if (in->vl < 2 && !any_length)
+			needs |= 1ull << DECODE_AVX512VL;
+	} else if (unit == FPU_AVX) {
+		needs = 1ull << DECODE_AVX;
+		if (in->vl && FORM_GET(form, INT256))
+			needs |= 1ull << DECODE_AVX2;
+	} else if (unit == FPU_AVX512) {
+		needs = 1ull << DECODE_AVX512F;
+	}
+	if (needs & ~d->features)
+		return false;
+
+	if (!FORM_GET(form, VVVV) && in->vvvv != (FORM_GET(form, VSIB) ? d->v2 : 0))
+		return false;
+	if ((FORM_GET(form, KVVVV) && in->vvvv > 7) || (FORM_GET(form, KREG) && in->reg > 7))
+		return false;
+	if (!FORM_GET(form, VVVV))
+		in->vvvv = 0;
+	return true;
+}
+
+/* The size of the memory operand and how it is accessed. */
+static void set_memory(struct decoding *d, const struct decode_row *row, uint64_t form)
+{
+	struct insn *in = d->in;
+	unsigned elem = FORM_GET(form, ELEM) == ELEM_W ? (in->w ? 8 : 4) : size_bytes(in, FORM_GET(form, ELEM));
+	unsigned align = FORM_GET(form, ALIGN), size = FORM_GET(form, MSIZE);
+	bool broadcast = in->encoding == ENC_EVEX && in->evex_b;
+
+	in->mem_size = broadcast ? elem : size_bytes(in, size);
+	in->mem_access = size == SIZE_0 && in->op != OP_INVLPG ? ACCESS_NONE : FORM_GET(form, ACC);
+	in->mem_packed = FORM_GET(form, TUPLE1);
+	if (FORM_GET(form, VMASK)) {
+		in->mem_masked = true;
+		in->mem_mask_vreg = in->vvvv;
+	} else if (FORM_GET(form, VSIB) || (in->evex_aaa && !FORM_GET(form, NOSUPP))) {
+		in->mem_masked = true;
+	}
+	if (in->mem_masked || broadcast)
+		in->mem_elem = elem;
+	if (in->encoding == ENC_EVEX && d->disp8)
+		in->disp *= broadcast || FORM_GET(form, TUPLE1) ? elem : in->mem_size;
+
+	if (align == ALIGN_YES || (align == ALIGN_DEFAULT && in->encoding == ENC_LEGACY && in->fpu == FPU_SSE &&
+				   in->mem_size == 16) || size == SIZE_512)
+		in->mem_align = size == SIZE_512 ? 16 : in->mem_size;
+	if (size == SIZE_xsave)
+		in->mem_align = 64;
+}
+
+/* VSIB: a register is not to be named twice where the instruction could be restarted wrongly. */
+static bool check_vsib(const struct insn *in)
+{
+	if (!in->vsib)
+		return false;
+	if (in->encoding == ENC_EVEX)
+		return in->op == OP_SCATTER || in->reg != in->index;
+	return in->reg != in->index && in->reg != in->vvvv && in->vvvv != in->index;
+}
+
+/* Segment, control and debug registers in operands. */
+static bool check_system_register(struct insn *in)
+{
+	switch (in->op) {
+	case OP_PUSH_SEG:
+	case OP_POP_SEG:
+		in->sreg = (in->opcode >> 3) & 7;
+		return true;
+	case OP_LOAD_FAR:
+		in->sreg = in->opcode == 0xc4 ? X86_ES : in->opcode == 0xc5 ? X86_DS : in->opcode & 7;
+		return true;
+	case OP_MOV_SEG_TO:
+	case OP_MOV_SEG_FROM:
+		in->sreg = in->reg & 7;
+		return in->sreg <= X86_GS && (in->op == OP_MOV_SEG_FROM || in->sreg != X86_CS);
+	case OP_MOV_FROM_CR:
+	case OP_MOV_TO_CR:
+		return in->reg == 0 || in->reg == 2 || in->reg == 3 || in->reg == 4 || in->reg == 8;
+	case OP_MOV_FROM_DR:
+	case OP_MOV_TO_DR:
+		return in->reg < 8;
+	}
+	return true;
+}
+
+/* Fills in all that the row says. False: not an instruction. */
+static bool apply_row(struct decoding *d, const struct decode_row *row)
+{
+	struct insn *in = d->in;
+	uint64_t form = row->form;
+
+	in->op = row->op;
+	in->klass = in->op == OP_COPY ? CLASS_COPY : in->op < OP_FIRST_CALL ? CLASS_REWRITE : CLASS_CALL;
+	in->fpu = FORM_GET(form, UNIT);
+	in->may_trap = FORM_GET(form, TRAP);
+	in->opsize = operand_size(in, FORM_GET(form, OPSIZE));
+	if (in->encoding == ENC_LEGACY) {
+		if (!(row->match >> 32 & 3 << MATCH_PP))
+			in->pp = PP_NP;
+	} else if (!check_vector(d, row, form)) {
+		return false;
+	}
+	if (FORM_GET(form, MODRM) && !(FORM_GET(form, RM) & (in->has_mem ? 1 : 2)))
+		return false;
+	in->lockable = in->has_mem && FORM_GET(form, LOCK);
+	if (in->lock && !in->lockable)
+		return false;
+	if (!set_registers(d, row, form))
+		return false;
+	if (FORM_GET(form, VSIB)) {
+		if (!decode_vsib(d) || !check_vsib(in))
+			return false;
+	}
+	if (in->has_mem || FORM_GET(form, IMM) == IMM_moffs)
+		set_memory(d, row, form);
+	return true;
+}
+
+static void use_counter(struct insn *in)
+{
+	if ((in->rep || in->repne) && in->op >= OP_MOVS && in->op <= OP_OUTS) {
+		in->implicit_read |= 1 << X86_RCX;
+		in->implicit_written |= 1 << X86_RCX;
+	}
+}
+
+static enum decode_result invalid(struct decoding *d)
+{
+	d->in->klass = CLASS_INVALID;
+	d->in->op = OP_UD;
+	d->in->len = d->at;
+	return DECODE_OK;
+}
+
+static enum decode_result out_of_bytes(const struct decoding *d)
+{
+	return d->limit == INSN_MAX_LEN ? DECODE_TOO_LONG : DECODE_TRUNCATED;
+}
+
+enum decode_result decode(const uint8_t *code, size_t avail, unsigned code_bits,
+			  const struct decode_features *features, struct insn *in)
+{
+	struct decoding d = {
+		.code = code,
+		.limit = avail < INSN_MAX_LEN ? avail : INSN_MAX_LEN,
+		.in = in,
+		.features = features->bits | 1ull << DECODE_BASE,
+		.override = DECODE_NO_OVERRIDE,
+	};
+	const struct decode_row *row;
+	unsigned index;
+
+	clear(in);
+	in->code_bits = code_bits;
+	in->base = in->index = REG_NONE;
+	if (!read_opcode(&d))
+		return out_of_bytes(&d);
+	in->addrsize = code_bits == 64 ? (in->addrsize_prefix ? 4 : 8)
+		       : in->addrsize_prefix == (code_bits == 16) ? 4 : 2;
+	in->seg = d.override == DECODE_NO_OVERRIDE ? X86_DS : d.override;
+	if (d.bad)
+		return invalid(&d);
+
+	index = decode_index[DECODE_KEY(in->encoding, in->map, in->opcode)];
+	if (!index)
+		return invalid(&d);
+	if (index & DECODE_INDEX_MODRM) {
+		if (!decode_modrm(&d))
+			return out_of_bytes(&d);
+	}
+	row = find_row(&d, index & ~DECODE_INDEX_MODRM);
+	if (!row || !apply_row(&d, row))
+		return invalid(&d);
+	if (!read_immediate(&d, FORM_GET(row->form, IMM)))
+		return out_of_bytes(&d);
+	set_flags(in, row, row->form);
+	use_counter(in);
+	in->len = d.at;
+	if (!check_system_register(in))
+		return invalid(&d);
+	return DECODE_OK;
+}
