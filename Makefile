@@ -48,7 +48,7 @@ CFLAGS_asan := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined
 CFLAGS_tsan := -O1 -g -fsanitize=thread
 CFLAGS_fuzz := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined
 COMMON := -std=gnu17 -Wall -Wextra -Werror -Wno-unused-parameter -D_GNU_SOURCE -I. -pthread -fPIE
-LINK := -pthread -pie -Wl,-z,relro,-z,now,--as-needed
+LINK := -pthread -pie -Wl,-z,relro,-z,now,-z,noexecstack,--as-needed
 
 # The translator's helpers run between guest instructions, with the guest's x87 and SIMD state in the
 # registers: they must not touch it, and sanitizers would. BT_HEAVY runs with that state saved.
@@ -124,7 +124,7 @@ build/tests/bare/%.o: tests/bare/%.S
 
 build/tests/bare/%.elf: build/tests/bare/%.o $(BARE_LIB) tests/bare/link.ld
 	@echo "  LD      $@"
-	$(Q)$(CC) -nostdlib -static -no-pie -Wl,--build-id=none,-T,tests/bare/link.ld -o $@ $< $(BARE_LIB)
+	$(Q)$(CC) -nostdlib -static -no-pie -Wl,--build-id=none,-z,noexecstack,-T,tests/bare/link.ld -o $@ $< $(BARE_LIB)
 
 # ---- Targets -------------------------------------------------------------------------------------
 
@@ -168,14 +168,16 @@ install: all ## install under DESTDIR and PREFIX (/usr/local)
 clean: ## remove everything that was built
 	rm -rf build
 
+# Who only runs maru needs no test tools.
 deps: ## install the Debian packages that all this needs
-	@scripts/deps
+	@scripts/deps $(if $(filter run,$(MAKECMDGOALS)),build run) $(if $(filter test test-long,$(MAKECMDGOALS)),build run test)
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 20
 
-# `make run` and `make test` install first what compiling needs.
+# `make run` and `make test` install first what compiling needs, and build on all processors.
 ifneq ($(filter run test test-long,$(MAKECMDGOALS)),)
+MAKEFLAGS += -j$(shell nproc)
 $(foreach m,$(MODES),build/$(m)/.flags): | deps
 endif
 

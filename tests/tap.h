@@ -18,6 +18,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Defined where a sanitizer makes limits on memory, or addresses of our choice, impossible. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define TAP_SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define TAP_SANITIZED 1
+#endif
+#endif
+
 static atomic_uint tap_count_, tap_failed_;
 
 static inline void tap_result_(bool pass, const char *directive, const char *fmt, va_list ap)

@@ -222,7 +222,7 @@ int main(void)
 	refused(1ull << 62, "available", "more than any host");
 	test_limit(RLIMIT_FSIZE, MiB, "ulimit -f",
 		   "a limit on file sizes is an error, not a signal");
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#ifndef TAP_SANITIZED
 	test_limit(RLIMIT_AS, 512 * MiB, "ulimit -v", "a limit on address space is an error");
 #endif
 	is_str(size_to_text(1536 * MiB).text, "1536 MiB", "sizes as text");
