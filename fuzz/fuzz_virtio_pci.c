@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Virtio devices behind the PCI transport, at the mercy of a driver that does anything in any order.
+ *
+ * Input: a byte that picks the device; then steps: an operation byte and its arguments. Some steps are
+ * what a good driver does (start, add a chain, kick), so that the fuzzer comes far; others write
+ * anything anywhere; others are the back ends' part (complete a request, bring a frame).
+ */
+#include "dev/virtio/virtio_blk.h"
+#include "dev/virtio/virtio_console.h"
+#include "dev/virtio/virtio_net.h"
+#include "dev/virtio/virtio_rng.h"
+#include "tests/unit/fake_disk.h"
+#include "tests/unit/virtio_driver.h"
+
+#define LOW_BYTES 0x20000u /* guest memory that the steps use: rings of four queues */
+#define STEPS_MAX 200u
+
+struct input {
+	const uint8_t *data;
+	size_t left;
+};
+
+static struct rig rig;
+static struct drv d;
+static struct fake_disk disk;
+static struct net_backend net;
+static struct fake_chardev chr;
+static unsigned net_kept;
+
+static uint64_t take(struct input *in, unsigned size)
+{
+	uint64_t v = 0;
+
+	size = (unsigned)MIN(size, in->left);
+	if (size)
+		v = load_le(in->data, size);
+	in->data += size;
+	in->left -= size;
+	return v;
+}
+
+static void net_fake_send(struct net_backend *be, const struct iovec *iov, int count)
+{
+	size_t sum = 0;
+
+	for (int i = 0; i < count; i++)
+		sum += iov[i].iov_len;
+	assert(sum >= 14 && sum <= NET_FRAME_MAX);
+}
+
+static void net_fake_resume(struct net_backend *be)
+{
+	static const uint8_t frame[2000];
+
+	/* As a back end may: the kept frame comes back at once. */
+	if (net_kept && be->client.receive(be->client.opaque, frame, net_kept))
+		net_kept = 0;
+}
+
+static const struct net_backend_ops net_fake_ops = {
+	.name = "fake", .send = net_fake_send, .resume = net_fake_resume,
+};
+
+static struct virtio_device *create(unsigned kind)
+{
+	struct virtio_blk_config blk = {
+		.mem = rig.mem, .loop = rig.loop, .disk = (struct block_device *)&disk,
+		.disk_ops = &fake_disk_ops, .queues = 2, .serial = "fuzz",
+	};
+	struct virtio_net_config card = { .mem = rig.mem, .loop = rig.loop, .backend = &net };
+	struct virtio_console_config con = { .mem = rig.mem, .loop = rig.loop, .chardev = &chr.chr };
+
+	switch (kind & 3) {
+	case 0:
+		disk.readonly = kind & 4;
+		return virtio_blk_create(&blk);
+	case 1:
+		return virtio_net_create(&card);
+	case 2:
+		return virtio_console_create(&con);
+	default:
+		return virtio_rng_create(rig.mem, rig.loop);
+	}
+}
+
+static uint64_t any_gpa(struct input *in)
+{
+	uint64_t v = take(in, 3);
+
+	switch (v >> 21) {
+	case 0:
+		return RIG_RAM_BYTES - (v & 31);
+	case 1:
+		return RIG_BAR + (v & 0x3fff);
+	case 2:
+		return ~0ull - (v & 31);
+	default:
+		return v & (LOW_BYTES - 1);
+	}
+}
+
+static void add_chain(struct input *in, unsigned q)
+{
+	struct drv_buffer b[8];
+	unsigned count = 1 + (unsigned)take(in, 1) % ARRAY_SIZE(b);
+
+	for (unsigned i = 0; i < count; i++)
+		b[i] = (struct drv_buffer){ any_gpa(in), (uint32_t)take(in, 2), take(in, 1) & 1 };
+	drv_add(&d, q, b, count);
+}
+
+/* A well-formed block request, so that most of them reach the disk. */
+static void add_block_request(struct input *in, unsigned q)
+{
+	uint64_t header = 0x1000 + 0x100 * take(in, 1) % 0xf000;
+	uint8_t type = (uint8_t)take(in, 1) & 15;
+	bool out = type == 1 || type >= 11;
+	struct drv_buffer b[3] = {
+		{ header, 16, false },
+		{ header + 64, type >= 11 ? 16 : 512 * (uint32_t)(take(in, 1) & 7), !out },
+		{ header + 32, 1, true },
+	};
+
+	ram_store(&rig, header, type, 4);
+	ram_store(&rig, header + 8, take(in, 2) & 0x3ff, 8);
+	drv_add(&d, q, b, 3);
+}
+
+static void place(void)
+{
+	drv_cfg_write(&d, PCI_BAR0, RIG_BAR, 4);
+	drv_cfg_write(&d, PCI_BAR0 + 4, RIG_MSIX_BAR, 4);
+	drv_cfg_write(&d, PCI_COMMAND, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER, 2);
+}
+
+static void step(struct input *in, struct virtio_device *v)
+{
+	static const uint8_t frame[2000] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff };
+	unsigned op = (unsigned)take(in, 1), q = op >> 6;
+	unsigned size = 1u << (op >> 6 & 3);
+
+	switch (op & 15) {
+	case 0:
+		place();
+		drv_start(&d, drv_offered(&d) & (take(in, 4) | VIRTIO_BIT(VIRTIO_F_VERSION_1)),
+			  (uint16_t)(1u << (take(in, 1) & 7)));
+		break;
+	case 1:
+		drv_write(&d, RIG_BAR + (take(in, 2) & 0x3fff), take(in, 8), size);
+		break;
+	case 2:
+		drv_read(&d, RIG_BAR + (take(in, 2) & 0x4fff), size);
+		break;
+	case 3:
+		drv_cfg_write(&d, take(in, 1) & 0xfc, (uint32_t)take(in, 4), MIN(size, 4));
+		break;
+	case 4:
+		drv_cfg_read(&d, take(in, 1) & 0xfc, MIN(size, 4));
+		break;
+	case 5:
+		ram_store(&rig, take(in, 3) & (LOW_BYTES - 9), take(in, size), size);
+		break;
+	case 6:
+		if (d.q[q].size)
+			add_chain(in, q);
+		break;
+	case 7:
+		drv_kick(&d, q);
+		break;
+	case 8:
+		if (disk.count) {
+			disk.fail = op & 64 ? -EIO : 0;
+			fake_disk_complete(&disk, (unsigned)take(in, 1) % disk.count);
+		}
+		break;
+	case 9:
+		if (net.client.receive && !net_kept) {
+			unsigned len = (unsigned)take(in, 2) % sizeof(frame);
+
+			if (!net.client.receive(net.client.opaque, frame, len))
+				net_kept = len;
+		}
+		break;
+	case 10:
+		if (chr.chr.client.receive)
+			fake_chardev_input(&chr, frame, take(in, 1) * 7);
+		break;
+	case 11:
+		if (v->requeue_mask)
+			v->requeue.fire(v->requeue.opaque);
+		break;
+	case 12:
+		drv_desc(&d, 0x1000 + 0x4000 * q + 0xf000, (unsigned)take(in, 1) & 31, any_gpa(in),
+			 (uint32_t)take(in, 2), (uint16_t)take(in, 1) & 7, (uint16_t)take(in, 1) & 31);
+		break;
+	case 13:
+		if (d.q[q].size)
+			drv_offer(&d, q, (uint16_t)take(in, 1));
+		break;
+	case 14:
+		if (d.q[q].size)
+			add_block_request(in, q);
+		break;
+	case 15:
+		if (op == 0xff)
+			pci_bus_reset(&rig.bus);
+		place();
+		drv_write(&d, d.common + VIRTIO_PCI_STATUS, take(in, 1), 1);
+		break;
+	}
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct input in = { data, size };
+	struct virtio_device *v;
+
+	if (!rig.mem) {
+		log_init("fuzz", LOG_LEVEL_ERROR);
+		rig_init(&rig);
+		net.ops = &net_fake_ops;
+		fake_chardev_init(&chr);
+	}
+	memset(rig.mem->ram_base, 0, LOW_BYTES);
+	disk.count = 0;
+	disk.fail = 0;
+	net_kept = 0;
+	chr.out_len = 0;
+	v = create((unsigned)take(&in, 1));
+	virtio_pci_attach(&rig.bus, RIG_DEVFN, v);
+	drv_probe(&d, &rig);
+	for (unsigned i = 0; in.left && i < STEPS_MAX; i++)
+		step(&in, v);
+	pci_bus_destroy_functions(&rig.bus);
+	return 0;
+}
