@@ -94,7 +94,8 @@ static bool fill_header(const struct layout *l, uint64_t size, const char *backi
 	p = put_be(p, (1 + l->rt_clusters + l->rb_count) << l->cluster_bits, 8);
 	p = put_be(p, 1ull << l->cluster_bits, 8); /* refcount table */
 	p = put_be(p, l->rt_clusters, 4);
-	p = put_be(p, 0, 4 + 8); /* snapshots */
+	p = put_be(p, 0, 4); /* no snapshots */
+	p = put_be(p, 0, 8);
 	if (l->version == 3) {
 		p = put_be(p, 0, 8); /* incompatible, */
 		p = put_be(p, 0, 8); /* compatible, */
