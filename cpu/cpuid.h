@@ -31,7 +31,6 @@ struct cpuid_model {
 	uint8_t phys_bits;   /* MAXPHYADDR */
 	uint64_t xcr0;	     /* bits that XSETBV accepts */
 	bool has_spec_ctrl;  /* IA32_SPEC_CTRL, IA32_PRED_CMD, IA32_ARCH_CAPABILITIES are offered */
-	bool has_fxsr_only;  /* the host has no XSAVE */
 	struct {
 		uint32_t offset, size; /* in the standard format; size 0: not offered */
 		bool aligned;	       /* to 64 bytes in the compacted format */

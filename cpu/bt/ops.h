@@ -206,6 +206,19 @@ enum bt_result bt_check_port(struct bt_vcpu *v, uint16_t port, unsigned size);
 enum bt_result bt_read_msr(struct bt_vcpu *v, uint32_t msr, uint64_t *value);
 enum bt_result bt_write_msr(struct bt_vcpu *v, uint32_t msr, uint64_t value);
 
+/* Extended state (xstate.c) --------------------------------------------------------------------------- */
+
+struct bt_xarea {
+	_Alignas(64) uint8_t bytes[X86_XSAVE_MAX];
+};
+
+/*
+ * The guest's live registers to and from @a: XSAVE's standard format of the host, components @mask. The header says which
+ * are not in their initial state. x87 pointers are saved as 0: the host's would tell the guest our addresses.
+ */
+void bt_xarea_save(struct bt_xarea *a, uint64_t mask);
+void bt_xarea_restore(const struct bt_xarea *a, uint64_t mask);
+
 /* Between bt_heavy_begin() and bt_heavy_end() only (heavy.c) ---------------------------------------- */
 
 void bt_log_guest(const struct bt_vcpu *v, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -241,7 +254,7 @@ bt_op bt_op_in, bt_op_out;
 /* sys.c */
 bt_op bt_op_hlt, bt_op_cpuid, bt_op_rdtsc, bt_op_rdtscp, bt_op_rdpmc, bt_op_rdpid, bt_op_invd, bt_op_wbinvd,
 	bt_op_invlpg, bt_op_invpcid, bt_op_swapgs, bt_op_rdfsbase, bt_op_rdgsbase, bt_op_wrfsbase,
-	bt_op_wrgsbase, bt_op_monitor, bt_op_mwait;
+	bt_op_wrgsbase;
 /* msr.c */
 bt_op bt_op_rdmsr, bt_op_wrmsr;
 /* cr.c */
