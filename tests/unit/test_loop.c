@@ -330,10 +330,60 @@ static void test_threads(void)
 	loop_destroy(NULL);
 }
 
+/* ---- threads that take the lock again and again ---- */
+
+#define HAMMERS 3
+static atomic_bool hammering;
+static unsigned passed; /* in the loop's monitor */
+
+static void *hammer(void *opaque)
+{
+	while (hammering) {
+		loop_lock(loop);
+		passed++;
+		loop_unlock(loop);
+	}
+	return NULL;
+}
+
+static void rounds_run(void *opaque)
+{
+	struct loop_work *work = opaque;
+
+	if (++ran < 200)
+		loop_post(loop, work);
+	else
+		loop_stop(loop);
+}
+
+static void test_hammers(void)
+{
+	struct loop_work work = { .run = rounds_run, .opaque = &work };
+	pthread_t threads[HAMMERS];
+	uint64_t start;
+
+	loop = make_loop();
+	ran = 0;
+	hammering = true;
+	for (unsigned i = 0; i < HAMMERS; i++)
+		pthread_create(&threads[i], NULL, hammer, NULL);
+	loop_post(loop, &work);
+	start = loop_now_ns();
+	loop_run(loop);
+	hammering = false;
+	for (unsigned i = 0; i < HAMMERS; i++)
+		pthread_join(threads[i], NULL);
+	is_u64(ran, 200, "a loop makes its rounds although others hammer at its lock");
+	diag("200 rounds in %" PRIu64 " ms, %u locks by others",
+	     (loop_now_ns() - start) / NS_PER_MS, passed);
+	loop_destroy(loop);
+}
+
 int main(void)
 {
 	test_descriptors();
 	test_timers();
 	test_threads();
+	test_hammers();
 	return done_testing();
 }
