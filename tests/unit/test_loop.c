@@ -374,8 +374,8 @@ static void test_hammers(void)
 	for (unsigned i = 0; i < HAMMERS; i++)
 		pthread_join(threads[i], NULL);
 	is_u64(ran, 200, "a loop makes its rounds although others hammer at its lock");
-	diag("200 rounds in %" PRIu64 " ms, %u locks by others",
-	     (loop_now_ns() - start) / NS_PER_MS, passed);
+	diag("200 rounds in %llu ms, %u locks by others",
+	     (unsigned long long)((loop_now_ns() - start) / NS_PER_MS), passed);
 	loop_destroy(loop);
 }
 
