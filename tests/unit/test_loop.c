@@ -334,14 +334,16 @@ static void test_threads(void)
 
 #define HAMMERS 3
 static atomic_bool hammering;
+static atomic_uint hammers_at_work;
 static unsigned passed; /* in the loop's monitor */
 
 static void *hammer(void *opaque)
 {
-	while (hammering) {
+	for (bool first = true; hammering; first = false) {
 		loop_lock(loop);
 		passed++;
 		loop_unlock(loop);
+		hammers_at_work += first;
 	}
 	return NULL;
 }
@@ -367,6 +369,8 @@ static void test_hammers(void)
 	hammering = true;
 	for (unsigned i = 0; i < HAMMERS; i++)
 		pthread_create(&threads[i], NULL, hammer, NULL);
+	while (hammers_at_work < HAMMERS)
+		usleep(1000);
 	loop_post(loop, &work);
 	start = loop_now_ns();
 	loop_run(loop);
