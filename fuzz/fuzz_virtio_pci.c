@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Virtio devices behind the PCI transport, at the mercy of a driver that does anything in any order.
+ * Virtio devices behind the PCI transport, at the mercy of a driver that does anything in any
+ * order.
  *
- * Input: a byte that picks the device; then steps: an operation byte and its arguments. Some steps are
- * what a good driver does (start, add a chain, kick), so that the fuzzer comes far; others write
- * anything anywhere; others are the back ends' part (complete a request, bring a frame).
+ * Input: a byte that picks the device; then steps: an operation byte and its arguments. Some steps
+ * are what a good driver does (start, add a chain, kick), so that the fuzzer comes far; others
+ * write anything anywhere; others are the back ends' part (complete a request, bring a frame).
  */
 #include "dev/virtio/virtio_blk.h"
 #include "dev/virtio/virtio_console.h"
@@ -59,28 +60,31 @@ static void net_fake_resume(struct net_backend *be)
 }
 
 static const struct net_backend_ops net_fake_ops = {
-	.name = "fake", .send = net_fake_send, .resume = net_fake_resume,
+	.name = "fake",
+	.send = net_fake_send,
+	.resume = net_fake_resume,
 };
 
 static struct virtio_device *create(unsigned kind)
 {
 	struct virtio_blk_config blk = {
-		.mem = rig.mem, .loop = rig.loop, .disk = (struct block_device *)&disk,
-		.disk_ops = &fake_disk_ops, .queues = 2, .serial = "fuzz",
+		.mem = rig.mem,
+		.loop = rig.loop,
+		.disk = (struct block_device *)&disk,
+		.disk_ops = &fake_disk_ops,
+		.queues = 2,
+		.serial = "fuzz",
 	};
 	struct virtio_net_config card = { .mem = rig.mem, .loop = rig.loop, .backend = &net };
-	struct virtio_console_config con = { .mem = rig.mem, .loop = rig.loop, .chardev = &chr.chr };
+	struct virtio_console_config con = { .mem = rig.mem,
+					     .loop = rig.loop,
+					     .chardev = &chr.chr };
 
 	switch (kind & 3) {
-	case 0:
-		disk.readonly = kind & 4;
-		return virtio_blk_create(&blk);
-	case 1:
-		return virtio_net_create(&card);
-	case 2:
-		return virtio_console_create(&con);
-	default:
-		return virtio_rng_create(rig.mem, rig.loop);
+	case 0: disk.readonly = kind & 4; return virtio_blk_create(&blk);
+	case 1: return virtio_net_create(&card);
+	case 2: return virtio_console_create(&con);
+	default: return virtio_rng_create(rig.mem, rig.loop);
 	}
 }
 
@@ -89,14 +93,10 @@ static uint64_t any_gpa(struct input *in)
 	uint64_t v = take(in, 3);
 
 	switch (v >> 21) {
-	case 0:
-		return RIG_RAM_BYTES - (v & 31);
-	case 1:
-		return RIG_BAR + (v & 0x3fff);
-	case 2:
-		return ~0ull - (v & 31);
-	default:
-		return v & (LOW_BYTES - 1);
+	case 0: return RIG_RAM_BYTES - (v & 31);
+	case 1: return RIG_BAR + (v & 0x3fff);
+	case 2: return ~0ull - (v & 31);
+	default: return v & (LOW_BYTES - 1);
 	}
 }
 
@@ -146,28 +146,16 @@ static void step(struct input *in, struct virtio_device *v)
 		drv_start(&d, drv_offered(&d) & (take(in, 4) | VIRTIO_BIT(VIRTIO_F_VERSION_1)),
 			  (uint16_t)(1u << (take(in, 1) & 7)));
 		break;
-	case 1:
-		drv_write(&d, RIG_BAR + (take(in, 2) & 0x3fff), take(in, 8), size);
-		break;
-	case 2:
-		drv_read(&d, RIG_BAR + (take(in, 2) & 0x4fff), size);
-		break;
-	case 3:
-		drv_cfg_write(&d, take(in, 1) & 0xfc, (uint32_t)take(in, 4), MIN(size, 4));
-		break;
-	case 4:
-		drv_cfg_read(&d, take(in, 1) & 0xfc, MIN(size, 4));
-		break;
-	case 5:
-		ram_store(&rig, take(in, 3) & (LOW_BYTES - 9), take(in, size), size);
-		break;
+	case 1: drv_write(&d, RIG_BAR + (take(in, 2) & 0x3fff), take(in, 8), size); break;
+	case 2: drv_read(&d, RIG_BAR + (take(in, 2) & 0x4fff), size); break;
+	case 3: drv_cfg_write(&d, take(in, 1) & 0xfc, (uint32_t)take(in, 4), MIN(size, 4)); break;
+	case 4: drv_cfg_read(&d, take(in, 1) & 0xfc, MIN(size, 4)); break;
+	case 5: ram_store(&rig, take(in, 3) & (LOW_BYTES - 9), take(in, size), size); break;
 	case 6:
 		if (d.q[q].size)
 			add_chain(in, q);
 		break;
-	case 7:
-		drv_kick(&d, q);
-		break;
+	case 7: drv_kick(&d, q); break;
 	case 8:
 		if (disk.count) {
 			disk.fail = op & 64 ? -EIO : 0;
@@ -192,7 +180,8 @@ static void step(struct input *in, struct virtio_device *v)
 		break;
 	case 12:
 		drv_desc(&d, 0x1000 + 0x4000 * q + 0xf000, (unsigned)take(in, 1) & 31, any_gpa(in),
-			 (uint32_t)take(in, 2), (uint16_t)take(in, 1) & 7, (uint16_t)take(in, 1) & 31);
+			 (uint32_t)take(in, 2), (uint16_t)take(in, 1) & 7,
+			 (uint16_t)take(in, 1) & 31);
 		break;
 	case 13:
 		if (d.q[q].size)

@@ -2,8 +2,8 @@
 /*
  * The virtqueue library on rings full of anything.
  *
- * Input: a byte of features, a byte of size; then the first bytes of guest memory, where the rings lie; the
- * last 32 bytes are steps (pop and return, unpop, change of a ring word under way).
+ * Input: a byte of features, a byte of size; then the first bytes of guest memory, where the rings
+ * lie; the last 32 bytes are steps (pop and return, unpop, change of a ring word under way).
  */
 #include <assert.h>
 #include <stdlib.h>

@@ -2,12 +2,13 @@
 /*
  * Intel ICH9 LPC interface bridge, as far as an operating system uses it.
  *
- * Theory of operation. The eight PCI interrupt wires PIRQA#..PIRQH# always reach I/O APIC inputs 16..23.
- * Each also reaches the ISA interrupt named by its PIRQn_ROUT register, unless bit 7 there is set, as it
- * is after reset; only interrupts 3..7, 9..12, 14 and 15 can be named. An ISA input is held while any
- * wire routed to it is.
+ * Theory of operation. The eight PCI interrupt wires PIRQA#..PIRQH# always reach I/O APIC inputs
+ * 16..23. Each also reaches the ISA interrupt named by its PIRQn_ROUT register, unless bit 7 there
+ * is set, as it is after reset; only interrupts 3..7, 9..12, 14 and 15 can be named. An ISA input
+ * is held while any wire routed to it is.
  *
- * Manual: Intel I/O Controller Hub 9 data sheet, sections 13.1 (LPC configuration registers) and 13.7.5.
+ * Manual: Intel I/O Controller Hub 9 data sheet, sections 13.1 (LPC configuration registers) and
+ * 13.7.5.
  */
 #include "dev/pci/ich9_lpc.h"
 
@@ -86,7 +87,10 @@ static const struct device_ops lpc_ops = {
 void ich9_lpc_init(struct ich9_lpc *lpc, uint16_t pm_base)
 {
 	static const struct pci_identity id = {
-		.vendor = 0x8086, .device = 0x2918, .class_code = 0x060100, .revision = 2,
+		.vendor = 0x8086,
+		.device = 0x2918,
+		.class_code = 0x060100,
+		.revision = 2,
 	};
 
 	memset(lpc, 0, sizeof(*lpc));

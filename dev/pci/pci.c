@@ -2,18 +2,19 @@
 /*
  * PCI functions and bus 0.
  *
- * Theory of operation. Configuration space is 4096 bytes with two masks beside it: the bits that a write
- * sets, and the bits that writing a one clears; everything else is read-only. That covers BAR sizing
- * too: a BAR of N bytes has only the bits above N writable, so writing all ones and reading back gives
- * the size. After each write the parts with a meaning are looked at again: the command register and the
- * BARs (map, move or unmap the windows), Interrupt Disable, and MSI-X message control.
+ * Theory of operation. Configuration space is 4096 bytes with two masks beside it: the bits that a
+ * write sets, and the bits that writing a one clears; everything else is read-only. That covers BAR
+ * sizing too: a BAR of N bytes has only the bits above N writable, so writing all ones and reading
+ * back gives the size. After each write the parts with a meaning are looked at again: the command
+ * register and the BARs (map, move or unmap the windows), Interrupt Disable, and MSI-X message
+ * control.
  *
- * A guest may put a BAR anywhere, over RAM, over another BAR or over a chip of the board. RAM wins because
- * engines look there first; for the rest every BAR gets a bus priority of its own below zero, so chips of
- * the board win, and of two BARs always the same one.
+ * A guest may put a BAR anywhere, over RAM, over another BAR or over a chip of the board. RAM wins
+ * because engines look there first; for the rest every BAR gets a bus priority of its own below
+ * zero, so chips of the board win, and of two BARs always the same one.
  *
- * Manual: PCI Local Bus Specification 3.0, sections 6.1, 6.2 and 6.7; PCI Express Base Specification,
- * section 7.9 for extended capabilities.
+ * Manual: PCI Local Bus Specification 3.0, sections 6.1, 6.2 and 6.7; PCI Express Base
+ * Specification, section 7.9 for extended capabilities.
  */
 #include <assert.h>
 
@@ -76,13 +77,15 @@ void pci_add_bar(struct pci_device *pci, unsigned index, enum pci_bar_kind kind,
 		store_le(pci->writable + offset, ~(length - 1), 8);
 		pci->writable[PCI_COMMAND] |= PCI_COMMAND_MEMORY;
 		break;
-	case PCI_BAR_NONE:
-		assert(!"a BAR needs a kind");
+	case PCI_BAR_NONE: assert(!"a BAR needs a kind");
 	}
 	bar->kind = kind;
 	bar->length = length;
 	bar->region = (struct io_region){
-		.name = name, .length = length, .ops = ops, .opaque = opaque,
+		.name = name,
+		.length = length,
+		.ops = ops,
+		.opaque = opaque,
 	};
 }
 
@@ -99,7 +102,8 @@ unsigned pci_add_capability(struct pci_device *pci, uint8_t id, unsigned bytes)
 	return offset;
 }
 
-unsigned pci_add_ext_capability(struct pci_device *pci, uint16_t id, unsigned version, unsigned bytes)
+unsigned pci_add_ext_capability(struct pci_device *pci, uint16_t id, unsigned version,
+				unsigned bytes)
 {
 	unsigned offset = pci->ext_cap_next;
 
@@ -141,8 +145,7 @@ static bool bar_address(const struct pci_device *pci, unsigned index, uint64_t *
 		*base = load_le(reg, 8) & ~15ull;
 		limit = MEM64_LIMIT;
 		break;
-	default:
-		return false;
+	default: return false;
 	}
 	return *base && !__builtin_add_overflow(*base, bar->length, &end) && end <= limit;
 }
@@ -169,7 +172,8 @@ static void update_bars(struct pci_device *pci)
 		unmap_bar(bar);
 		bar->region.base = base;
 		bar->region.priority = -1 - (int)(pci->devfn * PCI_BARS + i);
-		bar->mapped_on = bar->kind == PCI_BAR_IO ? pci->bus->mem->ports : pci->bus->mem->mmio;
+		bar->mapped_on =
+			bar->kind == PCI_BAR_IO ? pci->bus->mem->ports : pci->bus->mem->mmio;
 		bus_add(bar->mapped_on, &bar->region);
 	}
 }

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A PCI function: configuration space, base address registers, INTx and MSI-X; and the bus it sits on.
+ * A PCI function: configuration space, base address registers, INTx and MSI-X; and the bus it sits
+ * on.
  *
  * A chip embeds struct pci_device, calls pci_device_init() with its identity, adds its BARs and
- * capabilities, and attaches itself with pci_bus_attach(). From then on the guest moves the BARs about;
- * the chip only sees reads and writes of its io_regions.
+ * capabilities, and attaches itself with pci_bus_attach(). From then on the guest moves the BARs
+ * about; the chip only sees reads and writes of its io_regions.
  *
  * Threading: every call is made with the machine's lock held.
  */
@@ -73,8 +74,8 @@ struct pci_bar {
 
 /* MSI-X (PCI Local Bus 3.0, section 6.8.2). Table at offset 0 of its own BAR, PBA behind it. */
 struct pci_msix {
-	unsigned vectors; /* 0: the function has no MSI-X */
-	unsigned cap;	  /* where its capability is */
+	unsigned vectors;     /* 0: the function has no MSI-X */
+	unsigned cap;	      /* where its capability is */
 	bool enabled, masked; /* as message control says */
 	uint32_t table[PCI_MSIX_VECTORS_MAX][4];
 	uint64_t pending;
@@ -106,7 +107,8 @@ struct pci_device {
 	bool intx_driven;   /* what its pin shows */
 
 	/*
-	 * Optional. Before a read and after a write of [offset, offset + size) of configuration space.
+	 * Optional. Before a read and after a write of [offset, offset + size) of configuration
+	 * space.
 	 */
 	void (*config_reading)(struct pci_device *pci, unsigned offset, unsigned size);
 	void (*config_written)(struct pci_device *pci, unsigned offset, unsigned size);
@@ -116,7 +118,9 @@ struct pci_device {
 struct pci_bus {
 	struct memory *mem; /* whose mmio and ports buses the BARs appear on */
 	struct msi_sink msi;
-	/* Which of the PCI_IRQ_LINES wires interrupt pin @pin (0: INTA#) of @slot is soldered to. */
+	/*
+	 * Which of the PCI_IRQ_LINES wires interrupt pin @pin (0: INTA#) of @slot is soldered to.
+	 */
 	unsigned (*route)(unsigned slot, unsigned pin);
 	void (*set_line)(void *opaque, unsigned line, bool level);
 	void *opaque;
@@ -130,20 +134,26 @@ void pci_device_init(struct pci_device *pci, const struct pci_identity *id);
 /* Detaches @pci and unmaps its BARs. */
 void pci_device_finish(struct pci_device *pci);
 
-/* Configuration space as after RST#: nothing decoded, no bus mastering, MSI-X off, INTx released. */
+/*
+ * Configuration space as after RST#: nothing decoded, no bus mastering, MSI-X off, INTx released.
+ */
 void pci_device_reset(struct pci_device *pci);
 
 /*
- * BAR @index, of @length bytes (a power of two; ≥ 16, I/O ≥ 4 and ≤ 256). A 64-bit BAR also takes the
- * next index. @name, @ops and @opaque are those of the io_region. Before pci_bus_attach.
+ * BAR @index, of @length bytes (a power of two; ≥ 16, I/O ≥ 4 and ≤ 256). A 64-bit BAR also takes
+ * the next index. @name, @ops and @opaque are those of the io_region. Before pci_bus_attach.
  */
 void pci_add_bar(struct pci_device *pci, unsigned index, enum pci_bar_kind kind, uint64_t length,
 		 const char *name, const struct io_ops *ops, void *opaque);
 
-/* Appends a capability of @bytes (its two header bytes included); returns its offset. All read-only. */
+/*
+ * Appends a capability of @bytes (its two header bytes included); returns its offset. All
+ * read-only.
+ */
 unsigned pci_add_capability(struct pci_device *pci, uint8_t id, unsigned bytes);
 /* The same in extended configuration space; @bytes includes the four header bytes. */
-unsigned pci_add_ext_capability(struct pci_device *pci, uint16_t id, unsigned version, unsigned bytes);
+unsigned pci_add_ext_capability(struct pci_device *pci, uint16_t id, unsigned version,
+				unsigned bytes);
 
 /* Little-endian access to the function's own view of its configuration space. */
 static inline uint32_t pci_get(const struct pci_device *pci, unsigned offset, unsigned size)
@@ -170,7 +180,10 @@ static inline bool pci_is_master(const struct pci_device *pci)
 /* The level that the function wants on its INTx pin; Interrupt Disable is seen to here. */
 void pci_set_intx(struct pci_device *pci, bool level);
 
-/* Gives the function @vectors (1..PCI_MSIX_VECTORS_MAX) MSI-X vectors, in a 32-bit BAR of 4 KiB at @bar. */
+/*
+ * Gives the function @vectors (1..PCI_MSIX_VECTORS_MAX) MSI-X vectors, in a 32-bit BAR of 4 KiB at
+ * @bar.
+ */
 void pci_msix_init(struct pci_device *pci, unsigned bar, unsigned vectors);
 /* The driver has switched MSI-X on: the function must not use INTx. */
 static inline bool pci_msix_enabled(const struct pci_device *pci)
@@ -192,8 +205,8 @@ void pci_bus_reset(struct pci_bus *bus);
 void pci_bus_destroy_functions(struct pci_bus *bus);
 
 /*
- * What the guest reads and writes: @offset + @size within 4096, @size 1, 2 or 4. No function there: all
- * ones.
+ * What the guest reads and writes: @offset + @size within 4096, @size 1, 2 or 4. No function there:
+ * all ones.
  */
 uint32_t pci_bus_config_read(struct pci_bus *bus, uint8_t devfn, unsigned offset, unsigned size);
 void pci_bus_config_write(struct pci_bus *bus, uint8_t devfn, unsigned offset, uint32_t value,
@@ -201,9 +214,9 @@ void pci_bus_config_write(struct pci_bus *bus, uint8_t devfn, unsigned offset, u
 
 /*
  * What firmware does before an operating system starts: gives every BAR an address in the windows,
- * writes the interrupt lines, and enables decoding; bus mastering stays off, for the driver to enable.
- * False, and a log line, when a window is too small (that function stays undecoded). 64-bit BARs are
- * placed in the same window, below 4 GiB, so that 32-bit systems reach them.
+ * writes the interrupt lines, and enables decoding; bus mastering stays off, for the driver to
+ * enable. False, and a log line, when a window is too small (that function stays undecoded). 64-bit
+ * BARs are placed in the same window, below 4 GiB, so that 32-bit systems reach them.
  */
 struct pci_windows {
 	uint64_t mmio_base, mmio_bytes;

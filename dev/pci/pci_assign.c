@@ -3,8 +3,8 @@
  * What firmware does to the PCI bus before an operating system starts, for guests that are started
  * without firmware: addresses for BARs, interrupt-line registers, decoding.
  *
- * It works through configuration accesses only, as firmware would. Within a window addresses are handed
- * out upwards, each aligned to its own size.
+ * It works through configuration accesses only, as firmware would. Within a window addresses are
+ * handed out upwards, each aligned to its own size.
  */
 #include "dev/pci/pci.h"
 
@@ -35,14 +35,16 @@ static bool assign_function(struct pci_bus *bus, struct pci_device *pci, struct 
 		if (bar->kind == PCI_BAR_NONE)
 			continue;
 		if (!take(bar->kind == PCI_BAR_IO ? io : mmio, bar->length, &base)) {
-			log_warn("PCI device %02x.%x: no address space is left for its region of %llu bytes; "
+			log_warn("PCI device %02x.%x: no address space is left for its region of "
+				 "%llu bytes; "
 				 "it stays switched off: use fewer devices",
 				 pci->devfn >> 3, pci->devfn & 7, (unsigned long long)bar->length);
 			return false;
 		}
 		pci_bus_config_write(bus, pci->devfn, offset, (uint32_t)base, 4);
 		if (bar->kind == PCI_BAR_MEM64)
-			pci_bus_config_write(bus, pci->devfn, offset + 4, (uint32_t)(base >> 32), 4);
+			pci_bus_config_write(bus, pci->devfn, offset + 4, (uint32_t)(base >> 32),
+					     4);
 		*decode |= bar->kind == PCI_BAR_IO ? PCI_COMMAND_IO : PCI_COMMAND_MEMORY;
 	}
 	return true;
@@ -63,8 +65,9 @@ bool pci_bus_assign(struct pci_bus *bus, const struct pci_windows *windows)
 			continue;
 		pin = pci->config[PCI_INTERRUPT_PIN];
 		if (pin)
-			pci_bus_config_write(bus, (uint8_t)devfn, PCI_INTERRUPT_LINE,
-					     windows->interrupt_line(bus->route(devfn >> 3, pin - 1)), 1);
+			pci_bus_config_write(
+				bus, (uint8_t)devfn, PCI_INTERRUPT_LINE,
+				windows->interrupt_line(bus->route(devfn >> 3, pin - 1)), 1);
 		if (!assign_function(bus, pci, &mmio, &io, &decode)) {
 			complete = false;
 			continue;

@@ -2,11 +2,11 @@
 /*
  * MSI-X: message-signalled interrupts of a PCI function.
  *
- * Theory of operation. The function's vectors live in a BAR of their own: the table at offset 0 (16 bytes
- * a vector: address, address high, data, control), the pending bits at 0x800. A vector that is masked,
- * by its own control word or by the function mask, keeps a pending bit instead of sending; the message
- * goes out when the mask is lifted. A function may not write memory while bus mastering is off, and a
- * message is such a write: it is held as pending too.
+ * Theory of operation. The function's vectors live in a BAR of their own: the table at offset 0 (16
+ * bytes a vector: address, address high, data, control), the pending bits at 0x800. A vector that
+ * is masked, by its own control word or by the function mask, keeps a pending bit instead of
+ * sending; the message goes out when the mask is lifted. A function may not write memory while bus
+ * mastering is off, and a message is such a write: it is held as pending too.
  *
  * Manual: PCI Local Bus Specification 3.0, section 6.8.2.
  */
@@ -29,7 +29,8 @@ static void deliver(struct pci_device *pci, unsigned vector)
 {
 	const uint32_t *entry = pci->msix.table[vector];
 
-	if (pci->msix.masked || (entry[ENTRY_CONTROL] & MSIX_VECTOR_MASKED) || !pci_is_master(pci)) {
+	if (pci->msix.masked || (entry[ENTRY_CONTROL] & MSIX_VECTOR_MASKED) ||
+	    !pci_is_master(pci)) {
 		pci->msix.pending |= 1ull << vector;
 		return;
 	}

@@ -2,11 +2,12 @@
 /*
  * The Q35 chipset: host bridge and the access mechanisms to PCI configuration space.
  *
- * Theory of operation. CONFIG_ADDRESS at port 0xcf8 answers only four-byte accesses (PCI Local Bus 3.0,
- * section 3.2.2.3.2); a byte access to 0xcf9 is the reset control register of the ICH9, and everything else
- * there is nobody's. CONFIG_DATA at 0xcfc..0xcff reads and writes the bytes it is asked for, if bit 31 of
- * the address says so. ECAM is a window of 4096 bytes for each function of 256 buses; there is no firmware
- * that would switch it on, so it is on from reset and PCIEXBAR is read-only. Only bus 0 exists.
+ * Theory of operation. CONFIG_ADDRESS at port 0xcf8 answers only four-byte accesses (PCI Local Bus
+ * 3.0, section 3.2.2.3.2); a byte access to 0xcf9 is the reset control register of the ICH9, and
+ * everything else there is nobody's. CONFIG_DATA at 0xcfc..0xcff reads and writes the bytes it is
+ * asked for, if bit 31 of the address says so. ECAM is a window of 4096 bytes for each function of
+ * 256 buses; there is no firmware that would switch it on, so it is on from reset and PCIEXBAR is
+ * read-only. Only bus 0 exists.
  *
  * Interrupt pins are spread over PIRQA#..PIRQH# by slot number plus pin.
  *
@@ -75,7 +76,8 @@ static const struct io_ops address_ops = {
 /* Only bus 0 is there. */
 static bool data_selects(const struct q35 *q35, uint64_t offset, unsigned size)
 {
-	return (q35->address & ADDRESS_ENABLE) && bits(q35->address, 16, 23) == 0 && offset + size <= 4;
+	return (q35->address & ADDRESS_ENABLE) && bits(q35->address, 16, 23) == 0 &&
+	       offset + size <= 4;
 }
 
 static uint64_t data_read(void *opaque, uint64_t offset, unsigned size)
@@ -94,7 +96,8 @@ static void data_write(void *opaque, uint64_t offset, uint64_t value, unsigned s
 
 	if (data_selects(q35, offset, size))
 		pci_bus_config_write(&q35->bus, (uint8_t)bits(q35->address, 8, 15),
-				     (q35->address & 0xfc) + (unsigned)offset, (uint32_t)value, size);
+				     (q35->address & 0xfc) + (unsigned)offset, (uint32_t)value,
+				     size);
 }
 
 static const struct io_ops data_ops = {
@@ -106,7 +109,8 @@ static const struct io_ops data_ops = {
 /* Bus 0 is the first MiB of the window; no access crosses the end of a function. */
 static bool ecam_selects(uint64_t offset, unsigned size)
 {
-	return offset < 256 * PCI_CONFIG_BYTES && offset % PCI_CONFIG_BYTES + size <= PCI_CONFIG_BYTES;
+	return offset < 256 * PCI_CONFIG_BYTES &&
+	       offset % PCI_CONFIG_BYTES + size <= PCI_CONFIG_BYTES;
 }
 
 static uint64_t ecam_read(void *opaque, uint64_t offset, unsigned size)
@@ -154,7 +158,10 @@ static const struct device_ops mch_ops = {
 static void mch_init(struct pci_device *mch, uint64_t ecam_base)
 {
 	static const struct pci_identity id = {
-		.vendor = 0x8086, .device = 0x29c0, .class_code = 0x060000, .revision = 2,
+		.vendor = 0x8086,
+		.device = 0x29c0,
+		.class_code = 0x060000,
+		.revision = 2,
 	};
 
 	mch->dev.ops = &mch_ops;
@@ -211,14 +218,24 @@ struct q35 *q35_create(const struct q35_config *config)
 	pci_bus_attach(&q35->bus, &q35->lpc.pci, PCI_DEVFN(Q35_LPC_SLOT, 0));
 
 	q35->address_port = (struct io_region){
-		.name = "pci-config-address", .base = PORT_ADDRESS, .length = 4, .ops = &address_ops,
+		.name = "pci-config-address",
+		.base = PORT_ADDRESS,
+		.length = 4,
+		.ops = &address_ops,
 		.opaque = q35,
 	};
 	q35->data_port = (struct io_region){
-		.name = "pci-config-data", .base = PORT_DATA, .length = 4, .ops = &data_ops, .opaque = q35,
+		.name = "pci-config-data",
+		.base = PORT_DATA,
+		.length = 4,
+		.ops = &data_ops,
+		.opaque = q35,
 	};
 	q35->ecam = (struct io_region){
-		.name = "pci-ecam", .base = config->ecam_base, .length = Q35_ECAM_BYTES, .ops = &ecam_ops,
+		.name = "pci-ecam",
+		.base = config->ecam_base,
+		.length = Q35_ECAM_BYTES,
+		.ops = &ecam_ops,
 		.opaque = q35,
 	};
 	bus_add(q35->mem->ports, &q35->address_port);
@@ -236,7 +253,10 @@ bool q35_firmware_setup(struct q35 *q35, uint64_t mmio_base, uint64_t mmio_bytes
 			uint32_t io_bytes)
 {
 	const struct pci_windows windows = {
-		.mmio_base = mmio_base, .mmio_bytes = mmio_bytes, .io_base = io_base, .io_bytes = io_bytes,
+		.mmio_base = mmio_base,
+		.mmio_bytes = mmio_bytes,
+		.io_base = io_base,
+		.io_bytes = io_bytes,
 		.interrupt_line = interrupt_line,
 	};
 	uint64_t level;

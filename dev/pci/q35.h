@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The Q35 chipset: 82Q35 memory controller hub (8086:29c0 at 00.0), ICH9 LPC bridge (8086:2918 at 1f.0),
- * and the two ways to PCI configuration space, ports 0xcf8/0xcfc and the ECAM window.
+ * The Q35 chipset: 82Q35 memory controller hub (8086:29c0 at 00.0), ICH9 LPC bridge (8086:2918 at
+ * 1f.0), and the two ways to PCI configuration space, ports 0xcf8/0xcfc and the ECAM window.
  */
 #ifndef DEV_PCI_Q35_H
 #define DEV_PCI_Q35_H
@@ -17,9 +17,10 @@ struct q35_config {
 	struct msi_sink msi;
 	/* 0..15 ISA, 16..23 the I/O APIC's PCI inputs; see ich9_lpc.h. Entries may be empty. */
 	struct irq_line irq[24];
-	struct irq_line reset; /* pulsed when the guest writes a reset to port 0xcf9; may be empty */
-	uint64_t ecam_base;    /* a multiple of Q35_ECAM_BYTES, below 4 GiB */
-	uint16_t pm_base;      /* the ACPI registers' port, shown in PMBASE; 0: none */
+	struct irq_line
+		reset;	    /* pulsed when the guest writes a reset to port 0xcf9; may be empty */
+	uint64_t ecam_base; /* a multiple of Q35_ECAM_BYTES, below 4 GiB */
+	uint16_t pm_base;   /* the ACPI registers' port, shown in PMBASE; 0: none */
 };
 
 struct q35 {
@@ -43,9 +44,9 @@ struct q35 *q35_create(const struct q35_config *config);
 unsigned q35_gsi(unsigned slot, unsigned pin);
 
 /*
- * What firmware does after a reset, for guests started without any: interrupt routing for the 8259 (and its
- * edge/level register), BAR addresses from the given windows, interrupt-line registers. False when a
- * window is too small.
+ * What firmware does after a reset, for guests started without any: interrupt routing for the 8259
+ * (and its edge/level register), BAR addresses from the given windows, interrupt-line registers.
+ * False when a window is too small.
  */
 bool q35_firmware_setup(struct q35 *q35, uint64_t mmio_base, uint64_t mmio_bytes, uint16_t io_base,
 			uint32_t io_bytes);

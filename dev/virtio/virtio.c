@@ -2,16 +2,17 @@
 /*
  * What all virtio devices have in common: the status machine, features, queues.
  *
- * Theory of operation. The driver walks the status bits up in order: ACKNOWLEDGE, DRIVER, FEATURES_OK (after
- * which features are frozen, and only then can queues be enabled), DRIVER_OK (after which queues are frozen
- * and the device works). It goes back to the start only by a reset. Anything else that it writes is ignored.
+ * Theory of operation. The driver walks the status bits up in order: ACKNOWLEDGE, DRIVER,
+ * FEATURES_OK (after which features are frozen, and only then can queues be enabled), DRIVER_OK
+ * (after which queues are frozen and the device works). It goes back to the start only by a reset.
+ * Anything else that it writes is ignored.
  *
- * A reset while requests are in flight cannot wait, as it comes from a vCPU, and must not hurry, as the
- * requests point into guest memory. So the device goes on to show its old status until the last of them
- * is done, and drivers wait for zero (section 2.4.2). Nothing reaches the rings meanwhile.
+ * A reset while requests are in flight cannot wait, as it comes from a vCPU, and must not hurry, as
+ * the requests point into guest memory. So the device goes on to show its old status until the last
+ * of them is done, and drivers wait for zero (section 2.4.2). Nothing reaches the rings meanwhile.
  *
- * A doorbell is handled at once in the vCPU's thread, one queue's worth at most; what is left waits for
- * the loop.
+ * A doorbell is handled at once in the vCPU's thread, one queue's worth at most; what is left waits
+ * for the loop.
  *
  * Manual: virtio 1.2, sections 2.1 to 2.5 and 3.1.
  */
@@ -20,8 +21,8 @@
 #include "base/log.h"
 #include "dev/virtio/virtio.h"
 
-#define STATUS_ORDERLY                                                                     \
-	(VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER | VIRTIO_STATUS_FEATURES_OK |     \
+#define STATUS_ORDERLY                                                                  \
+	(VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER | VIRTIO_STATUS_FEATURES_OK | \
 	 VIRTIO_STATUS_DRIVER_OK)
 #define STATUS_KNOWN (STATUS_ORDERLY | VIRTIO_STATUS_FAILED)
 
@@ -55,8 +56,8 @@ void virtio_init(struct virtio_device *v, const struct virtio_ops *ops, struct m
 	v->ops = ops;
 	v->mem = mem;
 	v->loop = loop;
-	v->features = features | VIRTIO_BIT(VIRTIO_F_VERSION_1) | VIRTIO_BIT(VIRTIO_F_INDIRECT_DESC) |
-		      VIRTIO_BIT(VIRTIO_F_EVENT_IDX);
+	v->features = features | VIRTIO_BIT(VIRTIO_F_VERSION_1) |
+		      VIRTIO_BIT(VIRTIO_F_INDIRECT_DESC) | VIRTIO_BIT(VIRTIO_F_EVENT_IDX);
 	v->config_vector = VIRTIO_NO_VECTOR;
 	loop_timer_init(loop, &v->requeue, run_requeued, v);
 }
@@ -93,13 +94,9 @@ bool virtio_pop(struct virtio_device *v, unsigned queue, struct virtqueue_chain 
 	if (!virtio_is_live(v) || !v->queues[queue].enabled)
 		return false;
 	switch (virtqueue_pop(&v->queues[queue], chain)) {
-	case VIRTQUEUE_CHAIN:
-		return true;
-	case VIRTQUEUE_EMPTY:
-		return false;
-	case VIRTQUEUE_BROKEN:
-		virtio_break(v, "a queue is broken");
-		return false;
+	case VIRTQUEUE_CHAIN: return true;
+	case VIRTQUEUE_EMPTY: return false;
+	case VIRTQUEUE_BROKEN: virtio_break(v, "a queue is broken"); return false;
 	}
 	return false;
 }
@@ -194,7 +191,8 @@ void virtio_write_status(struct virtio_device *v, uint8_t value)
 		return;
 	value &= STATUS_KNOWN;
 	if ((v->status & STATUS_KNOWN) & ~value) {
-		log_guest("%s: the driver clears status bits without a reset: ignored", v->ops->name);
+		log_guest("%s: the driver clears status bits without a reset: ignored",
+			  v->ops->name);
 		return;
 	}
 	added = value & ~v->status;
@@ -209,8 +207,8 @@ void virtio_write_status(struct virtio_device *v, uint8_t value)
 		notify_all(v);
 	}
 	if ((v->status & STATUS_ORDERLY) != (value & STATUS_ORDERLY))
-		log_guest("%s: the driver's status 0x%02x is not taken: it stays 0x%02x", v->ops->name, value,
-			  v->status);
+		log_guest("%s: the driver's status 0x%02x is not taken: it stays 0x%02x",
+			  v->ops->name, value, v->status);
 }
 
 void virtio_write_driver_features(struct virtio_device *v, unsigned word, uint32_t value)
@@ -220,7 +218,8 @@ void virtio_write_driver_features(struct virtio_device *v, unsigned word, uint32
 	/* No features beyond bit 63 exist. */
 	if (word > 1 || v->resetting || (v->status & VIRTIO_STATUS_FEATURES_OK))
 		return;
-	v->driver_features = (v->driver_features & ~(0xffffffffull << shift)) | (uint64_t)value << shift;
+	v->driver_features &= ~(0xffffffffull << shift);
+	v->driver_features |= (uint64_t)value << shift;
 }
 
 void virtio_enable_queue(struct virtio_device *v, unsigned queue)
@@ -231,8 +230,8 @@ void virtio_enable_queue(struct virtio_device *v, unsigned queue)
 	if (v->resetting || vq->enabled ||
 	    (v->status & (VIRTIO_STATUS_FEATURES_OK | VIRTIO_STATUS_DRIVER_OK)) !=
 		    VIRTIO_STATUS_FEATURES_OK) {
-		log_guest("%s: queue %u cannot be enabled in status 0x%02x: ignored", v->ops->name, queue,
-			  v->status);
+		log_guest("%s: queue %u cannot be enabled in status 0x%02x: ignored", v->ops->name,
+			  queue, v->status);
 		return;
 	}
 	if (!virtqueue_enable(vq, virtio_has(v, VIRTIO_F_INDIRECT_DESC),

@@ -2,8 +2,9 @@
 /*
  * A virtio device without its transport: features, status, configuration, queues.
  *
- * A device embeds struct virtio_device, fills in the features it offers, its queues and configuration
- * space, and provides struct virtio_ops. A transport (virtio_pci.h) shows it to the guest and owns it.
+ * A device embeds struct virtio_device, fills in the features it offers, its queues and
+ * configuration space, and provides struct virtio_ops. A transport (virtio_pci.h) shows it to the
+ * guest and owns it.
  *
  * Threading: the machine's lock. Doorbells come in vCPU threads, completions in the loop's.
  */
@@ -42,19 +43,22 @@ struct virtio_ops {
 	/* @queue may have buffers: handle at most a queue's worth, then virtio_requeue. */
 	void (*notify)(struct virtio_device *v, unsigned queue);
 	/*
-	 * Optional. Forget the driver and its buffers. False while requests in flight still use guest memory:
-	 * virtio_stopped() follows.
+	 * Optional. Forget the driver and its buffers. False while requests in flight still use
+	 * guest memory: virtio_stopped() follows.
 	 */
 	bool (*stop)(struct virtio_device *v);
 	/* Optional, with stop: waits until nothing is in flight. Loop thread. */
 	void (*drain)(struct virtio_device *v);
 	/* Optional. The driver writes its configuration space; within config_len. */
-	void (*config_write)(struct virtio_device *v, unsigned offset, uint32_t value, unsigned size);
+	void (*config_write)(struct virtio_device *v, unsigned offset, uint32_t value,
+			     unsigned size);
 	void (*destroy)(struct virtio_device *v); /* nothing is in flight */
 };
 
 struct virtio_transport_ops {
-	/* Buffers were used in a queue with @vector, or, if @config, the configuration has changed. */
+	/*
+	 * Buffers were used in a queue with @vector, or, if @config, the configuration has changed.
+	 */
 	void (*interrupt)(void *transport, uint16_t vector, bool config);
 	void (*was_reset)(void *transport);
 };

@@ -2,17 +2,20 @@
 /*
  * Virtio block device: several queues onto one asynchronous disk.
  *
- * Theory of operation. A request is a descriptor chain: a header of 16 bytes to read, data, and one status
- * byte to write, the last of the chain; how they are cut into buffers is the driver's affair. Each request
- * takes one of a fixed number of slots, which holds the chain's vector and the block layer's request, until
- * the block layer is done with it. Without a free slot the queues wait; a completion lets them go on.
+ * Theory of operation. A request is a descriptor chain: a header of 16 bytes to read, data, and one
+ * status byte to write, the last of the chain; how they are cut into buffers is the driver's
+ * affair. Each request takes one of a fixed number of slots, which holds the chain's vector and the
+ * block layer's request, until the block layer is done with it. Without a free slot the queues
+ * wait; a completion lets them go on.
  *
- * The data vector points into guest RAM and goes to the block layer as it is. What was read into RAM is
- * announced with mem_written before the request is returned.
+ * The data vector points into guest RAM and goes to the block layer as it is. What was read into
+ * RAM is announced with mem_written before the request is returned.
  *
- * If the driver does not know flushes, each write is followed by one before it is returned (5.2.6.2).
+ * If the driver does not know flushes, each write is followed by one before it is returned
+ * (5.2.6.2).
  *
- * Reset: slots in flight are waited for (see virtio.c), so no slot outlives the driver that filled it.
+ * Reset: slots in flight are waited for (see virtio.c), so no slot outlives the driver that filled
+ * it.
  *
  * Manual: virtio 1.2, section 5.2.
  */
@@ -34,7 +37,14 @@ enum {
 	VIRTIO_BLK_F_WRITE_ZEROES = 14,
 };
 
-enum { TYPE_IN = 0, TYPE_OUT = 1, TYPE_FLUSH = 4, TYPE_GET_ID = 8, TYPE_DISCARD = 11, TYPE_WRITE_ZEROES = 13 };
+enum {
+	TYPE_IN = 0,
+	TYPE_OUT = 1,
+	TYPE_FLUSH = 4,
+	TYPE_GET_ID = 8,
+	TYPE_DISCARD = 11,
+	TYPE_WRITE_ZEROES = 13
+};
 enum { STATUS_OK = 0, STATUS_IOERR = 1, STATUS_UNSUPP = 2 };
 
 #define UNMAP_FLAG 1u
@@ -121,8 +131,9 @@ static void finish(struct slot *s, uint8_t status, uint32_t data_written)
 
 	if (virtio_is_live(v)) {
 		virtqueue_write(vq, &s->chain, s->data_in, &status, 1);
-		/* The used length counts from the start of the in part: all of it only if data came first. */
-		virtio_push(v, s->queue, s->chain.head, data_written == s->data_in ? data_written + 1 : 0);
+		/* The length counts from the start of the in part: all of it only after data. */
+		virtio_push(v, s->queue, s->chain.head,
+			    data_written == s->data_in ? data_written + 1 : 0);
 	}
 	put_slot(blk, s);
 }
@@ -197,7 +208,8 @@ static bool range_ok(const struct virtio_blk *blk, uint64_t sector, uint64_t byt
 {
 	uint64_t sectors = blk->disk_ops->size_bytes(blk->disk) / BLOCK_SECTOR;
 
-	return bytes % BLOCK_SECTOR == 0 && sector <= sectors && bytes / BLOCK_SECTOR <= sectors - sector;
+	return bytes % BLOCK_SECTOR == 0 && sector <= sectors &&
+	       bytes / BLOCK_SECTOR <= sectors - sector;
 }
 
 static void transfer(struct slot *s, const struct header *h)
@@ -283,22 +295,15 @@ static bool handle(struct slot *s)
 	s->data_in = s->chain.in_bytes - 1;
 	switch (h.type) {
 	case TYPE_IN:
-	case TYPE_OUT:
-		transfer(s, &h);
-		break;
+	case TYPE_OUT: transfer(s, &h); break;
 	case TYPE_FLUSH:
 		prepare(s, BLOCK_FLUSH, 0, 0);
 		blk->disk_ops->submit(blk->disk, &s->req);
 		break;
-	case TYPE_GET_ID:
-		get_id(s);
-		break;
+	case TYPE_GET_ID: get_id(s); break;
 	case TYPE_DISCARD:
-	case TYPE_WRITE_ZEROES:
-		discard_or_zero(s, h.type == TYPE_WRITE_ZEROES);
-		break;
-	default:
-		finish(s, STATUS_UNSUPP, 0);
+	case TYPE_WRITE_ZEROES: discard_or_zero(s, h.type == TYPE_WRITE_ZEROES); break;
+	default: finish(s, STATUS_UNSUPP, 0);
 	}
 	return true;
 }
@@ -372,7 +377,7 @@ static void fill_config(struct virtio_blk *blk, unsigned queues)
 	store_le(c + CONFIG_SIZE_MAX, VIRTIO_BLK_SEGMENT_BYTES, 4);
 	store_le(c + CONFIG_SEG_MAX, VIRTIO_BLK_SEGMENTS, 4);
 	store_le(c + CONFIG_BLK_SIZE, BLOCK_SECTOR, 4);
-	/* 512-byte sectors on 4 KiB pages of the host: small writes work, aligned ones are faster. */
+	/* 512-byte sectors on 4 KiB pages of the host: whole pages are faster. */
 	c[CONFIG_PHYSICAL_BLOCK_EXP] = 3;
 	store_le(c + CONFIG_MIN_IO_SIZE, 8, 2);
 	store_le(c + CONFIG_OPT_IO_SIZE, 0, 4);
@@ -401,8 +406,9 @@ struct virtio_device *virtio_blk_create(const struct virtio_blk_config *config)
 		memcpy(blk->serial, config->serial, strnlen(config->serial, sizeof(blk->serial)));
 	if (config->queues > 1)
 		features |= VIRTIO_BIT(VIRTIO_BLK_F_MQ);
-	features |= blk->readonly ? VIRTIO_BIT(VIRTIO_BLK_F_RO) :
-				    VIRTIO_BIT(VIRTIO_BLK_F_DISCARD) | VIRTIO_BIT(VIRTIO_BLK_F_WRITE_ZEROES);
+	features |= blk->readonly ? VIRTIO_BIT(VIRTIO_BLK_F_RO)
+				  : VIRTIO_BIT(VIRTIO_BLK_F_DISCARD) |
+					    VIRTIO_BIT(VIRTIO_BLK_F_WRITE_ZEROES);
 	virtio_init(&blk->v, &blk_ops, config->mem, config->loop, features);
 	for (unsigned i = 0; i < config->queues; i++)
 		virtio_add_queue(&blk->v, VIRTIO_BLK_QUEUE_SIZE);

@@ -8,9 +8,9 @@
 
 #define VIRTIO_BLK_QUEUES_MAX 16u
 #define VIRTIO_BLK_QUEUE_SIZE 256u
-#define VIRTIO_BLK_SEGMENTS 126u	  /* data buffers a request */
+#define VIRTIO_BLK_SEGMENTS 126u	     /* data buffers a request */
 #define VIRTIO_BLK_SEGMENT_BYTES (512 * KiB) /* of each */
-#define VIRTIO_BLK_SLOTS 128u		  /* requests in flight, all queues together */
+#define VIRTIO_BLK_SLOTS 128u		     /* requests in flight, all queues together */
 #define VIRTIO_BLK_ID_BYTES 20u
 
 /* The part of block.h that the device uses: a test puts its own disk behind it. */
@@ -25,10 +25,10 @@ extern const struct virtio_blk_disk_ops virtio_blk_block_layer;
 struct virtio_blk_config {
 	struct memory *mem;
 	struct loop *loop;
-	struct block_device *disk; /* stays the caller's, outlives the device */
+	struct block_device *disk;		    /* stays the caller's, outlives the device */
 	const struct virtio_blk_disk_ops *disk_ops; /* &virtio_blk_block_layer */
-	unsigned queues;	   /* 1..VIRTIO_BLK_QUEUES_MAX, as a rule one for each vCPU */
-	const char *serial;	   /* at most 20 bytes, copied; NULL: none */
+	unsigned queues;    /* 1..VIRTIO_BLK_QUEUES_MAX, as a rule one for each vCPU */
+	const char *serial; /* at most 20 bytes, copied; NULL: none */
 };
 
 /* To be given to virtio_pci_attach(). */

@@ -2,9 +2,9 @@
 /*
  * Virtio console: one port, bytes through a chardev.
  *
- * Theory of operation. What the person types waits in a FIFO until the driver gives buffers; the chardev is
- * told to go on when the FIFO has room again. What the guest prints goes to the chardev at once, which
- * never blocks. Emergency writes print a byte without any queue.
+ * Theory of operation. What the person types waits in a FIFO until the driver gives buffers; the
+ * chardev is told to go on when the FIFO has room again. What the guest prints goes to the chardev
+ * at once, which never blocks. Emergency writes print a byte without any queue.
  *
  * Manual: virtio 1.2, section 5.3.
  */
@@ -59,7 +59,8 @@ static void deliver(struct virtio_console *con)
 			return;
 		while (con->count && written < con->chain.in_bytes) {
 			size_t run = MIN(con->count, sizeof(con->fifo) - con->head);
-			size_t n = virtqueue_write(vq, &con->chain, written, con->fifo + con->head, run);
+			size_t n = virtqueue_write(vq, &con->chain, written, con->fifo + con->head,
+						   run);
 
 			con->head = (unsigned)((con->head + n) % sizeof(con->fifo));
 			con->count -= (unsigned)n;
@@ -119,7 +120,8 @@ static void console_notify(struct virtio_device *v, unsigned queue)
 	}
 }
 
-static void console_config_write(struct virtio_device *v, unsigned offset, uint32_t value, unsigned size)
+static void console_config_write(struct virtio_device *v, unsigned offset, uint32_t value,
+				 unsigned size)
 {
 	struct virtio_console *con = container_of(v, struct virtio_console, v);
 	uint8_t byte = (uint8_t)value;
@@ -172,7 +174,9 @@ struct virtio_device *virtio_console_create(const struct virtio_console_config *
 	con->chardev = config->chardev;
 	if (con->chardev)
 		con->chardev->client = (struct chardev_client){
-			.can_receive = console_can_receive, .receive = console_receive, .opaque = con,
+			.can_receive = console_can_receive,
+			.receive = console_receive,
+			.opaque = con,
 		};
 	return &con->v;
 }

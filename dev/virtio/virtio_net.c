@@ -2,19 +2,20 @@
 /*
  * Virtio network device: one receive queue, one transmit queue, a control queue.
  *
- * Theory of operation. Every frame in guest memory has a header of 12 bytes before it. Back ends pass plain
- * frames, so no checksum or segmentation work is offered and the header says nothing but, on receive, over
- * how many buffers a frame is spread.
+ * Theory of operation. Every frame in guest memory has a header of 12 bytes before it. Back ends
+ * pass plain frames, so no checksum or segmentation work is offered and the header says nothing
+ * but, on receive, over how many buffers a frame is spread.
  *
- * Transmit: the chain's vector less the header goes to the back end as it is, which takes or drops it at
- * once; then the chain is returned.
+ * Transmit: the chain's vector less the header goes to the back end as it is, which takes or drops
+ * it at once; then the chain is returned.
  *
- * Receive: the frame is copied into as many chains as it takes (one, without mergeable buffers). If there are
- * not enough, the chains are put back, the back end is told to keep the frame, and the next doorbell of
- * the receive queue resumes it. Frames that come before the driver is up are dropped.
+ * Receive: the frame is copied into as many chains as it takes (one, without mergeable buffers). If
+ * there are not enough, the chains are put back, the back end is told to keep the frame, and the
+ * next doorbell of the receive queue resumes it. Frames that come before the driver is up are
+ * dropped.
  *
- * The receive filter is what the control queue sets: promiscuous, all-multicast and an address table; a
- * table that is too long for us lets everything of its kind through (5.1.6.5.2).
+ * The receive filter is what the control queue sets: promiscuous, all-multicast and an address
+ * table; a table that is too long for us lets everything of its kind through (5.1.6.5.2).
  *
  * Manual: virtio 1.2, section 5.1.
  */
@@ -38,7 +39,9 @@ enum { QUEUE_RX, QUEUE_TX, QUEUE_CTRL };
 enum { CONFIG_MAC = 0, CONFIG_STATUS = 6, CONFIG_BYTES = 8 };
 #define STATUS_LINK_UP 1u
 
-/* struct virtio_net_hdr: flags, gso_type, hdr_len, gso_size, csum_start, csum_offset, num_buffers. */
+/*
+ * struct virtio_net_hdr: flags, gso_type, hdr_len, gso_size, csum_start, csum_offset, num_buffers.
+ */
 #define HEADER_BYTES 12u
 #define HEADER_NUM_BUFFERS 10u
 #define ETHERNET_HEADER 14u
@@ -53,7 +56,7 @@ enum {
 enum { CTRL_OK = 0, CTRL_ERR = 1 };
 #define CTRL_COMMAND_BYTES 2u
 
-#define TABLE_MAX 64u	 /* addresses of each kind that we keep */
+#define TABLE_MAX 64u	  /* addresses of each kind that we keep */
 #define RX_CHAINS_MAX 64u /* over which we spread a frame */
 
 struct mac_table {
@@ -127,11 +130,13 @@ static bool wanted(const struct virtio_net *net, const uint8_t *to)
 enum fill { FILL_DONE, FILL_NO_BUFFERS, FILL_DROP };
 
 /* Copies header and frame into chains, which are filled in the used ring but not yet published. */
-static enum fill fill_chains(struct virtio_net *net, const uint8_t *frame, size_t len, unsigned *chains)
+static enum fill fill_chains(struct virtio_net *net, const uint8_t *frame, size_t len,
+			     unsigned *chains)
 {
 	struct virtqueue *vq = &net->v.queues[QUEUE_RX];
 	/* If all that a queue can hold is not enough, waiting for more does not help. */
-	unsigned limit = virtio_has(&net->v, VIRTIO_NET_F_MRG_RXBUF) ? MIN(vq->size, RX_CHAINS_MAX) : 1;
+	unsigned limit =
+		virtio_has(&net->v, VIRTIO_NET_F_MRG_RXBUF) ? MIN(vq->size, RX_CHAINS_MAX) : 1;
 	const uint8_t header[HEADER_BYTES] = { 0 };
 	uint8_t num_buffers[2];
 	size_t done = 0;
@@ -141,7 +146,9 @@ static enum fill fill_chains(struct virtio_net *net, const uint8_t *frame, size_
 		size_t skip = *chains == 0 ? HEADER_BYTES : 0, n;
 
 		if (*chains == limit) {
-			log_guest("virtio-net: receive buffers are too small for a frame of %zu bytes: dropped", len);
+			log_guest("virtio-net: receive buffers are too small for a frame of %zu "
+				  "bytes: dropped",
+				  len);
 			return FILL_DROP;
 		}
 		if (!virtio_pop(&net->v, QUEUE_RX, c))
@@ -168,16 +175,12 @@ static bool net_receive(void *opaque, const void *frame, size_t len)
 	struct virtqueue *vq = &net->v.queues[QUEUE_RX];
 	unsigned chains;
 
-	if (!virtio_is_live(&net->v) || !vq->enabled || len < ETHERNET_HEADER || len > NET_FRAME_MAX ||
-	    !wanted(net, frame))
+	if (!virtio_is_live(&net->v) || !vq->enabled || len < ETHERNET_HEADER ||
+	    len > NET_FRAME_MAX || !wanted(net, frame))
 		return true;
 	switch (fill_chains(net, frame, len, &chains)) {
-	case FILL_DONE:
-		virtio_publish(&net->v, QUEUE_RX, chains);
-		return true;
-	case FILL_DROP:
-		virtqueue_unpop(vq, chains);
-		return true;
+	case FILL_DONE: virtio_publish(&net->v, QUEUE_RX, chains); return true;
+	case FILL_DROP: virtqueue_unpop(vq, chains); return true;
 	case FILL_NO_BUFFERS:
 		virtqueue_unpop(vq, chains);
 		/* Not when the queue broke meanwhile: nobody would resume it. */
@@ -220,7 +223,8 @@ static bool set_tables(struct virtio_net *net)
 	size_t offset = CTRL_COMMAND_BYTES;
 	struct mac_table unicast, multicast;
 
-	if (!read_table(&net->chain, &offset, &unicast) || !read_table(&net->chain, &offset, &multicast))
+	if (!read_table(&net->chain, &offset, &unicast) ||
+	    !read_table(&net->chain, &offset, &multicast))
 		return false;
 	net->unicast = unicast;
 	net->multicast = multicast;
@@ -256,16 +260,12 @@ static bool command(struct virtio_net *net)
 	if (virtqueue_read(&net->chain, 0, c, sizeof(c)) != sizeof(c))
 		return false;
 	switch (c[0] << 8 | c[1]) {
-	case CTRL_RX_PROMISC:
-		return set_flag(net, &net->promiscuous);
-	case CTRL_RX_ALLMULTI:
-		return set_flag(net, &net->all_multicast);
+	case CTRL_RX_PROMISC: return set_flag(net, &net->promiscuous);
+	case CTRL_RX_ALLMULTI: return set_flag(net, &net->all_multicast);
 	case CTRL_MAC_TABLE_SET:
 		return virtio_has(&net->v, VIRTIO_NET_F_CTRL_RX) && set_tables(net);
-	case CTRL_MAC_ADDR_SET:
-		return set_mac(net);
-	default:
-		return false;
+	case CTRL_MAC_ADDR_SET: return set_mac(net);
+	default: return false;
 	}
 }
 
@@ -292,15 +292,9 @@ static void net_notify(struct virtio_device *v, unsigned queue)
 	struct virtio_net *net = container_of(v, struct virtio_net, v);
 
 	switch (queue) {
-	case QUEUE_RX:
-		resume(net);
-		break;
-	case QUEUE_TX:
-		transmit(net);
-		break;
-	case QUEUE_CTRL:
-		control(net);
-		break;
+	case QUEUE_RX: resume(net); break;
+	case QUEUE_TX: transmit(net); break;
+	case QUEUE_CTRL: control(net); break;
 	}
 }
 
@@ -352,7 +346,8 @@ struct virtio_device *virtio_net_create(const struct virtio_net_config *config)
 	virtio_init(&net->v, &net_ops, config->mem, config->loop,
 		    VIRTIO_BIT(VIRTIO_NET_F_MAC) | VIRTIO_BIT(VIRTIO_NET_F_MRG_RXBUF) |
 			    VIRTIO_BIT(VIRTIO_NET_F_STATUS) | VIRTIO_BIT(VIRTIO_NET_F_CTRL_VQ) |
-			    VIRTIO_BIT(VIRTIO_NET_F_CTRL_RX) | VIRTIO_BIT(VIRTIO_NET_F_CTRL_MAC_ADDR));
+			    VIRTIO_BIT(VIRTIO_NET_F_CTRL_RX) |
+			    VIRTIO_BIT(VIRTIO_NET_F_CTRL_MAC_ADDR));
 	virtio_add_queue(&net->v, VIRTIO_NET_QUEUE_SIZE);
 	virtio_add_queue(&net->v, VIRTIO_NET_QUEUE_SIZE);
 	virtio_add_queue(&net->v, VIRTIO_NET_CTRL_QUEUE_SIZE);

@@ -2,14 +2,15 @@
 /*
  * Virtio over PCI, modern only: device ids 0x1040 + type, revision 1.
  *
- * Theory of operation. BAR 0 holds the four structures, a page each: common configuration, ISR, device
- * configuration, doorbells (one of four bytes for each queue; its place says which queue). Vendor
- * capabilities tell the driver where they are. A fifth capability is a peephole from configuration space into
- * BAR 0, for firmware that has no memory-mapped I/O: writing or reading its data field makes an
- * access with the offset and length in its other fields, under the same checks as one through the BAR.
+ * Theory of operation. BAR 0 holds the four structures, a page each: common configuration, ISR,
+ * device configuration, doorbells (one of four bytes for each queue; its place says which queue).
+ * Vendor capabilities tell the driver where they are. A fifth capability is a peephole from
+ * configuration space into BAR 0, for firmware that has no memory-mapped I/O: writing or reading
+ * its data field makes an access with the offset and length in its other fields, under the same
+ * checks as one through the BAR.
  *
- * Interrupts: with MSI-X on, the vector that the driver chose, or none; else the ISR byte and INTx, which
- * reading the ISR releases. Without bus mastering the device reaches no memory.
+ * Interrupts: with MSI-X on, the vector that the driver chose, or none; else the ISR byte and INTx,
+ * which reading the ISR releases. Without bus mastering the device reaches no memory.
  *
  * Manual: virtio 1.2, section 4.1.
  */
@@ -52,7 +53,8 @@ static uint64_t common_read(struct virtio_pci *vp, unsigned offset, unsigned siz
 		return size_mask(size);
 	store_le(regs + VIRTIO_PCI_DEVICE_FEATURE_SELECT, vp->device_feature_select, 4);
 	if (vp->device_feature_select < 2)
-		store_le(regs + VIRTIO_PCI_DEVICE_FEATURE, v->features >> (32 * vp->device_feature_select), 4);
+		store_le(regs + VIRTIO_PCI_DEVICE_FEATURE,
+			 v->features >> (32 * vp->device_feature_select), 4);
 	store_le(regs + VIRTIO_PCI_DRIVER_FEATURE_SELECT, vp->driver_feature_select, 4);
 	if (vp->driver_feature_select < 2)
 		store_le(regs + VIRTIO_PCI_DRIVER_FEATURE,
@@ -87,8 +89,8 @@ static void write_half(uint64_t *gpa, unsigned half, uint32_t value)
 }
 
 /* Fields of the selected queue; its geometry is frozen once it is enabled. */
-static void queue_write(struct virtio_pci *vp, struct virtqueue *vq, unsigned offset, uint32_t value,
-			unsigned size)
+static void queue_write(struct virtio_pci *vp, struct virtqueue *vq, unsigned offset,
+			uint32_t value, unsigned size)
 {
 	bool frozen = vq->enabled || (vp->v->status & VIRTIO_STATUS_DRIVER_OK);
 
@@ -116,7 +118,10 @@ static void queue_write(struct virtio_pci *vp, struct virtqueue *vq, unsigned of
 	}
 }
 
-/* Each field by its own width, the 64-bit ones by halves (section 4.1.3.1); other accesses do nothing. */
+/*
+ * Each field by its own width, the 64-bit ones by halves (section 4.1.3.1); other accesses do
+ * nothing.
+ */
 static void common_write(struct virtio_pci *vp, unsigned offset, uint32_t value, unsigned size)
 {
 	struct virtio_device *v = vp->v;
@@ -155,16 +160,13 @@ static uint64_t structures_read(void *opaque, uint64_t offset, unsigned size)
 	unsigned within = (unsigned)(offset % STRUCTURE_BYTES);
 
 	switch (align_down(offset, STRUCTURE_BYTES)) {
-	case VIRTIO_PCI_COMMON:
-		return common_read(vp, within, size);
-	case VIRTIO_PCI_ISR:
-		return within == 0 ? isr_read(vp) : 0;
+	case VIRTIO_PCI_COMMON: return common_read(vp, within, size);
+	case VIRTIO_PCI_ISR: return within == 0 ? isr_read(vp) : 0;
 	case VIRTIO_PCI_DEVICE:
 		if (within + size <= vp->v->config_len)
 			return load_le(vp->v->config + within, size);
 		return size_mask(size);
-	default:
-		return 0; /* doorbells are write-only */
+	default: return 0; /* doorbells are write-only */
 	}
 }
 
@@ -174,12 +176,8 @@ static void structures_write(void *opaque, uint64_t offset, uint64_t value, unsi
 	unsigned within = (unsigned)(offset % STRUCTURE_BYTES);
 
 	switch (align_down(offset, STRUCTURE_BYTES)) {
-	case VIRTIO_PCI_NOTIFY:
-		virtio_notify(vp->v, within / VIRTIO_PCI_NOTIFY_MULTIPLIER);
-		break;
-	case VIRTIO_PCI_COMMON:
-		common_write(vp, within, (uint32_t)value, size);
-		break;
+	case VIRTIO_PCI_NOTIFY: virtio_notify(vp->v, within / VIRTIO_PCI_NOTIFY_MULTIPLIER); break;
+	case VIRTIO_PCI_COMMON: common_write(vp, within, (uint32_t)value, size); break;
 	case VIRTIO_PCI_DEVICE:
 		if (vp->v->ops->config_write && within + size <= vp->v->config_len)
 			vp->v->ops->config_write(vp->v, within, (uint32_t)value, size);
@@ -243,7 +241,8 @@ static void vp_config_reading(struct pci_device *pci, unsigned offset, unsigned 
 	uint32_t at, length;
 
 	if (touches_peephole(vp, offset, size) && peephole_target(vp, &at, &length))
-		pci_set(pci, vp->peephole + CAP_EXTRA, (uint32_t)structures_read(vp, at, length), length);
+		pci_set(pci, vp->peephole + CAP_EXTRA, (uint32_t)structures_read(vp, at, length),
+			length);
 }
 
 static void vp_config_written(struct pci_device *pci, unsigned offset, unsigned size)
@@ -283,8 +282,8 @@ static const struct device_ops vp_ops = {
 	.destroy = vp_destroy,
 };
 
-static unsigned add_structure(struct pci_device *pci, uint8_t type, uint32_t offset, uint32_t length,
-			      unsigned extra)
+static unsigned add_structure(struct pci_device *pci, uint8_t type, uint32_t offset,
+			      uint32_t length, unsigned extra)
 {
 	unsigned cap = pci_add_capability(pci, PCI_CAP_ID_VENDOR, CAP_EXTRA + extra);
 
@@ -317,7 +316,8 @@ void virtio_pci_attach(struct pci_bus *bus, uint8_t devfn, struct virtio_device 
 	pci_device_init(pci, &id);
 	pci->config_reading = vp_config_reading;
 	pci->config_written = vp_config_written;
-	pci_add_bar(pci, BAR_STRUCTURES, PCI_BAR_MEM32, VIRTIO_PCI_BAR_BYTES, "virtio", &structures_ops, vp);
+	pci_add_bar(pci, BAR_STRUCTURES, PCI_BAR_MEM32, VIRTIO_PCI_BAR_BYTES, "virtio",
+		    &structures_ops, vp);
 
 	add_structure(pci, VIRTIO_PCI_CAP_COMMON, VIRTIO_PCI_COMMON, VIRTIO_PCI_COMMON_BYTES, 0);
 	cap = add_structure(pci, VIRTIO_PCI_CAP_NOTIFY, VIRTIO_PCI_NOTIFY,

@@ -44,7 +44,9 @@ enum {
 	VIRTIO_PCI_CAP_PCI = 5,
 };
 
-/* Puts @v on @bus as a function of its own. The bus owns it: destroying the function destroys @v. */
+/*
+ * Puts @v on @bus as a function of its own. The bus owns it: destroying the function destroys @v.
+ */
 void virtio_pci_attach(struct pci_bus *bus, uint8_t devfn, struct virtio_device *v);
 
 #endif

@@ -2,9 +2,9 @@
 /*
  * Virtio entropy device: the host's getrandom().
  *
- * Theory of operation. Each buffer gets at most REQUEST_MAX bytes, which the standard allows, and a doorbell
- * handles few of them before the loop goes on: random bytes cost time, and the guest may ask for any
- * number.
+ * Theory of operation. Each buffer gets at most REQUEST_MAX bytes, which the standard allows, and a
+ * doorbell handles few of them before the loop goes on: random bytes cost time, and the guest may
+ * ask for any number.
  *
  * Manual: virtio 1.2, section 5.4.
  */

@@ -8,18 +8,19 @@
  *   avail:       { le16 flags; le16 idx; le16 ring[size]; le16 used_event; }
  *   used:        { le16 flags; le16 idx; { le32 id; le32 len; } ring[size]; le16 avail_event; }
  *
- * It puts heads of descriptor chains into avail and counts idx up; the device returns them through used.
- * virtqueue_pop copies each descriptor once and works on the copy. A chain visits at most as many
- * descriptors as the queue (or the indirect table) has, so that a loop ends; its bytes fit in 32 bits; its
- * buffers are RAM and nothing else. Whatever breaks these rules breaks the queue: the device then asks to
- * be reset (section 2.1.2).
+ * It puts heads of descriptor chains into avail and counts idx up; the device returns them through
+ * used. virtqueue_pop copies each descriptor once and works on the copy. A chain visits at most as
+ * many descriptors as the queue (or the indirect table) has, so that a loop ends; its bytes fit in
+ * 32 bits; its buffers are RAM and nothing else. Whatever breaks these rules breaks the queue: the
+ * device then asks to be reset (section 2.1.2).
  *
- * Where the rings are is resolved to host pointers when the queue is enabled, as guest RAM does not move;
- * they are read and written with single loads and stores of 16 bits, in the order that section 2.7.13 asks
- * for. This is the only place outside of mem/ that reads guest RAM through pointers other than vectors.
+ * Where the rings are is resolved to host pointers when the queue is enabled, as guest RAM does not
+ * move; they are read and written with single loads and stores of 16 bits, in the order that
+ * section 2.7.13 asks for. This is the only place outside of mem/ that reads guest RAM through
+ * pointers other than vectors.
  *
- * Kicks are wanted only when the ring was found empty: with the event index by leaving avail_event behind
- * until then, otherwise by a flag.
+ * Kicks are wanted only when the ring was found empty: with the event index by leaving avail_event
+ * behind until then, otherwise by a flag.
  *
  * Manual: virtio 1.2, sections 2.7 and 2.7.7 to 2.7.14.
  */
@@ -77,7 +78,9 @@ void virtqueue_reset(struct virtqueue *vq)
 	uint16_t size_max = vq->size_max;
 
 	assert(size_max && size_max <= VIRTQUEUE_SIZE_MAX && !(size_max & (size_max - 1)));
-	*vq = (struct virtqueue){ .mem = mem, .size_max = size_max, .size = size_max, .vector = 0xffff };
+	*vq = (struct virtqueue){
+		.mem = mem, .size_max = size_max, .size = size_max, .vector = 0xffff
+	};
 }
 
 static bool broken(struct virtqueue *vq, const char *what)
@@ -159,7 +162,8 @@ static bool add_buffer(struct virtqueue *vq, struct virtqueue_chain *chain, cons
 		if (!p)
 			return broken(vq, "a buffer is not in RAM");
 		if (chain->out_count + chain->in_count == chain->iov_max)
-			return broken(vq, "a descriptor chain has more buffers than the device takes");
+			return broken(vq,
+				      "a descriptor chain has more buffers than the device takes");
 		chain->iov[chain->out_count + chain->in_count] = (struct iovec){ p, piece };
 		*(in ? &chain->in_count : &chain->out_count) += 1;
 		*bytes += (uint32_t)piece;
@@ -170,11 +174,11 @@ static bool add_buffer(struct virtqueue *vq, struct virtqueue_chain *chain, cons
 }
 
 /*
- * Walks from entry @i of the table of @count descriptors at @table. A descriptor that names an indirect
- * table ends the walk, with *@indirect set to it; @indirect is NULL within such a table.
+ * Walks from entry @i of the table of @count descriptors at @table. A descriptor that names an
+ * indirect table ends the walk, with *@indirect set to it; @indirect is NULL within such a table.
  */
-static bool walk(struct virtqueue *vq, struct virtqueue_chain *chain, const uint8_t *table, unsigned count,
-		 unsigned i, struct desc *indirect)
+static bool walk(struct virtqueue *vq, struct virtqueue_chain *chain, const uint8_t *table,
+		 unsigned count, unsigned i, struct desc *indirect)
 {
 	for (unsigned visited = 0; visited < count; visited++) {
 		struct desc d;
@@ -274,7 +278,7 @@ bool virtqueue_publish(struct virtqueue *vq, unsigned count)
 	used_store(vq, USED_IDX, vq->used_idx, __ATOMIC_RELEASE);
 	mem_written(vq->mem, vq->used_gpa, used_bytes(vq));
 
-	/* The driver stores used_event (or the flag), then looks at idx; we store idx, then look. */
+	/* The driver stores used_event (or the flag), then reads idx; we store idx, then read. */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	if (!vq->event_index)
 		return !(avail_load(vq, AVAIL_FLAGS, __ATOMIC_RELAXED) & AVAIL_NO_INTERRUPT);

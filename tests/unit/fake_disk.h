@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A disk in memory for virtio-blk: requests wait until the test completes them, in the order it likes. */
+/*
+ * A disk in memory for virtio-blk: requests wait until the test completes them, in the order it
+ * likes.
+ */
 #ifndef TESTS_UNIT_FAKE_DISK_H
 #define TESTS_UNIT_FAKE_DISK_H
 
@@ -43,7 +46,10 @@ static inline void fake_disk_complete(struct fake_disk *f, unsigned i)
 	assert(i < f->count);
 	memmove(&f->pending[i], &f->pending[i + 1], (f->count - i - 1) * sizeof(f->pending[0]));
 	f->count--;
-	/* What the device may ask for at all; the block layer checks it too, but here nothing slips through. */
+	/*
+	 * What the device may ask for at all; the block layer checks it too, but here nothing slips
+	 * through.
+	 */
 	assert(req->offset_bytes % BLOCK_SECTOR == 0 && req->length_bytes % BLOCK_SECTOR == 0);
 	assert(req->offset_bytes <= FAKE_DISK_BYTES);
 	assert(req->length_bytes <= FAKE_DISK_BYTES - req->offset_bytes);
@@ -60,7 +66,8 @@ static inline void fake_disk_complete(struct fake_disk *f, unsigned i)
 				memcpy(at + sum, req->iov[v].iov_base, req->iov[v].iov_len);
 			sum += req->iov[v].iov_len;
 		}
-		assert(sum == (req->op == BLOCK_READ || req->op == BLOCK_WRITE ? req->length_bytes : 0));
+		assert(sum ==
+		       (req->op == BLOCK_READ || req->op == BLOCK_WRITE ? req->length_bytes : 0));
 		f->flushes += req->op == BLOCK_FLUSH;
 		f->discards += req->op == BLOCK_DISCARD;
 		if (req->op == BLOCK_WRITE_ZEROES) {
@@ -95,7 +102,10 @@ static inline bool fake_disk_is_readonly(const struct block_device *disk)
 }
 
 static const struct virtio_blk_disk_ops fake_disk_ops = {
-	fake_disk_submit, fake_disk_drain, fake_disk_size, fake_disk_is_readonly,
+	fake_disk_submit,
+	fake_disk_drain,
+	fake_disk_size,
+	fake_disk_is_readonly,
 };
 
 #endif

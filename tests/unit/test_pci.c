@@ -43,13 +43,20 @@ static void chip_destroy(struct device *dev)
 	destroyed++;
 }
 
-static const struct device_ops chip_ops = { .name = "chip", .reset = chip_reset, .destroy = chip_destroy };
+static const struct device_ops chip_ops = { .name = "chip",
+					    .reset = chip_reset,
+					    .destroy = chip_destroy };
 
 static void chip_init(struct chip *chip)
 {
 	static const struct pci_identity id = {
-		.vendor = 0x1234, .device = 0x5678, .subsystem_vendor = 0x9abc, .subsystem = 0xdef0,
-		.class_code = 0x020304, .revision = 7, .interrupt_pin = 1,
+		.vendor = 0x1234,
+		.device = 0x5678,
+		.subsystem_vendor = 0x9abc,
+		.subsystem = 0xdef0,
+		.class_code = 0x020304,
+		.revision = 7,
+		.interrupt_pin = 1,
 	};
 
 	memset(chip, 0, sizeof(*chip));
@@ -137,7 +144,8 @@ static void test_config_mechanisms(struct board *b)
 	is_u64(port_in(b, 0xcf8, 4), 0x80000000 | SLOT << 11, "CONFIG_ADDRESS reads back");
 	port_out(b, 0xcf8, 0x12, 1);
 	port_out(b, 0xcf8, 0x3456, 2);
-	is_u64(port_in(b, 0xcf8, 4), 0x80000000 | SLOT << 11, "byte and word writes do not change it");
+	is_u64(port_in(b, 0xcf8, 4), 0x80000000 | SLOT << 11,
+	       "byte and word writes do not change it");
 	is_u64(port_in(b, 0xcf8, 1), 0xff, "a byte read is not CONFIG_ADDRESS");
 	port_out(b, 0xcf8, 0xffffffff, 4);
 	is_u64(port_in(b, 0xcf8, 4), 0x80fffffc, "reserved bits read zero");
@@ -216,7 +224,8 @@ static void test_command_status(struct board *b)
 	is_u64(cfg_in(b, 0, 4, 2), 0, "the host bridge's command register");
 	b->chip.pci.config[PCI_STATUS + 1] = 0xf9;
 	cfg_out(b, SLOT, 6, 0x2000, 2);
-	is_u64(cfg_in(b, SLOT, 6, 2), 0xd910, "status errors are cleared by writing ones, each alone");
+	is_u64(cfg_in(b, SLOT, 6, 2), 0xd910,
+	       "status errors are cleared by writing ones, each alone");
 	cfg_out(b, SLOT, 6, 0xffff, 2);
 	is_u64(cfg_in(b, SLOT, 6, 2), 0x0010, "capability bit stays");
 	cfg_out(b, SLOT, 0x3c, 0x5a5a, 2);
@@ -353,7 +362,8 @@ static void test_firmware(struct board *b)
 	is_u64(cfg_in(b, 31, 0x6b, 1), 11, "PIRQH to 11");
 	is_u64(mmio_in(b, 0xc0000001, 1), 0xa1, "it answers");
 	b->q35->dev.ops->reset(&b->q35->dev);
-	ok(!q35_firmware_setup(b->q35, 0xc0000000, 0x9000, 0xc000, 0x1000), "a window that is too small");
+	ok(!q35_firmware_setup(b->q35, 0xc0000000, 0x9000, 0xc000, 0x1000),
+	   "a window that is too small");
 	is_u64(cfg_in(b, SLOT, 4, 2), 3, "what fits works");
 	is_u64(cfg_in(b, OTHER_SLOT, 4, 2), 0, "what does not is left off");
 }

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* virtio-blk: requests of all kinds, several queues, resets with requests in flight, bad requests. */
+/*
+ * virtio-blk: requests of all kinds, several queues, resets with requests in flight, bad requests.
+ */
 #include "dev/virtio/virtio_blk.h"
 #include "tests/tap.h"
 #include "tests/unit/fake_disk.h"
@@ -18,7 +20,7 @@ enum { OK = 0, IOERR = 1, UNSUPP = 2, NOT_DONE = 0xaa };
 
 /* Each request of a test has its own header, data and status in guest memory. */
 #define AREA 0x4000ull
-#define HEADER(n) (DATA_BASE + (n) * AREA)
+#define HEADER(n) (DATA_BASE + (n)*AREA)
 #define STATUS(n) (HEADER(n) + 32)
 #define DATA(n) (HEADER(n) + 0x1000)
 
@@ -36,7 +38,9 @@ static void on_written(void *opaque, uint64_t gpa, uint64_t len)
 static void start_device(bool readonly, unsigned queues)
 {
 	struct virtio_blk_config config = {
-		.disk = (struct block_device *)&disk, .disk_ops = &fake_disk_ops, .queues = queues,
+		.disk = (struct block_device *)&disk,
+		.disk_ops = &fake_disk_ops,
+		.queues = queues,
 		.serial = "0123456789abcdefghijXXX",
 	};
 
@@ -61,9 +65,12 @@ static void put_header(unsigned n, uint32_t type, uint64_t sector)
 }
 
 /* Offers request @n on @queue and kicks. */
-static void request(unsigned queue, unsigned n, uint32_t type, uint64_t sector, uint32_t bytes, bool in)
+static void request(unsigned queue, unsigned n, uint32_t type, uint64_t sector, uint32_t bytes,
+		    bool in)
 {
-	struct drv_buffer b[3] = { { HEADER(n), 16, false }, { DATA(n), bytes, in }, { STATUS(n), 1, true } };
+	struct drv_buffer b[3] = { { HEADER(n), 16, false },
+				   { DATA(n), bytes, in },
+				   { STATUS(n), 1, true } };
 
 	put_header(n, type, sector);
 	if (!bytes)
@@ -103,8 +110,9 @@ static void test_config(void)
 static void test_transfers(void)
 {
 	struct drv_buffer scattered[6] = {
-		{ HEADER(0), 10, false }, { HEADER(0) + 10, 6, false }, { DATA(0), 100, true },
-		{ DATA(0) + 0x500, 900, true }, { DATA(0) + 0xa00, 24, true }, { STATUS(0), 1, true },
+		{ HEADER(0), 10, false },      { HEADER(0) + 10, 6, false },
+		{ DATA(0), 100, true },	       { DATA(0) + 0x500, 900, true },
+		{ DATA(0) + 0xa00, 24, true }, { STATUS(0), 1, true },
 	};
 	struct drv_buffer merged[2] = { { HEADER(1), 16, false }, { DATA(1), 1025, true } };
 	uint32_t id, len;
@@ -127,7 +135,8 @@ static void test_transfers(void)
 	drv_add(&d, 0, scattered, 6);
 	drv_kick(&d, 0);
 	fake_disk_complete_all(&disk);
-	ok(drv_used(&d, 0, NULL, &len) && len == 1025 && status(0) == OK, "header and data in pieces");
+	ok(drv_used(&d, 0, NULL, &len) && len == 1025 && status(0) == OK,
+	   "header and data in pieces");
 	ok(!memcmp(rig.mem->ram_base + DATA(0), disk.bytes + 512, 100) &&
 		   !memcmp(rig.mem->ram_base + DATA(0) + 0x500, disk.bytes + 612, 900) &&
 		   !memcmp(rig.mem->ram_base + DATA(0) + 0xa00, disk.bytes + 1512, 24),
@@ -137,11 +146,13 @@ static void test_transfers(void)
 	drv_add(&d, 0, merged, 2);
 	drv_kick(&d, 0);
 	fake_disk_complete_all(&disk);
-	ok(drv_used(&d, 0, NULL, NULL) && ram_load(&rig, DATA(1) + 1024, 1) == OK, "data and status in one buffer");
+	ok(drv_used(&d, 0, NULL, NULL) && ram_load(&rig, DATA(1) + 1024, 1) == OK,
+	   "data and status in one buffer");
 
 	memset(rig.mem->ram_base + DATA(0), 0x5e, 1024);
 	is_u64(perform(T_OUT, 10, 1024, false), OK, "a write");
-	ok(disk.bytes[5120] == 0x5e && disk.bytes[6143] == 0x5e && disk.bytes[6144] != 0x5e, "arrives");
+	ok(disk.bytes[5120] == 0x5e && disk.bytes[6143] == 0x5e && disk.bytes[6144] != 0x5e,
+	   "arrives");
 	is_u64(perform(T_IN, 0, 0, true), OK, "a read of nothing");
 	is_u64(perform(T_FLUSH, 0, 0, true), OK, "a flush");
 	is_u64(disk.flushes, 1, "reaches the disk");
@@ -330,7 +341,8 @@ int main(void)
 	is_u64(disk.count, 0, "destroying waits for requests in flight");
 
 	start_device(true, 1);
-	is_u64(drv_offered(&d) & (F_RO | F_MQ | F_DISCARD | F_WRITE_ZEROES), F_RO, "a read-only disk");
+	is_u64(drv_offered(&d) & (F_RO | F_MQ | F_DISCARD | F_WRITE_ZEROES), F_RO,
+	       "a read-only disk");
 	drv_start(&d, FEATURES | F_RO | F_FLUSH, 16);
 	is_u64(perform(T_OUT, 0, 512, false), IOERR, "cannot be written");
 	is_u64(perform(T_IN, 0, 512, true), OK, "can be read");

@@ -53,13 +53,16 @@ static void test_full(void)
 
 	for (unsigned i = 0; i < sizeof(big); i++)
 		big[i] = (char)(i % 251);
-	is_u64(fake_chardev_input(&chr, big, sizeof(big)), VIRTIO_CONSOLE_FIFO_BYTES, "the FIFO has a bound");
+	is_u64(fake_chardev_input(&chr, big, sizeof(big)), VIRTIO_CONSOLE_FIFO_BYTES,
+	       "the FIFO has a bound");
 	is_u64(fake_chardev_input(&chr, big, 1), 0, "when it is full nothing more is taken");
 	is_u64(chr.resumed, 0, "nobody resumes");
 	drv_add(&d, RX, &b, 1);
 	drv_kick(&d, RX);
-	ok(drv_used(&d, RX, NULL, &len) && len == VIRTIO_CONSOLE_FIFO_BYTES, "all of it in one buffer");
-	ok(!memcmp(rig.mem->ram_base + DATA_BASE, big, len), "in order, around the end of the FIFO");
+	ok(drv_used(&d, RX, NULL, &len) && len == VIRTIO_CONSOLE_FIFO_BYTES,
+	   "all of it in one buffer");
+	ok(!memcmp(rig.mem->ram_base + DATA_BASE, big, len),
+	   "in order, around the end of the FIFO");
 	is_u64(chr.resumed, 1, "then the back end goes on");
 }
 
@@ -71,7 +74,8 @@ static void test_bounds(void)
 	drv_add(&d, RX, &empty, 1);
 	fake_chardev_input(&chr, "y", 1);
 	drv_kick(&d, RX);
-	ok(drv_used(&d, RX, NULL, &len) && len == 0, "a receive buffer that cannot be written comes back empty");
+	ok(drv_used(&d, RX, NULL, &len) && len == 0,
+	   "a receive buffer that cannot be written comes back empty");
 	drv_add(&d, TX, &huge, 1);
 	drv_kick(&d, TX);
 	ok(drv_used(&d, TX, NULL, NULL), "a huge write comes back");
@@ -85,7 +89,9 @@ int main(void)
 
 	rig_init(&rig);
 	fake_chardev_init(&chr);
-	config = (struct virtio_console_config){ .mem = rig.mem, .loop = rig.loop, .chardev = &chr.chr };
+	config = (struct virtio_console_config){ .mem = rig.mem,
+						 .loop = rig.loop,
+						 .chardev = &chr.chr };
 	virtio_pci_attach(&rig.bus, RIG_DEVFN, virtio_console_create(&config));
 	drv_probe(&d, &rig);
 	is_u64(drv_start(&d, FEATURES, 16), 0x0f, "driver is up");

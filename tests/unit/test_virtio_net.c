@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* virtio-net: transmit, receive with and without mergeable buffers, back pressure, the receive filter. */
+/*
+ * virtio-net: transmit, receive with and without mergeable buffers, back pressure, the receive
+ * filter.
+ */
 #include "dev/virtio/virtio_net.h"
 #include "tests/tap.h"
 #include "tests/unit/virtio_driver.h"
@@ -9,7 +12,8 @@
 #define F_CTRL_RX VIRTIO_BIT(18)
 #define F_CTRL_MAC VIRTIO_BIT(23)
 #define PLAIN VIRTIO_BIT(VIRTIO_F_VERSION_1)
-#define ALL (PLAIN | VIRTIO_BIT(VIRTIO_F_EVENT_IDX) | F_MRG_RXBUF | F_CTRL_VQ | F_CTRL_RX | F_CTRL_MAC)
+#define ALL \
+	(PLAIN | VIRTIO_BIT(VIRTIO_F_EVENT_IDX) | F_MRG_RXBUF | F_CTRL_VQ | F_CTRL_RX | F_CTRL_MAC)
 
 enum { RX, TX, CTRL };
 
@@ -40,7 +44,9 @@ static void be_resume(struct net_backend *b)
 	be.resumed++;
 }
 
-static const struct net_backend_ops be_ops = { .name = "fake", .send = be_send, .resume = be_resume };
+static const struct net_backend_ops be_ops = { .name = "fake",
+					       .send = be_send,
+					       .resume = be_resume };
 
 static bool receive(size_t len)
 {
@@ -58,7 +64,8 @@ static void test_config(void)
 {
 	static const uint8_t mac[6] = { 0x52, 0x54, 0, 1, 2, 3 };
 
-	is_u64(drv_offered(&d) & 0x00ffffff, 0x00878020, "features: nothing that a plain back end cannot do");
+	is_u64(drv_offered(&d) & 0x00ffffff, 0x00878020,
+	       "features: nothing that a plain back end cannot do");
 	for (unsigned i = 0; i < 6; i++)
 		is_u64(drv_read(&d, d.device + i, 1), mac[i], "address byte %u", i);
 	is_u64(drv_read(&d, d.device + 6, 2), 1, "link is up");
@@ -67,7 +74,8 @@ static void test_config(void)
 
 static void send(unsigned head_len, unsigned len)
 {
-	struct drv_buffer b[2] = { { DATA_BASE, head_len, false }, { DATA_BASE + 0x1000, len, false } };
+	struct drv_buffer b[2] = { { DATA_BASE, head_len, false },
+				   { DATA_BASE + 0x1000, len, false } };
 
 	drv_add(&d, TX, b, 2);
 	drv_kick(&d, TX);
@@ -115,12 +123,14 @@ static void test_receive(bool mergeable)
 	ok(receive(100), "now it is taken");
 	ok(drv_used(&d, RX, &id, &len) && len == 112, "header and frame");
 	ok(!memcmp(rig.mem->ram_base + DATA_BASE + 12, frame, 100), "its bytes");
-	is_u64(ram_load(&rig, DATA_BASE, 8) | ram_load(&rig, DATA_BASE + 8, 2), 0, "an empty header");
+	is_u64(ram_load(&rig, DATA_BASE, 8) | ram_load(&rig, DATA_BASE + 8, 2), 0,
+	       "an empty header");
 	is_u64(ram_load(&rig, DATA_BASE + 10, 2), 1, "one buffer");
 	add_rx(DATA_BASE, 1526);
 	drv_kick(&d, RX);
 	is_u64(be.resumed, resumed + 1, "nothing to resume");
-	ok(receive(13) && !drv_used(&d, RX, NULL, NULL), "a frame shorter than its own header is dropped");
+	ok(receive(13) && !drv_used(&d, RX, NULL, NULL),
+	   "a frame shorter than its own header is dropped");
 	ok(receive(1514) && drv_used(&d, RX, NULL, &len) && len == 1526, "a full frame");
 }
 
@@ -161,7 +171,8 @@ static void test_single(void)
 	test_receive(false);
 	drv_start(&d, PLAIN, 16);
 	add_rx(DATA_BASE, 200);
-	ok(receive(1000) && !drv_used(&d, RX, NULL, NULL), "a frame longer than the buffer is dropped");
+	ok(receive(1000) && !drv_used(&d, RX, NULL, NULL),
+	   "a frame longer than the buffer is dropped");
 	ok(receive(188) && drv_used(&d, RX, NULL, &len) && len == 200, "one that just fits");
 	add_rx(DATA_BASE, 11);
 	ok(receive(100), "a buffer without room for the header");

@@ -34,7 +34,8 @@ static void test_identity(void)
 	drv_write(&d, d.common + VIRTIO_PCI_QUEUE_ENABLE, 1, 2);
 	is_u64(drv_status(&d), 0, "enabling it does nothing");
 	is_u64(drv_read(&d, d.notify, 4), 0, "doorbells are write-only");
-	is_u64(drv_read(&d, d.common + VIRTIO_PCI_COMMON_BYTES, 4), 0xffffffff, "nothing behind the structure");
+	is_u64(drv_read(&d, d.common + VIRTIO_PCI_COMMON_BYTES, 4), 0xffffffff,
+	       "nothing behind the structure");
 }
 
 static void test_status(void)

@@ -37,7 +37,8 @@ static uint64_t load(uint64_t gpa, unsigned size)
 	return load_le(mem->ram_base + gpa, size);
 }
 
-static void desc(uint64_t table, unsigned i, uint64_t addr, uint32_t len, uint16_t flags, uint16_t next)
+static void desc(uint64_t table, unsigned i, uint64_t addr, uint32_t len, uint16_t flags,
+		 uint16_t next)
 {
 	store(table + 16 * i, addr, 8);
 	store(table + 16 * i + 8, len, 4);
@@ -96,7 +97,8 @@ static void test_ordinary(void)
 	written_bytes = 0;
 	is_u64(virtqueue_write(&vq, &chain, 2, "abcdef", 6), 6, "scattered");
 	is_u64(written_bytes, 6, "and announced");
-	ok(!memcmp(mem->ram_base + DATA + 0x102, "ab", 2) && !memcmp(mem->ram_base + DATA + 0x200, "cdef", 4),
+	ok(!memcmp(mem->ram_base + DATA + 0x102, "ab", 2) &&
+		   !memcmp(mem->ram_base + DATA + 0x200, "cdef", 4),
 	   "to the right places");
 	is_u64(virtqueue_write(&vq, &chain, 18, "abcdef", 6), 2, "never behind the end");
 	virtqueue_fill(&vq, 0, chain.head, 20);

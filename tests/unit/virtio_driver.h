@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A small guest driver for unit tests and fuzzers of virtio devices: guest RAM, a PCI bus, and a driver
- * that finds the device's structures through its capabilities and talks to it as a guest does, by
- * memory-mapped accesses and rings in RAM. It also lets a test write anything wrong into the rings.
+ * A small guest driver for unit tests and fuzzers of virtio devices: guest RAM, a PCI bus, and a
+ * driver that finds the device's structures through its capabilities and talks to it as a guest
+ * does, by memory-mapped accesses and rings in RAM. It also lets a test write anything wrong into
+ * the rings.
  *
- * Guest memory: rings of queue q at RING_BASE + q * RING_STRIDE; from DATA_BASE on it is the test's.
+ * Guest memory: rings of queue q at RING_BASE + q * RING_STRIDE; from DATA_BASE on it is the
+ * test's.
  */
 #ifndef TESTS_UNIT_VIRTIO_DRIVER_H
 #define TESTS_UNIT_VIRTIO_DRIVER_H
@@ -80,7 +82,7 @@ struct drv_queue {
 	unsigned index;
 	uint16_t size;
 	uint64_t desc, avail, used;
-	uint16_t next_desc;  /* next free descriptor, around the table */
+	uint16_t next_desc; /* next free descriptor, around the table */
 	uint16_t avail_idx, used_seen;
 };
 
@@ -134,7 +136,8 @@ static inline void drv_probe(struct drv *d, struct rig *rig)
 	drv_cfg_write(d, PCI_BAR0, RIG_BAR, 4);
 	drv_cfg_write(d, PCI_BAR0 + 4, RIG_MSIX_BAR, 4);
 	drv_cfg_write(d, PCI_COMMAND, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER, 2);
-	for (cap = drv_cfg_read(d, PCI_CAPABILITY_LIST, 1); cap; cap = drv_cfg_read(d, cap + 1, 1)) {
+	for (cap = drv_cfg_read(d, PCI_CAPABILITY_LIST, 1); cap;
+	     cap = drv_cfg_read(d, cap + 1, 1)) {
 		uint64_t at = RIG_BAR + drv_cfg_read(d, cap + 8, 4);
 
 		if (drv_cfg_read(d, cap, 1) == PCI_CAP_ID_MSIX)
@@ -142,22 +145,14 @@ static inline void drv_probe(struct drv *d, struct rig *rig)
 		if (drv_cfg_read(d, cap, 1) != PCI_CAP_ID_VENDOR)
 			continue;
 		switch (drv_cfg_read(d, cap + 3, 1)) {
-		case VIRTIO_PCI_CAP_COMMON:
-			d->common = at;
-			break;
+		case VIRTIO_PCI_CAP_COMMON: d->common = at; break;
 		case VIRTIO_PCI_CAP_NOTIFY:
 			d->notify = at;
 			d->notify_multiplier = drv_cfg_read(d, cap + 16, 4);
 			break;
-		case VIRTIO_PCI_CAP_ISR:
-			d->isr = at;
-			break;
-		case VIRTIO_PCI_CAP_DEVICE:
-			d->device = at;
-			break;
-		case VIRTIO_PCI_CAP_PCI:
-			d->peephole = cap;
-			break;
+		case VIRTIO_PCI_CAP_ISR: d->isr = at; break;
+		case VIRTIO_PCI_CAP_DEVICE: d->device = at; break;
+		case VIRTIO_PCI_CAP_PCI: d->peephole = cap; break;
 		}
 	}
 }
@@ -181,7 +176,8 @@ static inline uint8_t drv_negotiate(struct drv *d, uint64_t features)
 	drv_set_status(d, VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER);
 	for (unsigned i = 0; i < 2; i++) {
 		drv_write(d, d->common + VIRTIO_PCI_DRIVER_FEATURE_SELECT, i, 4);
-		drv_write(d, d->common + VIRTIO_PCI_DRIVER_FEATURE, features >> (32 * i) & 0xffffffff, 4);
+		drv_write(d, d->common + VIRTIO_PCI_DRIVER_FEATURE,
+			  features >> (32 * i) & 0xffffffff, 4);
 	}
 	d->event_index = features & VIRTIO_BIT(VIRTIO_F_EVENT_IDX);
 	drv_set_status(d, 0x0b);
@@ -195,7 +191,11 @@ static inline void drv_set_queue(struct drv *d, unsigned index, uint16_t size, b
 	uint64_t base = RING_BASE + index * RING_STRIDE;
 
 	*q = (struct drv_queue){
-		.index = index, .size = size, .desc = base, .avail = base + 0x1000, .used = base + 0x2000,
+		.index = index,
+		.size = size,
+		.desc = base,
+		.avail = base + 0x1000,
+		.used = base + 0x2000,
 	};
 	memset(d->rig->mem->ram_base + base, 0, 0x3000);
 	drv_write(d, d->common + VIRTIO_PCI_QUEUE_SELECT, index, 2);
@@ -212,7 +212,9 @@ static inline void drv_ready(struct drv *d)
 	drv_set_status(d, 0x0f);
 }
 
-/* All of it, with all queues (at most four) of @size entries. Returns the status: 0x0f is success. */
+/*
+ * All of it, with all queues (at most four) of @size entries. Returns the status: 0x0f is success.
+ */
 static inline uint8_t drv_start(struct drv *d, uint64_t features, uint16_t size)
 {
 	unsigned queues = MIN((unsigned)drv_read(d, d->common + VIRTIO_PCI_NUM_QUEUES, 2), 4u);
@@ -224,7 +226,10 @@ static inline uint8_t drv_start(struct drv *d, uint64_t features, uint16_t size)
 	return drv_status(d);
 }
 
-/* Programs MSI-X: message @v for vector @v, one vector for each queue and one for the configuration. */
+/*
+ * Programs MSI-X: message @v for vector @v, one vector for each queue and one for the
+ * configuration.
+ */
 static inline void drv_enable_msix(struct drv *d)
 {
 	unsigned vectors = (drv_cfg_read(d, d->msix + 2, 2) & 0x7ff) + 1;
