@@ -8,19 +8,32 @@
 #include <stdio.h>
 
 #include "base/log.h"
+#include "cpu/bt/ops.h"
 #include "cpu/bt/private.h"
+
+/*
+ * A vCPU that waits here for the machine's lock still counts as being in the guest: it returns into
+ * translated code. Whoever holds the lock never waits for vCPUs.
+ */
+void bt_machine_lock(struct bt_vcpu *v)
+{
+	loop_lock(v->engine->loop);
+}
+
+void bt_machine_unlock(struct bt_vcpu *v)
+{
+	loop_unlock(v->engine->loop);
+}
 
 static void machine_enter(struct bt_vcpu *v)
 {
 	bt_heavy_begin(v);
-	bt_guest_leave(v);
-	loop_lock(v->engine->loop);
+	bt_machine_lock(v);
 }
 
 static void machine_leave(struct bt_vcpu *v)
 {
-	loop_unlock(v->engine->loop);
-	bt_guest_enter(v);
+	bt_machine_unlock(v);
 	bt_heavy_end(v);
 }
 
@@ -72,35 +85,59 @@ void bt_mmio_write(struct bt_vcpu *v, uint64_t gpa, uint64_t value, unsigned siz
 	machine_leave(v);
 }
 
-bool bt_chip_msr_read(struct bt_vcpu *v, uint32_t msr, uint64_t *value)
+bool bt_chip_read_msr(struct bt_vcpu *v, uint32_t msr, uint64_t *value)
 {
 	bool ok;
 
-	if (!v->chip.msr_read)
-		return false;
 	machine_enter(v);
-	ok = v->chip.msr_read(v->chip.opaque, msr, value);
+	ok = v->chip.msr_read && v->chip.msr_read(v->chip.opaque, msr, value);
 	machine_leave(v);
 	return ok;
 }
 
-bool bt_chip_msr_write(struct bt_vcpu *v, uint32_t msr, uint64_t value)
+bool bt_chip_write_msr(struct bt_vcpu *v, uint32_t msr, uint64_t value)
 {
 	bool ok;
 
-	if (!v->chip.msr_write)
-		return false;
 	machine_enter(v);
-	ok = v->chip.msr_write(v->chip.opaque, msr, value);
+	ok = v->chip.msr_write && v->chip.msr_write(v->chip.opaque, msr, value);
 	machine_leave(v);
 	return ok;
 }
 
-void bt_chip_tsc_deadline(struct bt_vcpu *v, uint64_t guest_tsc, uint64_t deadline_ns)
+uint64_t bt_chip_get_deadline(struct bt_vcpu *v)
+{
+	uint64_t deadline;
+
+	machine_enter(v);
+	deadline = v->chip.get_tsc_deadline ? v->chip.get_tsc_deadline(v->chip.opaque) : 0;
+	machine_leave(v);
+	return deadline;
+}
+
+void bt_chip_set_deadline(struct bt_vcpu *v, uint64_t guest_tsc, uint64_t deadline_ns)
 {
 	machine_enter(v);
 	if (v->chip.set_tsc_deadline)
 		v->chip.set_tsc_deadline(v->chip.opaque, guest_tsc, deadline_ns);
+	machine_leave(v);
+}
+
+uint8_t bt_chip_get_tpr(struct bt_vcpu *v)
+{
+	uint8_t tpr;
+
+	machine_enter(v);
+	tpr = v->chip.get_tpr ? v->chip.get_tpr(v->chip.opaque) : 0;
+	machine_leave(v);
+	return tpr;
+}
+
+void bt_chip_set_tpr(struct bt_vcpu *v, uint8_t tpr)
+{
+	machine_enter(v);
+	if (v->chip.set_tpr)
+		v->chip.set_tpr(v->chip.opaque, tpr);
 	machine_leave(v);
 }
 
@@ -125,15 +162,13 @@ uint64_t bt_vm_time_ns(struct bt_vcpu *v)
 	return now;
 }
 
-void bt_log_guest(struct bt_vcpu *v, const char *fmt, ...)
+void bt_log_guest(const struct bt_vcpu *v, const char *fmt, ...)
 {
 	char line[200];
 	va_list ap;
 
-	bt_heavy_begin(v);
 	va_start(ap, fmt);
 	vsnprintf(line, sizeof(line), fmt, ap);
 	va_end(ap);
 	log_guest("vCPU %u: %s", v->index, line);
-	bt_heavy_end(v);
 }

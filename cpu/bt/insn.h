@@ -11,7 +11,7 @@
 
 #define INSN_MAX_LEN 15
 #define REG_NONE 0xff
-#define REG_RIP 0xfe
+#define REG_PC 0xfe
 
 enum insn_encoding { ENC_LEGACY, ENC_VEX, ENC_EVEX };
 enum insn_map { MAP_ONE, MAP_0F, MAP_0F38, MAP_0F3A, MAP_5 = 5, MAP_6 = 6 };
@@ -120,7 +120,7 @@ struct insn {
 	/* Memory operand. */
 	bool has_mem;
 	uint8_t seg;	      /* enum x86_seg_reg, override and defaults applied */
-	uint8_t base, index;  /* 0..15, REG_NONE, base also REG_RIP; a vector index (VSIB) is in index 0..31 with vsib set */
+	uint8_t base, index;  /* 0..15, REG_NONE, base also REG_PC; a vector index (VSIB) is in index 0..31 with vsib set */
 	uint8_t scale;	      /* 0..3 */
 	bool vsib;
 	int64_t disp;	      /* sign-extended; EVEX disp8 already multiplied; moffs whole */

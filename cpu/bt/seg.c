@@ -63,7 +63,7 @@ uint64_t bt_effective_address(const struct bt_vcpu *v, const struct insn *i)
 {
 	uint64_t ea = (uint64_t)i->disp;
 
-	if (i->base == REG_RIP)
+	if (i->base == REG_PC)
 		ea += v->next_rip;
 	else if (i->base != REG_NONE)
 		ea += v->regs[i->base & 15];

@@ -1,0 +1,387 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The code cache: blocks by guest-physical address and mode, links between them, and what happens when the
+ * guest memory that they were made from changes.
+ *
+ * Memory is given out from the front and taken back only all at once, by cache_flush() with the world stopped; a
+ * block that is dropped stays in place until then, so that a vCPU that is in it can go on to its end. It is
+ * made unreachable: out of the hash, its incoming links pointed at their stubs again, its jump-cache entry
+ * patched to go to C.
+ *
+ * Pages with code: PAGE_CODE is set in page_state before the bytes are read; from then on no TLB entry allows
+ * writes to the page (tlb.c looks at the bit after announcing itself as the page's owner, here owners are looked at
+ * after setting the bit, and asked to forget).
+ */
+#include "cpu/bt/light.h"
+#include "cpu/bt/private.h"
+
+void *cache_meta_alloc(struct bt_engine *e, uint64_t bytes)
+{
+	uint64_t at = align_up(e->meta_used, 16);
+
+	if (at + bytes > META_BYTES)
+		return NULL;
+	e->meta_used = at + bytes;
+	return e->meta + at;
+}
+
+static unsigned hash_of(uint64_t gpa, uint32_t mode)
+{
+	uint64_t h = (gpa ^ (uint64_t)mode << 40) * 0x9e3779b97f4a7c15ull;
+
+	return (unsigned)(h >> (64 - BLOCK_HASH_BITS));
+}
+
+static struct block *find(struct bt_engine *e, uint64_t gpa, uint64_t gpa2, uint32_t mode)
+{
+	struct block *b = e->hash[hash_of(gpa, mode)];
+
+	while (b && !(b->gpa == gpa && b->mode == mode && (b->gpa2 == ~0ull || b->gpa2 == gpa2)))
+		b = b->hash_next;
+	return b;
+}
+
+/* ---- links ---- */
+
+static void patch_field(struct bt_engine *e, uint32_t field, uint32_t target)
+{
+	__atomic_store_n((uint32_t *)(e->cache_rw + field), target - (field + 4), __ATOMIC_RELEASE);
+}
+
+void cache_link(struct bt_vcpu *v, struct link *l, struct block *to)
+{
+	struct bt_engine *e = v->engine;
+
+	bt_lock(&e->lock);
+	if (!l->to && !l->from->dead && !to->dead && to->gpa2 == ~0ull &&
+	    (to->gpa & ~0xfffull) == (l->from->gpa & ~0xfffull) &&
+	    (to->gpa & 0xfff) == l->target && to->mode == l->from->mode) {
+		l->to = to;
+		l->next_in = to->in;
+		to->in = l;
+		patch_field(e, l->field, l->backward ? to->poll_entry : to->main_entry);
+		v->priv->stats.links++;
+	}
+	bt_unlock(&e->lock);
+}
+
+static void unlink_incoming(struct bt_engine *e, struct block *b)
+{
+	for (struct link *l = b->in; l; l = l->next_in) {
+		l->to = NULL;
+		patch_field(e, l->field, l->stub);
+	}
+	b->in = NULL;
+}
+
+static void unlink_outgoing(struct block *b)
+{
+	for (struct link *l = b->links; l; l = l->next_out) {
+		if (!l->to)
+			continue;
+		struct link **at = &l->to->in;
+
+		while (*at && *at != l)
+			at = &(*at)->next_in;
+		if (*at)
+			*at = l->next_in;
+		l->to = NULL;
+	}
+}
+
+/* ---- dropping blocks ---- */
+
+static void remove_from_hash(struct bt_engine *e, struct block *b)
+{
+	struct block **at = &e->hash[hash_of(b->gpa, b->mode)];
+
+	while (*at && *at != b)
+		at = &(*at)->hash_next;
+	if (*at)
+		*at = b->hash_next;
+}
+
+/* The first eight bytes of the jump-cache entry become "jmp lookup_mem"; T0 is the target there. */
+static void kill_jc_entry(struct bt_engine *e, struct block *b)
+{
+	uint64_t *at = (uint64_t *)(e->cache_rw + b->jc_entry);
+	uint64_t old = *at, jump = 0xe9;
+
+	jump |= (uint64_t)(e->stub.lookup_mem - (b->jc_entry + 5)) << 8 & 0xffffffff00ull;
+	__atomic_store_n(at, (old & ~0xffffffffffull) | jump, __ATOMIC_RELEASE);
+}
+
+static struct block **next_in_page(struct block *b, uint64_t page)
+{
+	return (b->gpa & ~0xfffull) == page ? &b->page_next : &b->page2_next;
+}
+
+static void remove_from_page(struct bt_engine *e, struct block *b, uint64_t page)
+{
+	struct code_page *cp = e->code_pages[ram_page_index(e, page)];
+	struct block **at = &cp->blocks;
+
+	while (*at && *at != b)
+		at = next_in_page(*at, page);
+	if (*at)
+		*at = *next_in_page(b, page);
+}
+
+static void drop_block(struct bt_engine *e, struct block *b)
+{
+	b->dead = true;
+	remove_from_hash(e, b);
+	remove_from_page(e, b, b->gpa & ~0xfffull);
+	if (b->gpa2 != ~0ull)
+		remove_from_page(e, b, b->gpa2);
+	unlink_incoming(e, b);
+	unlink_outgoing(b);
+	kill_jc_entry(e, b);
+}
+
+static uint64_t line_mask(unsigned off, unsigned len)
+{
+	unsigned first = off >> 6, last = (off + len - 1) >> 6;
+
+	return (~0ull << first) & (~0ull >> (63 - last));
+}
+
+/* A page that is written again and again through the slow path is given up as a page of code. */
+#define SLOW_WRITES_MAX 64
+
+bool cache_invalidate(struct bt_engine *e, uint64_t gpa, unsigned len)
+{
+	uint64_t page = gpa & ~0xfffull, index = ram_page_index(e, gpa);
+	uint64_t mask = line_mask(gpa & 0xfff, len);
+	bool dropped = false;
+
+	if (index >= e->page_count || !(e->page_state[index] & PAGE_CODE))
+		return false;
+	bt_lock(&e->lock);
+	struct code_page *cp = e->code_pages[index];
+
+	if (!cp) {
+		bt_unlock(&e->lock);
+		return false;
+	}
+	if (++cp->slow_writes > SLOW_WRITES_MAX)
+		mask = ~0ull;
+	if (cp->lines & mask) {
+		struct block *next;
+		uint64_t left = 0;
+
+		for (struct block *b = cp->blocks; b; b = next) {
+			bool first = (b->gpa & ~0xfffull) == page;
+			uint64_t lines = first ? b->lines : b->lines2;
+
+			next = *next_in_page(b, page);
+			if (lines & mask) {
+				drop_block(e, b);
+				dropped = true;
+			} else {
+				left |= lines;
+			}
+		}
+		cp->lines = left;
+	}
+	if (!cp->blocks) {
+		cp->slow_writes = 0;
+		e->page_state[index] = 0;
+	}
+	bt_unlock(&e->lock);
+	return dropped;
+}
+
+void cache_flush(struct bt_engine *e)
+{
+	bt_lock(&e->lock);
+	for (uint64_t k = 0; k < ARRAY_SIZE(e->hash); k++) {
+		for (struct block *b = e->hash[k]; b; b = b->hash_next) {
+			e->code_pages[ram_page_index(e, b->gpa)] = NULL;
+			e->page_state[ram_page_index(e, b->gpa)] = 0;
+			if (b->gpa2 != ~0ull) {
+				e->code_pages[ram_page_index(e, b->gpa2)] = NULL;
+				e->page_state[ram_page_index(e, b->gpa2)] = 0;
+			}
+		}
+		e->hash[k] = NULL;
+	}
+	e->cache_used = e->cache_stubs_end;
+	e->meta_used = 0;
+	e->newest = NULL;
+	for (unsigned k = 0; k < e->vcpu_count; k++) {
+		struct bt_vcpu *v = e->vcpus[k];
+
+		jc_clear(v, bt_kernel_jc(v));
+		for (unsigned s = 0; s < TLB_SLOTS; s++)
+			if (v->priv->slots[s].ready)
+				jc_clear(v, &v->priv->slots[s].jc);
+		v->exit_link = 0;
+	}
+	bt_unlock(&e->lock);
+}
+
+/* ---- making blocks ---- */
+
+static bool page_add(struct bt_engine *e, struct block *b, uint64_t page, uint64_t lines)
+{
+	uint64_t index = ram_page_index(e, page);
+	struct code_page *cp = e->code_pages[index];
+
+	if (!cp) {
+		cp = cache_meta_alloc(e, sizeof(*cp));
+		if (!cp)
+			return false;
+		*cp = (struct code_page){0};
+		e->code_pages[index] = cp;
+	}
+	*next_in_page(b, page) = cp->blocks;
+	cp->blocks = b;
+	cp->lines |= lines;
+	return true;
+}
+
+/* Makes sure that nobody writes to the page unseen. No lock is held. */
+static void watch_page(struct bt_vcpu *v, uint64_t gpa)
+{
+	struct bt_engine *e = v->engine;
+	_Atomic uint8_t *state = &e->page_state[ram_page_index(e, gpa)];
+	uint8_t old = atomic_fetch_or(state, PAGE_CODE);
+	unsigned owner = old & PAGE_OWNER_MASK;
+
+	if (old & PAGE_CODE && !owner)
+		return;
+	if (owner == v->index + 1)
+		tlb_revoke_writes_page(v, gpa);
+	else if (owner)
+		run_revoke_writes_all(v);
+	/* Who was asked has forgotten; a page that had no owner since stays without one while it holds code. */
+	atomic_fetch_and(state, (uint8_t)~PAGE_OWNER_MASK);
+}
+
+static bool is_watched(const struct bt_engine *e, uint64_t gpa)
+{
+	return e->page_state[ram_page_index(e, gpa)] & PAGE_CODE;
+}
+
+static struct block *make(struct bt_vcpu *v, uint64_t gpa, uint64_t gpa2, uint32_t mode)
+{
+	struct bt_engine *e = v->engine;
+	const uint8_t *ram = e->mem->ram_base;
+	struct block *b;
+
+	for (;;) {
+		watch_page(v, gpa);
+		if (gpa2 != ~0ull)
+			watch_page(v, gpa2);
+		bt_lock(&e->lock);
+		if (is_watched(e, gpa) && (gpa2 == ~0ull || is_watched(e, gpa2)))
+			break; /* else somebody gave the page up in between */
+		bt_unlock(&e->lock);
+	}
+	b = find(e, gpa, gpa2, mode);
+	if (!b) {
+		b = translate(v, gpa, ram + (gpa & ~0xfffull), gpa2,
+			      gpa2 == ~0ull ? NULL : ram + gpa2, mode);
+		if (b && b->guest_len) {
+			unsigned h = hash_of(gpa, mode);
+
+			if (!page_add(e, b, gpa & ~0xfffull, b->lines) ||
+			    (b->gpa2 != ~0ull && !page_add(e, b, b->gpa2, b->lines2))) {
+				b = NULL;
+			} else {
+				b->hash_next = e->hash[h];
+				e->hash[h] = b;
+				b->older = e->newest;
+				e->newest = b;
+			}
+		}
+	}
+	bt_unlock(&e->lock);
+	return b;
+}
+
+static struct block *get_at(struct bt_vcpu *v, uint64_t lin, uint32_t mode, bool *global)
+{
+	struct bt_engine *e = v->engine;
+	uint64_t gpa, gpa2;
+	bool global2;
+
+	if (tlb_fetch(v, lin, &gpa, global) != BT_NEXT)
+		return NULL;
+	if (!mem_is_ram(e->mem, gpa)) { /* nothing answers: all ones, which is no instruction */
+		bt_raise(v, X86_UD);
+		return NULL;
+	}
+	for (;;) {
+		bt_lock(&e->lock);
+		struct block *b = find(e, gpa, ~0ull, mode);
+
+		bt_unlock(&e->lock);
+		if (b && b->gpa2 == ~0ull)
+			return b;
+		if (!b)
+			b = make(v, gpa, ~0ull, mode);
+		if (b && b->guest_len && b->gpa2 == ~0ull)
+			return b;
+		if (b) { /* it goes on in the next page */
+			uint64_t next = (lin | 0xfff) + 1;
+
+			if (!bt_code64(v))
+				next = (uint32_t)next;
+			if (tlb_fetch(v, next, &gpa2, &global2) != BT_NEXT)
+				return NULL;
+			*global &= global2;
+			if (!mem_is_ram(e->mem, gpa2)) {
+				bt_raise(v, X86_UD);
+				return NULL;
+			}
+			b = make(v, gpa, gpa2, mode);
+			if (b)
+				return b;
+		}
+		exclusive_begin(v); /* the cache is full */
+		cache_flush(e);
+		v->priv->stats.flushes++;
+		exclusive_end(v);
+	}
+}
+
+struct block *cache_get(struct bt_vcpu *v, uint32_t mode, bool *global)
+{
+	struct block *b;
+
+	if (v->mode & MODE_FLAT_CODE)
+		return get_at(v, v->cs_base + v->rip, mode, global);
+
+	/* The limit of CS (SDM vol. 3, 5.3): a block that goes past it is taken one instruction at a time. */
+	uint64_t limit = v->seg[X86_CS].limit;
+
+	if (v->rip > limit) {
+		bt_raise_error(v, X86_GP, 0);
+		return NULL;
+	}
+	b = get_at(v, (uint32_t)(v->cs_base + v->rip), mode, global);
+	if (b && v->rip + b->guest_len - 1 > limit) {
+		b = get_at(v, (uint32_t)(v->cs_base + v->rip), mode | MODE_PRIVATE_BOUNCE, global);
+		if (b && v->rip + b->guest_len - 1 > limit) {
+			bt_raise_error(v, X86_GP, 0);
+			return NULL;
+		}
+	}
+	return b;
+}
+
+/* ---- from host code back to the block ---- */
+
+struct block *cache_find_host(struct bt_engine *e, uint32_t pos)
+{
+	/*
+	 * Host exceptions are rare: a walk over all blocks will do. The hash changes under the lock, which
+	 * the faulting thread does not hold; dropped blocks are found through the allocation order instead.
+	 */
+	for (struct block *b = e->newest; b; b = b->older)
+		if (pos >= b->jc_entry && pos < b->code_end)
+			return b;
+	return NULL;
+}

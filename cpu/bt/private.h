@@ -1,0 +1,354 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The translator's own structures: TLB slots, translated blocks, the code cache, per-vCPU run state.
+ *
+ * Theory of operation: doc/engine.md. In short: a block is a superblock of guest instructions of one page (or one
+ * instruction that straddles two), keyed by the guest-physical address of its first byte and the mode
+ * (enum bt_mode_bits). Blocks of one page link directly; everything else goes through a per-vCPU jump
+ * cache by linear address. Memory operands are looked up in the software TLB of the current slot, which
+ * the GS base points at; a slot belongs to one PCID.
+ *
+ * Locking: engine->lock (a futex lock, light code) guards blocks, the hash, page records and the cache.
+ * Page state bytes are atomic. TLBs and jump caches belong to their vCPU's thread.
+ */
+#ifndef CPU_BT_PRIVATE_H
+#define CPU_BT_PRIVATE_H
+
+#include <pthread.h>
+
+#include "cpu/bt/decode.h"
+#include "cpu/bt/emit.h"
+#include "cpu/bt/vcpu.h"
+
+/* ---- TLB ---------------------------------------------------------------------------------------- */
+
+#define TLB_BITS 10
+#define TLB_ENTRIES (1u << TLB_BITS)
+
+enum tlb_class { TLB_USER, TLB_SUPER, TLB_SUPER_OPEN, TLB_CLASSES };
+
+static inline unsigned tlb_class_of_mode(uint32_t mode)
+{
+	return mode & MODE_USER ? TLB_USER : mode & MODE_SMAP_OPEN ? TLB_SUPER_OPEN : TLB_SUPER;
+}
+
+/*
+ * A page-aligned linear address in a tag allows the access; any other entry's tag has index bits that do not
+ * belong to the entry, so that no address ever matches it (tlb_invalid_tag).
+ */
+struct tlb_entry {
+	uint64_t read_tag, write_tag;
+	uint64_t host;	/* host address of the page */
+	uint64_t info;	/* guest-physical page | TLB_GLOBAL */
+};
+#define TLB_GLOBAL 1u
+#define TLB_LARGE 2u
+
+static inline uint64_t tlb_invalid_tag(unsigned index)
+{
+	return index == 1 ? 0 : 0x1000;
+}
+
+struct itlb_entry {
+	uint64_t tag; /* linear page | valid bit 0 */
+	uint64_t info;
+};
+#define ITLB_ENTRIES 256
+
+/* Jump cache: linear target address → code. Indexed by the low 16 bits of the address. */
+#define JC_ENTRIES 65536u
+struct jc_entry {
+	uint64_t tag;
+	uint64_t code;
+};
+#define JC_LOG 4096u
+struct jump_cache {
+	struct jc_entry entry[JC_ENTRIES];
+	uint32_t mode; /* the block mode that all entries have */
+	uint32_t used; /* entries in the log; > JC_LOG: the log is not complete */
+	uint16_t log[JC_LOG];
+	uint64_t pages[64]; /* a filter: may the page (hash of its number) have entries? */
+	bool has_local;	    /* an entry's page is not global */
+};
+
+/* One address space: what the host GS base points at. */
+struct tlb_slot {
+	struct tlb_entry table[TLB_CLASSES][TLB_ENTRIES];
+	struct itlb_entry itlb[TLB_CLASSES - 1][ITLB_ENTRIES]; /* TLB_USER, TLB_SUPER */
+	struct jump_cache jc; /* user code */
+	bool table_used[TLB_CLASSES];
+	bool itlb_used[TLB_CLASSES - 1];
+	uint64_t large_2m[8], large_1g; /* filters: may there be entries cut out of a large page here? */
+	bool ready; /* tables have been filled with invalid entries once */
+	bool valid;
+	uint16_t pcid;
+	uint64_t last_use;
+};
+#define TLB_SLOTS 8
+
+/* ---- Blocks --------------------------------------------------------------------------------------- */
+
+#define MODE_PRIVATE_BOUNCE (1u << 30) /* one instruction, every memory access through C */
+#define MODE_PRIVATE_NO_JC (1u << 29)  /* the jump cache holds code of another mode */
+
+struct block;
+
+/* A direct jump out of a block. */
+struct link {
+	struct block *from;
+	struct block *to;	 /* NULL: not linked */
+	struct link *next_in;	 /* of to's incoming links */
+	struct link *next_out;	 /* of from's links */
+	uint32_t field;		 /* position of the rel32 */
+	uint32_t stub;		 /* where it goes while unlinked */
+	uint16_t target;	 /* offset in the page */
+	bool backward;		 /* enter by the polling entry */
+};
+
+/* Where guest instructions begin in host code, for host exceptions. */
+struct block_map {
+	uint32_t host;	   /* position of the instruction's first host byte */
+	uint16_t guest;	   /* page offset */
+	uint8_t flags;	   /* enum map_flags */
+	uint8_t borrowed;  /* guest register whose value is in its slot while the copy runs, or REG_NONE */
+};
+enum map_flags { MAP_FLAGS_HOST = 1, MAP_FLAGS_MEMORY = 2, MAP_CAN_TRAP = 4 };
+
+struct block {
+	uint64_t gpa; /* of the first byte */
+	uint64_t gpa2; /* page of the second part, for an instruction that straddles pages; else ~0 */
+	uint32_t mode;
+	uint16_t guest_len;
+	bool dead;
+	uint8_t live_in; /* arithmetic flags it reads: non-zero or not */
+	uint64_t lines;	 /* 64-byte lines of the page it was made from */
+	uint64_t lines2; /* of the second page */
+	uint32_t jc_entry, mem_entry, poll_entry, main_entry;
+	uint32_t code_end;
+	struct block *hash_next, *page_next, *page2_next;
+	struct block *older; /* made before this one */
+	struct link *in;
+	struct link *links;
+	uint16_t map_count;
+	struct block_map *map;
+};
+
+/* RAM pages that have translated code. */
+struct code_page {
+	uint64_t lines;
+	struct block *blocks; /* by page_next or page2_next */
+	uint32_t slow_writes;
+};
+
+/* One byte a RAM page (engine->page_state). */
+enum { PAGE_CODE = 0x80, PAGE_OWNER_MASK = 0x7f, PAGE_OWNER_MANY = 0x7f };
+
+#define BLOCK_HASH_BITS 16
+#define BLOCK_INSNS_MAX 64
+#define CODE_CACHE_BYTES (64u << 20)
+#define META_BYTES (128u << 20)
+#define CACHE_BLOCK_ROOM (64u << 10) /* more than any block takes */
+
+struct bt_stats {
+	uint64_t exits, lookups, translations, insns, guest_bytes, host_bytes, tlb_fills, slow_accesses,
+		bounces, smc_invalidations, interrupts, exceptions, calls, jc_fills, links, flushes, halts;
+};
+
+/* Each optimization can be switched off, for tests (environment variable MARU_BT_DEBUG). */
+enum bt_options {
+	BT_OPT_EXACT_FLAGS = 1, /* no dead flags */
+	BT_OPT_SINGLE = 2,	/* one instruction a block */
+	BT_OPT_NO_LINK = 4,	/* every block ends in C */
+	BT_OPT_BOUNCE = 8,	/* all memory through C */
+};
+
+struct bt_engine {
+	struct memory *mem;
+	struct loop *loop;
+	uint64_t (*vm_time_ns)(void *opaque);
+	void *vm_time_opaque;
+	unsigned vcpu_count;
+	struct bt_vcpu **vcpus;
+	struct decode_features features;
+	struct cpuid_model *cpuid;
+	uint64_t tsc_hz;
+
+	_Atomic uint32_t lock;
+
+	/* Code cache: one memfd, mapped writable and executable at different addresses. */
+	uint8_t *cache_rw, *cache_rx;
+	uint32_t cache_used, cache_stubs_end;
+	struct block *newest;
+	uint8_t *meta; /* blocks, links, maps, instruction copies */
+	uint64_t meta_used;
+	struct block *hash[1u << BLOCK_HASH_BITS];
+	struct code_page **code_pages; /* by RAM page index, lazily mapped */
+	_Atomic uint8_t *page_state;
+	uint64_t page_count;
+
+	/* Positions of the generated stubs. */
+	struct {
+		uint32_t enter;	      /* C: enum exit_reason (struct bt_vcpu *, const void *code) */
+		uint32_t exit_tail;   /* eax: reason; registers are stored */
+		uint32_t lookup_host; /* T0: linear target; flags in RFLAGS */
+		uint32_t lookup_mem;  /* the same, flags in aflags */
+		uint32_t link_host, link_mem; /* T1: struct link * */
+		uint32_t step_done;   /* T0: linear address of the next instruction; flags in aflags */
+		uint32_t bounce;      /* T0: linear address of the instruction; flags in aflags */
+		uint32_t mem_slow, bounce_in, bounce_out, call_op; /* called */
+	} stub;
+
+	/* Stop the world: one vCPU runs C code while no other is in translated code or light code. */
+	_Atomic uint32_t exclusive; /* index + 1 of who wants or has it */
+	bool has_xsave, has_bmi2, has_fsgsbase;
+	uint64_t host_xcr0;
+	uint32_t debug_opts; /* enum bt_options */
+	struct tr *tr;	     /* the translator's work space; under the lock */
+};
+
+/* Why translated code was left. */
+enum exit_reason {
+	EXIT_LOOKUP,	/* v->rip (linear in priv->exit_target) is where to go on */
+	EXIT_LINK,	/* as LOOKUP, and priv->exit_link can be patched */
+	EXIT_FAULT,	/* v->exception, v->rip at the instruction */
+	EXIT_OP,	/* an op ended the block: v->rip is set */
+	EXIT_BOUNCE,	/* v->rip: run this instruction through C accesses */
+	EXIT_STEPPED,	/* a one-instruction block is done, v->rip is set */
+};
+
+enum vcpu_requests {
+	REQ_STOP = 1,
+	REQ_NMI = 2,
+	REQ_INIT = 4,
+	REQ_SIPI = 8,
+	REQ_WRITE_FLUSH = 16, /* forget which pages may be written */
+};
+
+#define BOUNCE_BYTES 512
+#define VCPU_STACK_BYTES (256u << 10)
+
+struct bt_private {
+	struct x86_xstate xstate; /* the guest's, in heavy sections; 64-byte aligned */
+	_Alignas(64) uint8_t bounce[BOUNCE_BYTES];
+	uint64_t bounce_lin;
+	uint32_t bounce_size;
+
+	struct tlb_slot *slot, *slots; /* current; array of TLB_SLOTS */
+	uint64_t slot_clock;
+
+	_Atomic uint32_t requests;
+	uint8_t sipi_vector;
+	_Atomic uint32_t in_guest; /* 1: in light or translated code: others wait for it */
+	_Atomic uint32_t wake;	   /* futex: bumped by kicks */
+	unsigned heavy_depth;
+	struct vcpu_debug debug;
+	bool debug_hit;
+	uint64_t debug_address;
+	bool debug_is_watch;
+	bool debug_resume;	/* the debugger goes on from where it stopped */
+	bool triple_fault;
+	uint64_t step_dr6;
+	pthread_t thread;
+	bool thread_bound;
+	struct bt_stats stats;
+};
+
+/* What follows struct bt_vcpu in memory at a constant distance, reached from rsp. */
+struct bt_vcpu_block {
+	struct bt_vcpu v;
+	_Alignas(64) struct jump_cache kernel_jc;
+};
+#define KERNEL_JC_OFF ((int32_t)offsetof(struct bt_vcpu_block, kernel_jc))
+#define USER_JC_OFF ((int32_t)offsetof(struct tlb_slot, jc))
+static inline struct jump_cache *bt_kernel_jc(struct bt_vcpu *v)
+{
+	return &((struct bt_vcpu_block *)v)->kernel_jc;
+}
+
+/* ---- light lock (lock.c) ------------------------------------------------------------------------- */
+void bt_lock(_Atomic uint32_t *lock);
+void bt_unlock(_Atomic uint32_t *lock);
+long bt_futex_wait(_Atomic uint32_t *word, uint32_t value, uint64_t timeout_ns); /* 0: for ever */
+void bt_futex_wake(_Atomic uint32_t *word);
+
+/* ---- tlb.c ---------------------------------------------------------------------------------------- */
+struct tlb_page {
+	uint64_t gpa;  /* page of the linear address */
+	bool writable, user, nx, global, dirty, large, large_1g;
+};
+/* A walk with the access rights check; on BT_FAULT v->exception is set. Sets A, and D when @access writes. */
+enum bt_result tlb_walk(struct bt_vcpu *v, uint64_t lin, unsigned access, struct tlb_page *out);
+/* Walk without side effects or checks, for the debugger; false: not mapped. */
+bool tlb_walk_quiet(struct bt_vcpu *v, uint64_t lin, uint64_t *gpa);
+enum tlb_class tlb_class_of(const struct bt_vcpu *v, unsigned access);
+/*
+ * The host page of @lin for @access (BT_READ, BT_WRITE, BT_RMW and flags), through the table of the access's class, which is
+ * filled. *host NULL: not RAM; then, and always, *gpa is the guest-physical page. *code: a write, and the page
+ * holds translated code: call cache_invalidate.
+ */
+enum bt_result tlb_lookup(struct bt_vcpu *v, uint64_t lin, unsigned access, uint8_t **host,
+			  uint64_t *gpa, bool *code);
+/* Guest-physical page of code at @lin for the current mode. */
+enum bt_result tlb_fetch(struct bt_vcpu *v, uint64_t lin, uint64_t *gpa, bool *global);
+void tlb_init(struct bt_vcpu *v);	  /* own thread or none: first slot */
+void tlb_bind(struct bt_vcpu *v);	  /* own thread: sets the GS base to the current slot */
+void tlb_revoke_writes(struct bt_vcpu *v); /* own thread: no TLB entry allows writes any more */
+void tlb_revoke_writes_page(struct bt_vcpu *v, uint64_t gpa);
+void tlb_flush_jump_caches(struct bt_vcpu *v);
+void jc_clear(struct bt_vcpu *v, struct jump_cache *jc);
+void jc_insert(struct bt_vcpu *v, uint64_t lin, const struct block *b, bool global);
+
+/* ---- cache.c --------------------------------------------------------------------------------------- */
+/* The block for v->rip and mode, translated when needed; NULL: v->exception is pending. */
+struct block *cache_get(struct bt_vcpu *v, uint32_t mode, bool *global);
+void cache_link(struct bt_vcpu *v, struct link *l, struct block *to);
+/* The guest wrote or a device wrote: drop blocks made from [gpa, gpa+len), within one page. True: some were. */
+bool cache_invalidate(struct bt_engine *e, uint64_t gpa, unsigned len);
+void cache_flush(struct bt_engine *e); /* exclusive */
+/* For a host position: its block, or NULL. For signal handlers: takes no lock. */
+struct block *cache_find_host(struct bt_engine *e, uint32_t pos);
+void *cache_meta_alloc(struct bt_engine *e, uint64_t bytes); /* NULL: full */
+static inline uint64_t ram_page_index(const struct bt_engine *e, uint64_t gpa)
+{
+	return gpa >> 12;
+}
+
+/* ---- translate.c ------------------------------------------------------------------------------------ */
+/* Translates at @gpa (page readable at @page, second page @page2 or NULL). Lock held. NULL: cache full. */
+struct block *translate(struct bt_vcpu *v, uint64_t gpa, const uint8_t *page, uint64_t gpa2,
+			const uint8_t *page2, uint32_t mode);
+
+/* ---- stubs.c ------------------------------------------------------------------------------------------ */
+void stubs_generate(struct bt_engine *e);
+enum exit_reason stubs_enter(struct bt_vcpu *v, const void *code);
+
+/* ---- access.c, heavy.c ---- */
+uint64_t bt_mmio_read(struct bt_vcpu *v, uint64_t gpa, unsigned size);
+void bt_mmio_write(struct bt_vcpu *v, uint64_t gpa, uint64_t value, unsigned size);
+int bt_chip_ack(struct bt_vcpu *v); /* -1: none */
+
+/* ---- debug.c ---- */
+/* In one-instruction blocks: notes hits of data breakpoints and watchpoints. */
+void debug_data_access(struct bt_vcpu *v, uint64_t lin, unsigned len, bool write);
+
+/* ---- run.c ---------------------------------------------------------------------------------------------- */
+/* Called from the stubs. */
+uint64_t bt_mem_slow(struct bt_vcpu *v, uint64_t offset, uint32_t info);
+uint64_t bt_bounce_in(struct bt_vcpu *v, uint64_t offset, uint32_t info);
+uint64_t bt_bounce_out(struct bt_vcpu *v);
+uint64_t bt_call_op(struct bt_vcpu *v, const struct insn *i, uint32_t info);
+/* info of a memory access: bits 0–12 page offset of the instruction, 13–22 size, 23–24 access, 25–27 segment. */
+static inline uint32_t mem_info(unsigned guest_off, unsigned size, unsigned access, unsigned seg)
+{
+	return guest_off | size << 13 | access << 23 | seg << 25;
+}
+
+/* Waits until no other vCPU's TLB allows writes (each has served REQ_WRITE_FLUSH). */
+void run_revoke_writes_all(struct bt_vcpu *v);
+void bt_signal_install(void);
+void exclusive_begin(struct bt_vcpu *v);
+void exclusive_end(struct bt_vcpu *v);
+void bt_guest_enter(struct bt_vcpu *v); /* light code begins: waits while somebody has the world stopped */
+void bt_guest_leave(struct bt_vcpu *v);
+
+#endif

@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The run loop: events, the next block, into it, and why it came back.
+ *
+ * Translated code leaves at the next polling point (the entry of a loop, a jump-cache hit) once v->poll is set.
+ * Whoever wants something of a vCPU sets its request bit first and poll after it; the loop clears poll and
+ * then looks at everything. Order of events at an instruction boundary: SDM vol. 3, table 6-2.
+ */
+#include "cpu/bt/light.h"
+#include "cpu/bt/ops.h"
+#include "cpu/bt/run.h"
+
+static uint64_t code_address(const struct bt_vcpu *v, uint64_t rip)
+{
+	return bt_code64(v) ? rip : (uint32_t)rip;
+}
+
+static void set_rip_linear(struct bt_vcpu *v, uint64_t lin)
+{
+	v->rip = code_address(v, lin - v->cs_base);
+}
+
+/* ---- called from translated code ---- */
+
+static enum bt_result raise_invalid(struct bt_vcpu *v, const struct insn *i)
+{
+	if (i->op == OP_RAISE_NM)
+		return bt_raise(v, X86_NM);
+	if (i->op == OP_RAISE_GP)
+		return bt_raise_error(v, X86_GP, 0);
+	bt_heavy_begin(v);
+	bt_log_guest(v, "invalid instruction at %#llx (CPL %u): #UD", (unsigned long long)v->rip, v->cpl);
+	bt_heavy_end(v);
+	return bt_raise(v, X86_UD);
+}
+
+static bool event_pending(const struct bt_vcpu *v)
+{
+	return atomic_load_explicit(&v->poll, memory_order_relaxed) ||
+	       (v->chip.has_interrupt && v->chip.has_interrupt(v->chip.opaque));
+}
+
+/* IF was set and nothing waits for it: no need to leave the block. */
+static bool can_go_on(struct bt_vcpu *v, const struct insn *i, uint32_t mode)
+{
+	if ((i->op != OP_STI && i->op != OP_POPF) || v->mode != mode || (mode & MODE_STEP) ||
+	    event_pending(v))
+		return false;
+	v->interrupt_shadow = false;
+	return true;
+}
+
+uint64_t bt_call_op(struct bt_vcpu *v, const struct insn *i, uint32_t info)
+{
+	uint32_t mode = v->mode;
+	enum bt_result res;
+	uint64_t next;
+
+	v->priv->stats.calls++;
+	set_rip_linear(v, v->vbase + (info & 0x1fff));
+	next = code_address(v, v->rip + i->len);
+	v->next_rip = next;
+	res = i->klass == CLASS_INVALID ? raise_invalid(v, i) : bt_ops[i->op](v, i);
+	if (res == BT_FAULT) {
+		v->exit_reason = EXIT_FAULT;
+		return 1;
+	}
+	if (v->next_rip == next && !v->halted &&
+	    ((res == BT_NEXT && !v->interrupt_shadow) || can_go_on(v, i, mode)))
+		return 0;
+	v->rip = v->next_rip;
+	v->exit_reason = EXIT_OP;
+	return 1;
+}
+
+/* ---- events ---- */
+
+static bool shutdown(struct bt_vcpu *v)
+{
+	v->priv->triple_fault = true;
+	return false;
+}
+
+static bool deliver_pending(struct bt_vcpu *v)
+{
+	struct bt_exception e = v->exception;
+
+	v->priv->stats.exceptions++;
+	v->interrupt_shadow = false;
+	return bt_deliver_exception(v, &e) || shutdown(v);
+}
+
+static bool deliver_interrupts(struct bt_vcpu *v)
+{
+	uint32_t requests = atomic_load(&v->priv->requests);
+
+	if (v->interrupt_shadow)
+		return true;
+	if ((requests & REQ_NMI) && !v->nmi_blocked) {
+		atomic_fetch_and(&v->priv->requests, ~(uint32_t)REQ_NMI);
+		return bt_deliver_interrupt(v, X86_NMI) || shutdown(v);
+	}
+	if (!(v->sysflags & X86_IF) || !v->chip.has_interrupt || !v->chip.has_interrupt(v->chip.opaque))
+		return true;
+	int vector = bt_chip_ack(v);
+
+	if (vector < 0)
+		return true;
+	v->priv->stats.interrupts++;
+	return bt_deliver_interrupt(v, (uint8_t)vector) || shutdown(v);
+}
+
+/* INIT and SIPI (SDM vol. 3, 8.4 and table 9-1). */
+static void serve_init(struct bt_vcpu *v)
+{
+	struct bt_private *p = v->priv;
+	uint32_t requests = atomic_load(&p->requests);
+
+	if (requests & REQ_INIT) {
+		atomic_fetch_and(&p->requests, ~(uint32_t)(REQ_INIT | REQ_NMI));
+		bt_init_cpu(v, false);
+		v->wait_sipi = v->index != 0;
+	}
+	if (requests & REQ_SIPI) {
+		atomic_fetch_and(&p->requests, ~(uint32_t)REQ_SIPI);
+		if (v->wait_sipi) {
+			v->wait_sipi = false;
+			v->seg[X86_CS].selector = (uint16_t)(p->sipi_vector << 8);
+			v->seg[X86_CS].base = (uint64_t)p->sipi_vector << 12;
+			v->rip = 0;
+			bt_mode_update(v);
+		}
+	}
+}
+
+static void serve_requests(struct bt_vcpu *v)
+{
+	struct bt_private *p = v->priv;
+
+	if (!atomic_load(&p->requests))
+		return;
+	if (atomic_load(&p->requests) & REQ_WRITE_FLUSH) {
+		tlb_revoke_writes(v);
+		atomic_fetch_and(&p->requests, ~(uint32_t)REQ_WRITE_FLUSH);
+		bt_futex_wake(&p->requests);
+	}
+	serve_init(v);
+}
+
+static bool wakes(struct bt_vcpu *v)
+{
+	uint32_t requests = atomic_load(&v->priv->requests);
+
+	if (requests & (REQ_STOP | REQ_INIT | REQ_SIPI))
+		return true;
+	if (v->wait_sipi)
+		return false;
+	if ((requests & REQ_NMI) && !v->nmi_blocked)
+		return true;
+	return (v->sysflags & X86_IF) && v->chip.has_interrupt &&
+	       v->chip.has_interrupt(v->chip.opaque);
+}
+
+/* HLT, or an AP that waits for SIPI: no host CPU is used until a kick. */
+static void sleep_halted(struct bt_vcpu *v)
+{
+	struct bt_private *p = v->priv;
+
+	p->stats.halts++;
+	bt_guest_leave(v);
+	for (;;) {
+		uint32_t seen = atomic_load(&p->wake);
+
+		if (wakes(v))
+			break;
+		bt_futex_wait(&p->wake, seen, 0);
+	}
+	bt_guest_enter(v);
+}
+
+/* False: leave the run loop; p->requests or p->triple_fault say why. */
+static bool events(struct bt_vcpu *v)
+{
+	struct bt_private *p = v->priv;
+
+	for (;;) {
+		atomic_store(&v->poll, 0);
+		if (atomic_load(&v->engine->exclusive)) {
+			bt_guest_leave(v);
+			bt_guest_enter(v);
+		}
+		serve_requests(v);
+		if (atomic_load(&p->requests) & REQ_STOP)
+			return false;
+		if (!v->wait_sipi && !deliver_interrupts(v))
+			return false;
+		if (!v->halted && !v->wait_sipi)
+			return true;
+		sleep_halted(v);
+		if (v->halted && wakes(v) && !(atomic_load(&p->requests) & REQ_STOP))
+			v->halted = false;
+	}
+}
+
+/* ---- blocks ---- */
+
+static uint32_t block_mode(const struct bt_vcpu *v, bool bounce)
+{
+	uint32_t mode = v->mode;
+
+	if (!(mode & MODE_USER) && (mode & MODE_SMAP_OPEN) && (v->cr4 & X86_CR4_SMAP))
+		mode |= MODE_PRIVATE_NO_JC;
+	if (bounce || v->interrupt_shadow || (v->engine->debug_opts & BT_OPT_BOUNCE))
+		mode |= MODE_PRIVATE_BOUNCE;
+	return mode;
+}
+
+/* The jump cache in use holds code of one mode only. */
+static void check_jump_cache(struct bt_vcpu *v, uint32_t mode)
+{
+	struct jump_cache *jc;
+
+	if (mode & (MODE_PRIVATE_NO_JC | MODE_PRIVATE_BOUNCE | MODE_STEP))
+		return;
+	jc = mode & MODE_USER ? &v->priv->slot->jc : bt_kernel_jc(v);
+	if (jc->mode != mode) {
+		jc_clear(v, jc);
+		jc->mode = mode;
+	}
+}
+
+
+/* Runs one block. *reason as the stubs gave it; false: no block, an exception is pending. */
+static bool run_block(struct bt_vcpu *v, bool bounce, enum exit_reason *reason)
+{
+	uint32_t mode = block_mode(v, bounce);
+	struct link *link = *reason == EXIT_LINK ? (struct link *)v->exit_link : NULL;
+	bool global, missed = *reason == EXIT_LOOKUP;
+	uint64_t flushes = v->priv->stats.flushes;
+	struct block *b = cache_get(v, mode, &global);
+
+	if (!b)
+		return false;
+	uint64_t lin = code_address(v, v->cs_base + v->rip);
+
+	v->vbase = lin & ~0xfffull;
+	check_jump_cache(v, mode);
+	if (!(b->mode & (MODE_PRIVATE_NO_JC | MODE_PRIVATE_BOUNCE | MODE_STEP))) {
+		if (missed)
+			jc_insert(v, lin, b, global);
+		else if (link && v->exit_link && flushes == v->priv->stats.flushes)
+			cache_link(v, link, b);
+	}
+	v->priv->stats.exits++;
+	*reason = stubs_enter(v, v->engine->cache_rx + b->mem_entry);
+	return true;
+}
+
+static void finish_exit(struct bt_vcpu *v, enum exit_reason reason)
+{
+	switch (reason) {
+	case EXIT_LINK:
+		set_rip_linear(v, v->vbase + ((struct link *)v->exit_link)->target);
+		break;
+	case EXIT_LOOKUP:
+	case EXIT_STEPPED:
+		set_rip_linear(v, v->exit_target);
+		break;
+	default: /* v->rip is set */
+		break;
+	}
+}
+
+enum run_result bt_run(struct bt_vcpu *v)
+{
+	struct bt_private *p = v->priv;
+	enum exit_reason reason = EXIT_OP;
+	bool bounce = false;
+
+	bt_guest_enter(v);
+	for (;;) {
+		bool shadow, single;
+		uint32_t flags_before;
+
+		if (!events(v) || p->debug_hit)
+			break;
+		if (v->mode & MODE_STEP) {
+			enum debug_result d = debug_before(v);
+
+			if (d == DEBUG_STOP)
+				break;
+			if (d == DEBUG_FAULT) {
+				if (!deliver_pending(v))
+					break;
+				continue;
+			}
+		}
+		shadow = v->interrupt_shadow;
+		single = bounce || shadow || (v->mode & MODE_STEP);
+		flags_before = v->sysflags;
+		p->step_dr6 = 0;
+		if (shadow)
+			v->interrupt_shadow = false;
+		if (!run_block(v, bounce || shadow, &reason)) {
+			reason = EXIT_OP;
+			bounce = false;
+			if (!deliver_pending(v))
+				break;
+			continue;
+		}
+		bounce = reason == EXIT_BOUNCE;
+		finish_exit(v, reason);
+		if (reason == EXIT_BOUNCE) {
+			v->interrupt_shadow = shadow;
+			continue;
+		}
+		if (reason == EXIT_FAULT) {
+			reason = EXIT_OP;
+			if (!deliver_pending(v))
+				break;
+			continue;
+		}
+		if (single && ((flags_before & X86_TF) || p->step_dr6 || v->trap_pending || p->debug_hit ||
+			       v->debugger_steps)) {
+			enum debug_result d = debug_after(v, flags_before);
+
+			if (d == DEBUG_STOP)
+				break;
+			if (d == DEBUG_FAULT && !deliver_pending(v))
+				break;
+		}
+	}
+	bt_guest_leave(v);
+	if (p->triple_fault)
+		return RUN_TRIPLE_FAULT;
+	return p->debug_hit ? RUN_DEBUG : RUN_STOPPED;
+}
+
+/* ---- time ---- */
+
+uint64_t bt_guest_tsc(const struct bt_vcpu *v)
+{
+	return __builtin_ia32_rdtsc() + v->tsc_offset;
+}
+
+uint64_t bt_tsc_hz(const struct bt_vcpu *v)
+{
+	return v->engine->tsc_hz;
+}

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Between the run loop (run.c), debugging (debug.c) and the engine's interface (vm.c). */
+#ifndef CPU_BT_RUN_H
+#define CPU_BT_RUN_H
+
+#include "cpu/bt/private.h"
+
+enum run_result { RUN_STOPPED, RUN_DEBUG, RUN_TRIPLE_FAULT };
+
+/* In the vCPU's thread, bound, vector state loaded. Returns when asked to stop, at a debugger's stop, at a triple fault. */
+enum run_result bt_run(struct bt_vcpu *v);
+
+/* The state after INIT, or after RESET (which also clears what INIT keeps: MSRs, caches, FPU). SDM vol. 3, table 9-1. */
+void bt_init_cpu(struct bt_vcpu *v, bool reset);
+
+enum debug_result { DEBUG_GO, DEBUG_STOP, DEBUG_FAULT };
+/* Before an instruction of a one-instruction block: instruction breakpoints. */
+enum debug_result debug_before(struct bt_vcpu *v);
+/* After it: TF, data breakpoints, task-switch trap, the debugger's step and watchpoints. */
+enum debug_result debug_after(struct bt_vcpu *v, uint32_t sysflags_before);
+
+#endif

@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A stopped vCPU's state, in and out (cpu/engine.h): registers, MSRs, debugger settings, statistics; RESET and INIT. */
+#include "cpu/bt/ops.h"
+#include "cpu/bt/run.h"
+
+#define V(vcpu) ((struct bt_vcpu *)(vcpu))
+#define E(engine) ((struct bt_engine *)(engine))
+
+static const struct x86_segment reset_data = {.limit = 0xffff, .attr = 0x93};
+
+static void reset_xstate(struct bt_private *p)
+{
+	static const uint8_t fcw[2] = {0x40, 0x00}, mxcsr[4] = {0x80, 0x1f, 0, 0};
+
+	memset(&p->xstate, 0, sizeof(p->xstate));
+	memcpy(p->xstate.area, fcw, 2);
+	memset(p->xstate.area + 4, 0, 1);
+	memcpy(p->xstate.area + 24, mxcsr, 4);
+	p->xstate.area[512] = X86_XCR0_X87 | X86_XCR0_SSE; /* XSTATE_BV */
+}
+
+void bt_init_cpu(struct bt_vcpu *v, bool reset)
+{
+	uint64_t cd_nw = v->cr0 & (X86_CR0_CD | X86_CR0_NW);
+
+	memset(v->regs, 0, sizeof(v->regs));
+	v->regs[X86_RDX] = 0x600; /* family 6 */
+	bt_set_rflags(v, 2);
+	for (unsigned s = 0; s < X86_SEG_COUNT; s++)
+		v->seg[s] = reset_data;
+	v->seg[X86_CS] = (struct x86_segment){.selector = 0xf000, .base = 0xffff0000, .limit = 0xffff,
+					      .attr = 0x9b};
+	v->ldtr = (struct x86_segment){.limit = 0xffff, .attr = 0x82};
+	v->tr = (struct x86_segment){.limit = 0xffff, .attr = 0x8b};
+	v->gdtr = v->idtr = (struct x86_table){.limit = 0xffff};
+	v->rip = 0xfff0;
+	v->cr0 = (reset ? X86_CR0_CD | X86_CR0_NW : cd_nw) | X86_CR0_ET;
+	v->cr2 = v->cr3 = v->cr4 = v->efer = 0;
+	memset(v->dr, 0, sizeof(v->dr));
+	v->dr[6] = 0xffff0ff0;
+	v->dr[7] = 0x400;
+	v->cpl = 0;
+	v->interrupt_shadow = v->nmi_blocked = v->halted = v->in_rep = false;
+	v->trap_pending = 0;
+	if (reset) {
+		v->xcr0 = X86_XCR0_X87;
+		v->star = v->lstar = v->cstar = v->sfmask = v->kernel_gs_base = v->tsc_aux = 0;
+		v->sysenter_cs = v->sysenter_esp = v->sysenter_eip = 0;
+		v->pat = 0x0007040600070406ull;
+		v->misc_enable = 1; /* fast strings */
+		v->mtrr_def_type = 0;
+		memset(v->mtrr_fixed, 0, sizeof(v->mtrr_fixed));
+		memset(v->mtrr_phys, 0, sizeof(v->mtrr_phys));
+		v->mcg_status = v->spec_ctrl = v->debugctl = 0;
+		v->tsc_adjust = 0;
+		v->tsc_offset = -__builtin_ia32_rdtsc();
+		v->wait_sipi = v->index != 0;
+		v->priv->triple_fault = v->priv->debug_hit = false;
+		reset_xstate(v->priv);
+	}
+	bt_tlb_flush_all(v);
+	bt_mode_update(v);
+}
+
+void vcpu_reset(struct vcpu *vcpu)
+{
+	struct bt_vcpu *v = V(vcpu);
+
+	atomic_fetch_and(&v->priv->requests, (uint32_t)REQ_WRITE_FLUSH);
+	bt_init_cpu(v, true);
+}
+
+void vcpu_get_regs(struct vcpu *vcpu, struct x86_regs *out)
+{
+	const struct bt_vcpu *v = V(vcpu);
+
+	memcpy(out->gpr, v->regs, sizeof(out->gpr));
+	out->rip = v->rip;
+	out->rflags = bt_get_rflags(v);
+}
+
+void vcpu_set_regs(struct vcpu *vcpu, const struct x86_regs *in)
+{
+	struct bt_vcpu *v = V(vcpu);
+
+	memcpy(v->regs, in->gpr, sizeof(in->gpr));
+	v->rip = in->rip;
+	bt_set_rflags(v, in->rflags & 0x3f7fd7);
+	bt_mode_update(v);
+}
+
+void vcpu_get_sregs(struct vcpu *vcpu, struct x86_sregs *out)
+{
+	const struct bt_vcpu *v = V(vcpu);
+
+	memcpy(out->seg, v->seg, sizeof(out->seg));
+	memcpy(out->dr, v->dr, sizeof(out->dr));
+	out->ldtr = v->ldtr;
+	out->tr = v->tr;
+	out->gdtr = v->gdtr;
+	out->idtr = v->idtr;
+	out->cr0 = v->cr0;
+	out->cr2 = v->cr2;
+	out->cr3 = v->cr3;
+	out->cr4 = v->cr4;
+	out->cr8 = v->chip.get_tpr ? v->chip.get_tpr(v->chip.opaque) : 0;
+	out->efer = v->efer;
+	out->xcr0 = v->xcr0;
+}
+
+void vcpu_set_sregs(struct vcpu *vcpu, const struct x86_sregs *in)
+{
+	struct bt_vcpu *v = V(vcpu);
+
+	memcpy(v->seg, in->seg, sizeof(v->seg));
+	memcpy(v->dr, in->dr, sizeof(v->dr));
+	v->ldtr = in->ldtr;
+	v->tr = in->tr;
+	v->gdtr = in->gdtr;
+	v->idtr = in->idtr;
+	v->cr0 = in->cr0;
+	v->cr2 = in->cr2;
+	v->cr3 = in->cr3;
+	v->cr4 = in->cr4;
+	v->efer = in->efer;
+	v->xcr0 = in->xcr0 | X86_XCR0_X87;
+	v->cpl = (v->cr0 & X86_CR0_PE) ? v->seg[X86_SS].attr >> 5 & 3 : 0;
+	bt_tlb_flush_all(v);
+	if ((v->cr0 & X86_CR0_PG) && (v->cr4 & X86_CR4_PAE) && !(v->efer & X86_EFER_LMA) &&
+	    bt_tlb_load_pdptes(v, v->cr3) != BT_NEXT)
+		memset(v->pdpte, 0, sizeof(v->pdpte));
+	bt_mode_update(v);
+}
+
+void vcpu_get_xstate(struct vcpu *vcpu, struct x86_xstate *out)
+{
+	*out = V(vcpu)->priv->xstate;
+}
+
+/* The header's reserved bytes are cleared, and components the host has not, so that loading cannot fault. */
+void vcpu_set_xstate(struct vcpu *vcpu, const struct x86_xstate *in)
+{
+	struct bt_private *p = V(vcpu)->priv;
+	uint64_t bv;
+
+	p->xstate = *in;
+	memcpy(&bv, p->xstate.area + 512, 8);
+	bv &= V(vcpu)->engine->host_xcr0;
+	memset(p->xstate.area + 512, 0, 64);
+	memcpy(p->xstate.area + 512, &bv, 8);
+	p->xstate.area[26] = p->xstate.area[27] = 0; /* reserved bits of MXCSR */
+}
+
+bool vcpu_get_msr(struct vcpu *vcpu, uint32_t msr, uint64_t *value)
+{
+	return bt_read_msr(V(vcpu), msr, value) == BT_NEXT;
+}
+
+bool vcpu_set_msr(struct vcpu *vcpu, uint32_t msr, uint64_t value)
+{
+	return bt_write_msr(V(vcpu), msr, value) != BT_FAULT;
+}
+
+bool vcpu_translate(struct vcpu *vcpu, uint64_t gva, uint64_t *gpa)
+{
+	return tlb_walk_quiet(V(vcpu), gva, gpa);
+}
+
+void vcpu_set_debug(struct vcpu *vcpu, const struct vcpu_debug *debug)
+{
+	struct bt_vcpu *v = V(vcpu);
+
+	assert(debug->count <= VCPU_DEBUG_POINTS);
+	v->priv->debug = *debug;
+	v->debugger_steps = debug->single_step || debug->count;
+	bt_mode_update(v);
+}
+
+static const struct {
+	const char *name;
+	size_t offset;
+} counters[] = {
+#define COUNTER(name) {#name, offsetof(struct bt_stats, name)}
+	COUNTER(exits), COUNTER(translations), COUNTER(insns), COUNTER(guest_bytes), COUNTER(host_bytes),
+	COUNTER(tlb_fills), COUNTER(slow_accesses), COUNTER(bounces), COUNTER(smc_invalidations),
+	COUNTER(interrupts), COUNTER(exceptions), COUNTER(calls), COUNTER(jc_fills), COUNTER(links),
+	COUNTER(flushes), COUNTER(halts),
+#undef COUNTER
+};
+
+void engine_statistics(struct engine *engine,
+		       void (*each)(void *opaque, const char *name, uint64_t value), void *opaque)
+{
+	struct bt_engine *e = E(engine);
+
+	for (unsigned k = 0; k < ARRAY_SIZE(counters); k++) {
+		uint64_t sum = 0;
+
+		for (unsigned n = 0; n < e->vcpu_count; n++)
+			sum += *(const uint64_t *)((const char *)&e->vcpus[n]->priv->stats +
+						   counters[k].offset);
+		each(opaque, counters[k].name, sum);
+	}
+	each(opaque, "code_cache_bytes", e->cache_used);
+	each(opaque, "meta_bytes", e->meta_used);
+}

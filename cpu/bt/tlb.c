@@ -1,0 +1,447 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The software TLB, the instruction TLB and the jump caches of one vCPU.
+ *
+ * A slot holds all that is known of one address space; with PCIDs a guest's process switch selects another
+ * slot and flushes nothing. The kernel's jump cache is one for all slots and holds mostly global pages; when it has
+ * entries of pages that are not global it is cleared at every switch.
+ *
+ * Entries are 4 KiB; those cut out of large pages are remembered in a filter, so that INVLPG of any address in
+ * the large page finds them (SDM vol. 3, 4.10.4.1).
+ */
+#include "cpu/bt/light.h"
+#include "cpu/bt/private.h"
+
+/* ---- jump caches ---- */
+
+static uint64_t jc_miss_code(const struct bt_vcpu *v)
+{
+	return (uint64_t)(v->engine->cache_rx + v->engine->stub.lookup_mem);
+}
+
+static unsigned page_filter(uint64_t lin)
+{
+	return (unsigned)(lin >> 12) & 4095;
+}
+
+void jc_clear(struct bt_vcpu *v, struct jump_cache *jc)
+{
+	uint64_t miss = jc_miss_code(v);
+
+	if (!jc->used)
+		return;
+	if (jc->used <= JC_LOG) {
+		for (uint32_t k = 0; k < jc->used; k++)
+			jc->entry[jc->log[k]].code = miss;
+	} else {
+		for (uint32_t k = 0; k < JC_ENTRIES; k++)
+			jc->entry[k].code = miss;
+	}
+	bt_zero(jc->pages, sizeof(jc->pages));
+	jc->used = 0;
+	jc->has_local = false;
+}
+
+static void jc_fill(struct bt_vcpu *v, struct jump_cache *jc)
+{
+	jc->used = JC_LOG + 1; /* nothing is known of it: clear it all */
+	jc_clear(v, jc);
+}
+
+void jc_insert(struct bt_vcpu *v, uint64_t lin, const struct block *b, bool global)
+{
+	struct jump_cache *jc = v->mode & MODE_USER ? &v->priv->slot->jc : bt_kernel_jc(v);
+	struct jc_entry *e = &jc->entry[lin & (JC_ENTRIES - 1)];
+
+	if (jc->mode != b->mode) {
+		jc_clear(v, jc);
+		jc->mode = b->mode;
+	}
+	e->tag = lin;
+	e->code = (uint64_t)(v->engine->cache_rx + b->jc_entry);
+	if (jc->used < JC_LOG)
+		jc->log[jc->used] = lin & (JC_ENTRIES - 1);
+	if (jc->used <= JC_LOG)
+		jc->used++;
+	jc->pages[page_filter(lin) >> 6] |= 1ull << (page_filter(lin) & 63);
+	jc->has_local |= !global;
+	v->priv->stats.jc_fills++;
+}
+
+static void jc_drop_page(struct bt_vcpu *v, struct jump_cache *jc, uint64_t lin)
+{
+	uint64_t page = lin >> 12, miss = jc_miss_code(v);
+
+	if (!(jc->pages[page_filter(lin) >> 6] >> (page_filter(lin) & 63) & 1))
+		return;
+	if (jc->used <= JC_LOG) {
+		for (uint32_t k = 0; k < jc->used; k++) {
+			struct jc_entry *e = &jc->entry[jc->log[k]];
+
+			if (e->tag >> 12 == page)
+				e->code = miss;
+		}
+		return;
+	}
+	struct jc_entry *e = &jc->entry[lin & (JC_ENTRIES - 1) & ~0xfffull];
+
+	for (unsigned k = 0; k < 4096; k++)
+		if (e[k].tag >> 12 == page)
+			e[k].code = miss;
+}
+
+void tlb_flush_jump_caches(struct bt_vcpu *v)
+{
+	jc_clear(v, bt_kernel_jc(v));
+	for (unsigned s = 0; s < TLB_SLOTS; s++)
+		if (v->priv->slots[s].ready)
+			jc_clear(v, &v->priv->slots[s].jc);
+}
+
+/* ---- slots ---- */
+
+static void clear_table(struct tlb_entry *table)
+{
+	for (unsigned k = 0; k < TLB_ENTRIES; k++)
+		table[k] = (struct tlb_entry){tlb_invalid_tag(k), tlb_invalid_tag(k), 0, 0};
+}
+
+static void flush_slot(struct bt_vcpu *v, struct tlb_slot *s, bool keep_global)
+{
+	for (unsigned c = 0; c < TLB_CLASSES; c++) {
+		if (!s->table_used[c])
+			continue;
+		if (!keep_global || c == TLB_USER) {
+			clear_table(s->table[c]);
+			s->table_used[c] = false;
+			continue;
+		}
+		for (unsigned k = 0; k < TLB_ENTRIES; k++) {
+			struct tlb_entry *e = &s->table[c][k];
+
+			if (!(e->info & TLB_GLOBAL))
+				*e = (struct tlb_entry){tlb_invalid_tag(k), tlb_invalid_tag(k), 0, 0};
+		}
+	}
+	for (unsigned c = 0; c < TLB_CLASSES - 1; c++) {
+		if (!s->itlb_used[c])
+			continue;
+		for (unsigned k = 0; k < ITLB_ENTRIES; k++)
+			if (!keep_global || !(s->itlb[c][k].info & TLB_GLOBAL))
+				s->itlb[c][k].tag = 0;
+	}
+	if (!keep_global) {
+		bt_zero(s->large_2m, sizeof(s->large_2m));
+		s->large_1g = 0;
+	}
+	jc_clear(v, &s->jc);
+}
+
+static void prepare_slot(struct bt_vcpu *v, struct tlb_slot *s, uint16_t pcid)
+{
+	if (!s->ready) {
+		for (unsigned c = 0; c < TLB_CLASSES; c++)
+			clear_table(s->table[c]);
+		jc_fill(v, &s->jc);
+		s->ready = true;
+	} else {
+		flush_slot(v, s, false);
+	}
+	s->valid = true;
+	s->pcid = pcid;
+}
+
+void tlb_bind(struct bt_vcpu *v)
+{
+	uint64_t base = (uint64_t)v->priv->slot;
+
+	if (v->engine->has_fsgsbase)
+		__asm__ volatile("wrgsbase %0" : : "r"(base));
+	else /* arch_prctl(ARCH_SET_GS) */
+		__asm__ volatile("syscall" : : "a"(158), "D"(0x1001), "S"(base) : "rcx", "r11", "memory");
+}
+
+static void select_slot(struct bt_vcpu *v, struct tlb_slot *s)
+{
+	s->last_use = ++v->priv->slot_clock;
+	if (v->priv->slot == s)
+		return;
+	v->priv->slot = s;
+	tlb_bind(v);
+}
+
+void tlb_init(struct bt_vcpu *v)
+{
+	struct bt_private *p = v->priv;
+
+	jc_fill(v, bt_kernel_jc(v));
+	p->slot = &p->slots[0];
+	prepare_slot(v, p->slot, 0);
+}
+
+static struct tlb_slot *find_slot(struct bt_vcpu *v, uint16_t pcid)
+{
+	for (unsigned k = 0; k < TLB_SLOTS; k++)
+		if (v->priv->slots[k].valid && v->priv->slots[k].pcid == pcid)
+			return &v->priv->slots[k];
+	return NULL;
+}
+
+static struct tlb_slot *oldest_slot(struct bt_vcpu *v)
+{
+	struct tlb_slot *best = NULL;
+
+	for (unsigned k = 0; k < TLB_SLOTS; k++) {
+		struct tlb_slot *s = &v->priv->slots[k];
+
+		if (!s->valid)
+			return s;
+		if (!best || s->last_use < best->last_use)
+			best = s;
+	}
+	return best;
+}
+
+void bt_tlb_load_cr3(struct bt_vcpu *v, uint64_t cr3)
+{
+	bool pcide = v->cr4 & X86_CR4_PCIDE;
+	bool keep = pcide && (cr3 >> 63);
+	uint16_t pcid = pcide ? cr3 & 0xfff : 0;
+	struct tlb_slot *s = find_slot(v, pcid);
+
+	v->cr3 = cr3 & ~(1ull << 63);
+	if (!s) {
+		s = oldest_slot(v);
+		prepare_slot(v, s, pcid);
+	} else if (!keep) {
+		flush_slot(v, s, true);
+	}
+	if (bt_kernel_jc(v)->has_local)
+		jc_clear(v, bt_kernel_jc(v));
+	select_slot(v, s);
+}
+
+void bt_tlb_flush_all(struct bt_vcpu *v)
+{
+	uint16_t pcid = v->cr4 & X86_CR4_PCIDE ? v->cr3 & 0xfff : 0;
+
+	for (unsigned k = 0; k < TLB_SLOTS; k++) {
+		struct tlb_slot *s = &v->priv->slots[k];
+
+		if (s == v->priv->slot)
+			flush_slot(v, s, false);
+		else
+			s->valid = false;
+	}
+	v->priv->slot->pcid = pcid;
+	jc_clear(v, bt_kernel_jc(v));
+}
+
+static void drop_entry(struct tlb_slot *s, unsigned c, unsigned k)
+{
+	s->table[c][k] = (struct tlb_entry){tlb_invalid_tag(k), tlb_invalid_tag(k), 0, 0};
+}
+
+static bool same_page(const struct tlb_entry *e, uint64_t page)
+{
+	return e->read_tag == page || e->write_tag == page;
+}
+
+/* Everything cut out of large pages goes: which one it was is not known any more. */
+static void drop_large(struct bt_vcpu *v, struct tlb_slot *s)
+{
+	for (unsigned c = 0; c < TLB_CLASSES; c++)
+		for (unsigned k = 0; k < TLB_ENTRIES; k++)
+			if (s->table[c][k].info & TLB_LARGE)
+				drop_entry(s, c, k);
+	for (unsigned c = 0; c < TLB_CLASSES - 1; c++)
+		for (unsigned k = 0; k < ITLB_ENTRIES; k++)
+			if (s->itlb[c][k].info & TLB_LARGE)
+				s->itlb[c][k].tag = 0;
+	bt_zero(s->large_2m, sizeof(s->large_2m));
+	s->large_1g = 0;
+	jc_clear(v, &s->jc);
+	jc_clear(v, bt_kernel_jc(v));
+}
+
+static unsigned filter_2m(uint64_t lin)
+{
+	return (unsigned)(lin >> 21) & 511;
+}
+
+void bt_tlb_flush_page(struct bt_vcpu *v, uint64_t lin)
+{
+	uint64_t page = lin & ~0xfffull;
+	unsigned k = (unsigned)(lin >> 12) & (TLB_ENTRIES - 1);
+	unsigned ik = (unsigned)(lin >> 12) & (ITLB_ENTRIES - 1);
+
+	for (unsigned n = 0; n < TLB_SLOTS; n++) {
+		struct tlb_slot *s = &v->priv->slots[n];
+
+		if (!s->valid)
+			continue;
+		for (unsigned c = 0; c < TLB_CLASSES; c++)
+			if (same_page(&s->table[c][k], page))
+				drop_entry(s, c, k);
+		for (unsigned c = 0; c < TLB_CLASSES - 1; c++)
+			if (s->itlb[c][ik].tag == (page | 1))
+				s->itlb[c][ik].tag = 0;
+		if ((s->large_2m[filter_2m(lin) >> 6] >> (filter_2m(lin) & 63) & 1) ||
+		    (s->large_1g >> (lin >> 30 & 63) & 1))
+			drop_large(v, s);
+		/* An instruction that straddles two pages is known under the first. */
+		jc_drop_page(v, &s->jc, lin);
+		jc_drop_page(v, &s->jc, lin - 4096);
+	}
+	jc_drop_page(v, bt_kernel_jc(v), lin);
+	jc_drop_page(v, bt_kernel_jc(v), lin - 4096);
+}
+
+/* SDM vol. 2, INVPCID: 0 an address, 1 a context, 2 all with global, 3 all but global. More than asked is allowed. */
+void bt_tlb_invpcid(struct bt_vcpu *v, unsigned type, unsigned pcid, uint64_t lin)
+{
+	if (type >= 2) {
+		bt_tlb_flush_all(v);
+		return;
+	}
+	struct tlb_slot *s = find_slot(v, (uint16_t)pcid);
+
+	if (!s)
+		return;
+	if (type == 0 && s == v->priv->slot)
+		bt_tlb_flush_page(v, lin);
+	else if (s == v->priv->slot) {
+		flush_slot(v, s, true);
+		if (bt_kernel_jc(v)->has_local)
+			jc_clear(v, bt_kernel_jc(v));
+	} else
+		s->valid = false;
+}
+
+/* ---- who may write ---- */
+
+/* Announces this vCPU as a writer of the page; false: it holds code, and writes must come through C. */
+static bool own_page(struct bt_vcpu *v, uint64_t gpa)
+{
+	struct bt_engine *e = v->engine;
+	_Atomic uint8_t *state = &e->page_state[ram_page_index(e, gpa)];
+	uint8_t old = atomic_load(state), now;
+
+	do {
+		unsigned owner = old & PAGE_OWNER_MASK;
+
+		if (old & PAGE_CODE)
+			return false;
+		now = owner && owner != v->index + 1 ? PAGE_OWNER_MANY : (uint8_t)(v->index + 1);
+		if (now == old)
+			return true;
+	} while (!atomic_compare_exchange_weak(state, &old, now));
+	return true;
+}
+
+void tlb_revoke_writes(struct bt_vcpu *v)
+{
+	for (unsigned n = 0; n < TLB_SLOTS; n++) {
+		struct tlb_slot *s = &v->priv->slots[n];
+
+		for (unsigned c = 0; s->valid && c < TLB_CLASSES; c++)
+			for (unsigned k = 0; s->table_used[c] && k < TLB_ENTRIES; k++)
+				s->table[c][k].write_tag = tlb_invalid_tag(k);
+	}
+}
+
+void tlb_revoke_writes_page(struct bt_vcpu *v, uint64_t gpa)
+{
+	uint64_t page = gpa & ~0xfffull;
+
+	for (unsigned n = 0; n < TLB_SLOTS; n++) {
+		struct tlb_slot *s = &v->priv->slots[n];
+
+		for (unsigned c = 0; s->valid && c < TLB_CLASSES; c++)
+			for (unsigned k = 0; s->table_used[c] && k < TLB_ENTRIES; k++)
+				if ((s->table[c][k].info & ~0xfffull) == page)
+					s->table[c][k].write_tag = tlb_invalid_tag(k);
+	}
+}
+
+/* ---- filling ---- */
+
+enum tlb_class tlb_class_of(const struct bt_vcpu *v, unsigned access)
+{
+	if (access & BT_AS_USER)
+		return TLB_USER;
+	if (access & BT_SYSTEM)
+		return v->cr4 & X86_CR4_SMAP ? TLB_SUPER : TLB_SUPER_OPEN;
+	return (enum tlb_class)tlb_class_of_mode(v->mode);
+}
+
+static void note_large(struct tlb_slot *s, uint64_t lin, const struct tlb_page *pg)
+{
+	if (pg->large_1g)
+		s->large_1g |= 1ull << (lin >> 30 & 63);
+	else if (pg->large)
+		s->large_2m[filter_2m(lin) >> 6] |= 1ull << (filter_2m(lin) & 63);
+}
+
+enum bt_result tlb_lookup(struct bt_vcpu *v, uint64_t lin, unsigned access, uint8_t **host,
+			  uint64_t *gpa, bool *code)
+{
+	struct tlb_slot *s = v->priv->slot;
+	unsigned c = tlb_class_of(v, access), k = (unsigned)(lin >> 12) & (TLB_ENTRIES - 1);
+	struct tlb_entry *e = &s->table[c][k];
+	uint64_t page = lin & ~0xfffull;
+	bool write = access & BT_WRITE;
+	struct tlb_page pg;
+
+	*code = false;
+	if ((write ? e->write_tag : e->read_tag) == page) {
+		*host = (uint8_t *)e->host;
+		*gpa = e->info & ~0xfffull;
+		return BT_NEXT;
+	}
+	if (tlb_walk(v, lin, access, &pg) != BT_NEXT)
+		return BT_FAULT;
+	*gpa = pg.gpa;
+	*host = NULL;
+	if (!mem_is_ram(v->engine->mem, pg.gpa))
+		return BT_NEXT;
+	*host = v->engine->mem->ram_base + pg.gpa;
+
+	bool may_write = pg.dirty && (pg.writable || (c != TLB_USER && !(v->cr0 & X86_CR0_WP)));
+
+	if (may_write && !own_page(v, pg.gpa)) {
+		may_write = false;
+		*code = write;
+	}
+	e->read_tag = page;
+	e->write_tag = may_write ? page : tlb_invalid_tag(k);
+	e->host = (uint64_t)*host;
+	e->info = pg.gpa | (pg.global ? TLB_GLOBAL : 0) | (pg.large ? TLB_LARGE : 0);
+	s->table_used[c] = true;
+	note_large(s, lin, &pg);
+	v->priv->stats.tlb_fills++;
+	return BT_NEXT;
+}
+
+enum bt_result tlb_fetch(struct bt_vcpu *v, uint64_t lin, uint64_t *gpa, bool *global)
+{
+	struct tlb_slot *s = v->priv->slot;
+	unsigned c = v->cpl == 3 ? TLB_USER : TLB_SUPER;
+	struct itlb_entry *e = &s->itlb[c][(lin >> 12) & (ITLB_ENTRIES - 1)];
+	uint64_t page = lin & ~0xfffull;
+	struct tlb_page pg;
+
+	if (e->tag != (page | 1)) {
+		if (bt_code64(v) && !bt_canonical(lin))
+			return bt_raise_error(v, X86_GP, 0);
+		if (tlb_walk(v, lin, BT_FETCH, &pg) != BT_NEXT)
+			return BT_FAULT;
+		e->tag = page | 1;
+		e->info = pg.gpa | (pg.global ? TLB_GLOBAL : 0) | (pg.large ? TLB_LARGE : 0);
+		s->itlb_used[c] = true;
+		note_large(s, lin, &pg);
+	}
+	*gpa = (e->info & ~0xfffull) | (lin & 0xfff);
+	*global = e->info & TLB_GLOBAL;
+	return BT_NEXT;
+}

@@ -1,0 +1,348 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Jumps. Inside of the page: patched rel32 links. Elsewhere: through the jump cache, with the linear target in T0
+ * and the flags in memory; what the jump cache does not know goes to C. In code segments that are not flat, with
+ * 16-bit operand size, and in one-instruction blocks every jump goes to C, which knows the rules.
+ */
+#include "cpu/bt/translate.h"
+
+bool tr_is_branch(const struct insn *i)
+{
+	if (i->klass != CLASS_REWRITE)
+		return false;
+	switch (i->op) {
+	case OP_JMP: case OP_JCC: case OP_CALL: case OP_RET: case OP_JMP_IND: case OP_CALL_IND:
+	case OP_LOOP:
+		return true;
+	default:
+		return false;
+	}
+}
+
+void tr_linear_of(struct tr *t, int32_t target)
+{
+	emit_load_slot(&t->e, T0, SLOT(vbase));
+	if (target)
+		emit_lea(&t->e, t->code_bits == 64, T0, T0, H_NONE, 0, target);
+}
+
+/* 16-bit jumps wrap in the segment, other segments have limits and bases: C does it. */
+static bool plain_code(const struct tr *t, const struct insn *i)
+{
+	return t->code_bits == 64 || ((t->mode & MODE_FLAT_CODE) && (!i || i->opsize != 2));
+}
+
+void tr_jump_cache(struct tr *t, unsigned flags)
+{
+	struct emit *e = &t->e;
+
+	if (t->single) {
+		emit_jmp(e, t->b->stub.step_done);
+		return;
+	}
+	if ((t->mode & (MODE_PRIVATE_NO_JC)) || !plain_code(t, NULL) ||
+	    (t->b->debug_opts & BT_OPT_NO_LINK)) {
+		emit_jmp(e, t->b->stub.lookup_mem);
+		return;
+	}
+	emit_op_reg(e, false, 0x0fb7, T1, T0); /* movzx r15d, r14w */
+	emit8(e, 0x41);			       /* shl r15d, 4 */
+	emit8(e, 0xc1);
+	emit8(e, 0xe7);
+	emit8(e, 4);
+	if (t->mode & MODE_USER) { /* jmp [code] */
+		emit8(e, 0x65);
+		emit_op_mem(e, false, 0xff, 4, T1, H_NONE, 0,
+			    USER_JC_OFF + (int32_t)offsetof(struct jc_entry, code));
+	} else {
+		emit_op_mem(e, false, 0xff, 4, H_RSP, T1, 0,
+			    KERNEL_JC_OFF + (int32_t)offsetof(struct jc_entry, code));
+	}
+}
+
+/* The four bytes of a link must not straddle a cache line: they are patched while others run. */
+static void align_field(struct tr *t, unsigned opcode_len)
+{
+	while (((emit_pos(&t->e) + opcode_len) & 63) > 60)
+		emit8(&t->e, 0x90);
+}
+
+static struct link *new_link(struct tr *t, unsigned target)
+{
+	struct link *l = cache_meta_alloc(t->b, sizeof(*l));
+
+	if (!l) {
+		t->failed = true;
+		return NULL;
+	}
+	*l = (struct link){.from = t->block, .next_out = t->links, .target = (uint16_t)target,
+			   .backward = target <= t->off[t->cur < t->n ? t->cur : t->n - 1]};
+	t->links = l;
+	return l;
+}
+
+/* Can a jump to this page offset be a link? */
+static bool linkable(struct tr *t, int32_t target)
+{
+	bool straddles;
+
+	if (t->single || t->straddles || !plain_code(t, NULL) || target < 0 ||
+	    target >= (int32_t)MEM_PAGE_SIZE || (t->b->debug_opts & BT_OPT_NO_LINK))
+		return false;
+	tr_live_at(t, (unsigned)target, &straddles);
+	return !straddles;
+}
+
+static void emit_link_jump(struct tr *t, int cc, unsigned target)
+{
+	struct link *l = new_link(t, target);
+	struct cold *c = tr_cold(t, COLD_LINK);
+
+	if (!l)
+		return;
+	align_field(t, cc < 0 ? 1 : 2);
+	l->field = cc < 0 ? emit_jmp_forward(&t->e) : emit_jcc_forward(&t->e, (unsigned)cc);
+	c->link = l;
+	c->field[c->nfields++] = l->field;
+}
+
+void tr_cold_link(struct tr *t, const struct cold *c)
+{
+	struct emit *e = &t->e;
+
+	c->link->stub = emit_pos(e);
+	emit_patch_rel32(e, c->field[0], emit_pos(e));
+	emit_mov_imm(e, T1, (uint64_t)c->link);
+	emit_jmp(e, c->flags & FLAGS_HOST ? t->b->stub.link_host : t->b->stub.link_mem);
+}
+
+/* A conditional jump that leaves the page, taken. */
+void tr_cold_far(struct tr *t, const struct cold *c)
+{
+	emit_patch_rel32(&t->e, c->field[0], emit_pos(&t->e));
+	tr_flags_to_mem(t);
+	tr_linear_of(t, c->target);
+	tr_jump_cache(t, t->flags);
+}
+
+void tr_goto(struct tr *t, int32_t target)
+{
+	bool straddles;
+
+	t->done = true;
+	if (linkable(t, target)) {
+		if (tr_live_at(t, (unsigned)target, &straddles))
+			tr_flags_to_host(t);
+		emit_link_jump(t, -1, (unsigned)target);
+		return;
+	}
+	tr_flags_to_mem(t);
+	tr_linear_of(t, target);
+	tr_jump_cache(t, t->flags);
+}
+
+/* T0 holds an offset in CS: makes it linear, and goes there. Flags are in memory. */
+static void goto_offset_t0(struct tr *t)
+{
+	t->done = true;
+	if (t->code_bits != 64 && !(t->mode & MODE_FLAT_CODE)) {
+		emit_op_mem(&t->e, true, 0x03, T0, H_RSP, H_NONE, 0, SLOT(cs_base));
+		emit_mov_reg(&t->e, false, T0, T0);
+	}
+	tr_jump_cache(t, FLAGS_MEM);
+}
+
+/* T0 := offset in CS of page offset @off, plus @disp, as a branch of @i's size computes it. Flags clobbered. */
+static void offset_in_cs(struct tr *t, const struct insn *i, int32_t target)
+{
+	tr_linear_of(t, target);
+	if (t->code_bits == 64)
+		return;
+	if (!(t->mode & MODE_FLAT_CODE))
+		emit_op_mem(&t->e, true, 0x2b, T0, H_RSP, H_NONE, 0, SLOT(cs_base));
+	if (i->opsize == 2)
+		emit_op_reg(&t->e, false, 0x0fb7, T0, T0);
+	else
+		emit_mov_reg(&t->e, false, T0, T0);
+}
+
+/* The taken side of a direct jump, as the end of the block. */
+static void goto_target(struct tr *t, const struct insn *i, int32_t target)
+{
+	if (plain_code(t, i)) {
+		tr_goto(t, target);
+		return;
+	}
+	tr_flags_to_mem(t);
+	offset_in_cs(t, i, target);
+	goto_offset_t0(t);
+}
+
+static int32_t target_of(const struct tr *t, const struct insn *i)
+{
+	return (int32_t)(t->off[t->cur] + i->len + i->imm);
+}
+
+static void branch_jcc(struct tr *t, const struct insn *i)
+{
+	int32_t target = target_of(t, i);
+
+	tr_flags_to_host(t);
+	if (linkable(t, target) && plain_code(t, i)) {
+		emit_link_jump(t, i->cc, (unsigned)target);
+		return;
+	}
+	if (plain_code(t, i) && !t->single) {
+		struct cold *c = tr_cold(t, COLD_FAR_JUMP);
+
+		c->target = target;
+		c->field[c->nfields++] = emit_jcc_forward(&t->e, i->cc);
+		return;
+	}
+	/* Both ways end in C. */
+	uint32_t not_taken = emit_jcc_forward(&t->e, i->cc ^ 1);
+	unsigned flags = t->flags;
+
+	goto_target(t, i, target);
+	emit_patch_rel32(&t->e, not_taken, emit_pos(&t->e));
+	t->flags = flags;
+	t->done = true;
+	tr_goto(t, (int32_t)(t->off[t->cur] + i->len));
+}
+
+/* After a loop that counted in CX: the count into its register, the rest of RCX as it was. */
+static void loop_count_back(struct tr *t, bool cx, bool counted)
+{
+	if (cx && counted) {
+		emit8(&t->e, 0x66);
+		emit_op_mem(&t->e, false, 0x89, H_RCX, H_RSP, H_NONE, 0, SLOT(scratch[0]));
+	}
+	if (cx)
+		emit_load_slot(&t->e, H_RCX, SLOT(scratch[0]));
+}
+
+/* LOOP, LOOPE, LOOPNE, JrCXZ: the host's own, around a jump. They touch no flags. */
+static void branch_loop(struct tr *t, const struct insn *i)
+{
+	struct emit *e = &t->e;
+	bool cx = i->addrsize == 2, dec = i->opcode != 0xe3;
+
+	if (i->flags_read)
+		tr_flags_to_host(t);
+	if (cx) { /* no 16-bit form in 64-bit code: count in ecx, keep the upper part aside */
+		emit_store_slot(e, SLOT(scratch[0]), H_RCX);
+		emit_op_reg(e, false, 0x0fb7, H_RCX, H_RCX);
+	}
+	if (i->addrsize != 8)
+		emit8(e, 0x67);
+	emit8(e, i->opcode);
+	emit8(e, 0);
+	uint32_t short_at = emit_pos(e);
+
+
+	unsigned flags = t->flags;
+
+	loop_count_back(t, cx, dec);
+	uint32_t skip = emit_jmp_forward(e);
+
+	if (!e->full)
+		e->base[short_at - 1] = (uint8_t)(emit_pos(e) - short_at);
+	loop_count_back(t, cx, dec);
+	goto_target(t, i, target_of(t, i));
+	emit_patch_rel32(e, skip, emit_pos(e));
+	t->flags = flags;
+	tr_goto(t, (int32_t)(t->off[t->cur] + i->len));
+}
+
+/* Pushes the return address of a call. */
+static void push_return(struct tr *t, const struct insn *i)
+{
+	unsigned size = i->opsize;
+	struct emit *e = &t->e;
+	struct ea ea;
+
+	tr_stack_addr(t, &ea, -(int)size);
+	tr_access(t, &ea, size, ACCESS_WRITE);
+	emit_mov_reg(e, true, T1, T0);
+	offset_in_cs(t, i, (int32_t)(t->off[t->cur] + i->len));
+	if (size == 2)
+		emit8(e, 0x66);
+	emit_op_mem(e, size == 8, 0x89, T0, T1, H_NONE, 0, 0);
+	tr_stack_move(t, -(int)size);
+	tr_access_done(t, ACCESS_WRITE);
+}
+
+/* The target of an indirect jump → T0, zero-extended from the operand size. */
+static void load_target(struct tr *t, const struct insn *i)
+{
+	struct emit *e = &t->e;
+
+	if (i->has_mem) {
+		struct ea ea = tr_ea(i);
+
+		tr_access(t, &ea, i->opsize, ACCESS_READ);
+		if (i->opsize == 2)
+			emit_op_mem(e, false, 0x0fb7, T0, T0, H_NONE, 0, 0);
+		else
+			emit_op_mem(e, i->opsize == 8, 0x8b, T0, T0, H_NONE, 0, 0);
+		return;
+	}
+	tr_load_guest(t, T0, i->rm);
+	if (i->opsize == 2)
+		emit_op_reg(e, false, 0x0fb7, T0, T0);
+	else if (i->opsize == 4)
+		emit_mov_reg(e, false, T0, T0);
+}
+
+static void branch_ret(struct tr *t, const struct insn *i)
+{
+	struct emit *e = &t->e;
+	unsigned size = i->opsize;
+	struct ea ea;
+
+	tr_flags_to_mem(t);
+	tr_stack_addr(t, &ea, 0);
+	tr_access(t, &ea, size, ACCESS_READ);
+	if (size == 2)
+		emit_op_mem(e, false, 0x0fb7, T0, T0, H_NONE, 0, 0);
+	else
+		emit_op_mem(e, size == 8, 0x8b, T0, T0, H_NONE, 0, 0);
+	tr_stack_move(t, (int)size + (i->opcode == 0xc2 ? (int)(uint16_t)i->imm : 0));
+	goto_offset_t0(t);
+}
+
+void tr_branch(struct tr *t, const struct insn *i)
+{
+	switch (i->op) {
+	case OP_JCC:
+		branch_jcc(t, i);
+		break;
+	case OP_LOOP:
+		branch_loop(t, i);
+		break;
+	case OP_JMP:
+		goto_target(t, i, target_of(t, i));
+		break;
+	case OP_CALL:
+		tr_flags_to_mem(t);
+		push_return(t, i);
+		goto_target(t, i, target_of(t, i));
+		break;
+	case OP_CALL_IND:
+		tr_flags_to_mem(t);
+		load_target(t, i);
+		emit_store_slot(&t->e, SLOT(scratch[0]), T0);
+		push_return(t, i);
+		emit_load_slot(&t->e, T0, SLOT(scratch[0]));
+		goto_offset_t0(t);
+		break;
+	case OP_JMP_IND:
+		tr_flags_to_mem(t);
+		load_target(t, i);
+		goto_offset_t0(t);
+		break;
+	case OP_RET:
+		branch_ret(t, i);
+		break;
+	}
+}

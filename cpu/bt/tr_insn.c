@@ -1,0 +1,482 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Instructions that do not jump: copies with renamed registers, the few that are rewritten, and calls of C.
+ *
+ * Copies. Each encoding field that names a general register is bound to a host register: the guest
+ * register's own, or a temporary loaded from its slot (and stored back when written). T0 is the pointer when
+ * there is a memory operand. When the temporaries do not suffice a register that the instruction does not
+ * use is borrowed: its guest value waits in its slot. A high byte register (AH CH DH BH) cannot be encoded
+ * beside a REX prefix, so with one of these all other registers are brought into legacy registers.
+ */
+#include "cpu/bt/translate.h"
+
+void tr_load_guest(struct tr *t, uint8_t host, unsigned guest)
+{
+	uint8_t h = emit_host_reg(guest);
+
+	if (h == H_NONE)
+		emit_load_slot(&t->e, host, REG_SLOT(guest));
+	else if (h != host)
+		emit_mov_reg(&t->e, true, host, h);
+}
+
+void tr_store_guest(struct tr *t, unsigned guest, uint8_t host)
+{
+	uint8_t h = emit_host_reg(guest);
+
+	if (h == H_NONE)
+		emit_store_slot(&t->e, REG_SLOT(guest), host);
+	else if (h != host)
+		emit_mov_reg(&t->e, true, h, host);
+}
+
+/* ---- copies ---- */
+
+struct binding {
+	uint8_t guest, host;
+	uint8_t fields;	 /* enum insn_field bits that name it */
+	bool high;	 /* AH CH DH BH: host is 4..7 as encoded */
+	bool temporary;	 /* loaded before, stored after when written */
+	bool written;
+};
+
+struct copy {
+	const struct insn *i;
+	struct binding bind[4];
+	unsigned n;
+	bool high;	   /* has a high byte register: no REX may be emitted */
+	uint16_t used;	   /* host registers that are taken */
+	uint8_t borrowed[3];
+	unsigned nborrowed;
+	uint8_t pointer;   /* host register of the memory operand */
+};
+
+static unsigned field_number(const struct insn *i, unsigned field)
+{
+	return field == FIELD_REG ? i->reg : field == FIELD_VVVV ? i->vvvv : i->rm;
+}
+
+static void collect_bindings(struct copy *c, bool mem)
+{
+	const struct insn *i = c->i;
+	uint16_t implicit = i->implicit_read | i->implicit_written;
+
+	for (unsigned g = 0; g < 16; g++)
+		if ((implicit & 1u << g) && emit_host_reg(g) != H_NONE)
+			c->used |= 1u << emit_host_reg(g);
+	for (unsigned f = FIELD_REG; f <= FIELD_OPCODE; f <<= 1) {
+		if (!(i->gpr_fields & f) || (f == FIELD_RM && mem))
+			continue;
+		unsigned g = field_number(i, f);
+		bool high = (i->gpr_byte & f) && !i->rex && g >= 4 && g < 8 &&
+			    i->encoding == ENC_LEGACY;
+		bool written = i->gpr_written & f;
+		struct binding *b = NULL;
+
+		for (unsigned k = 0; k < c->n; k++)
+			if (c->bind[k].guest == g && c->bind[k].high == high)
+				b = &c->bind[k];
+		if (!b) {
+			b = &c->bind[c->n++];
+			*b = (struct binding){.guest = (uint8_t)g, .high = high};
+			b->host = high ? (uint8_t)g : emit_host_reg(g);
+			if (high)
+				c->used |= 1u << (g - 4);
+			else if (b->host != H_NONE)
+				c->used |= 1u << b->host;
+		}
+		b->fields |= f;
+		b->written |= written;
+		c->high |= high;
+	}
+}
+
+/* A host register that the instruction does not touch: T1, T0, or a borrowed one. */
+static uint8_t take_register(struct tr *t, struct copy *c)
+{
+	static const uint8_t pool[] = {T1, T0, H_RDI, H_RSI, H_RBP, H_RBX, H_RDX, H_RCX};
+
+	for (unsigned k = c->high ? 2 : 0; k < ARRAY_SIZE(pool); k++) {
+		uint8_t h = pool[k];
+
+		if (c->used & 1u << h)
+			continue;
+		c->used |= 1u << h;
+		if (k >= 2) { /* its guest register has the same number */
+			emit_store_slot(&t->e, REG_SLOT(h), h);
+			c->borrowed[c->nborrowed++] = h;
+		}
+		return h;
+	}
+	t->failed = true;
+	return T1;
+}
+
+static void bind_all(struct tr *t, struct copy *c, bool mem)
+{
+	c->pointer = mem ? T0 : H_NONE;
+	if (mem)
+		c->used |= 1u << T0;
+	if (mem && c->high) {
+		c->pointer = take_register(t, c);
+		emit_mov_reg(&t->e, true, c->pointer, T0);
+	}
+	for (unsigned k = 0; k < c->n; k++) {
+		struct binding *b = &c->bind[k];
+
+		if (b->high || (b->host != H_NONE && !(c->high && b->host >= 8)))
+			continue;
+		b->host = take_register(t, c);
+		b->temporary = true;
+		tr_load_guest(t, b->host, b->guest);
+	}
+}
+
+static void unbind_all(struct tr *t, struct copy *c)
+{
+	for (unsigned k = 0; k < c->n; k++)
+		if (c->bind[k].temporary && c->bind[k].written)
+			tr_store_guest(t, c->bind[k].guest, c->bind[k].host);
+	for (unsigned k = 0; k < c->nborrowed; k++)
+		emit_load_slot(&t->e, c->borrowed[k], REG_SLOT(c->borrowed[k]));
+}
+
+static unsigned bound(const struct copy *c, unsigned field, unsigned raw)
+{
+	for (unsigned k = 0; k < c->n; k++)
+		if (c->bind[k].fields & field)
+			return c->bind[k].host;
+	return raw;
+}
+
+/* Flags that the instruction leaves as they were must be in the host's when it writes any. */
+static void flags_before_copy(struct tr *t, const struct insn *i)
+{
+	uint16_t touched = i->flags_written | i->flags_maybe;
+	uint16_t kept = touched ? t->live[t->cur + 1] & ~i->flags_written : 0;
+
+	if (i->flags_read || kept)
+		tr_flags_to_host(t);
+}
+
+static void flags_after_copy(struct tr *t, const struct insn *i)
+{
+	if (i->flags_written | i->flags_maybe)
+		t->flags = FLAGS_HOST;
+}
+
+static void emit_copy(struct tr *t, const struct insn *i)
+{
+	bool mem = i->has_mem && i->mem_size;
+	struct copy c = {.i = i};
+	struct insn form = *i;
+
+	if (mem) {
+		struct ea ea = tr_ea(i);
+
+		tr_access(t, &ea, i->mem_size, i->mem_access);
+	}
+	flags_before_copy(t, i);
+	t->map[t->cur].flags = (uint8_t)t->flags;
+
+	collect_bindings(&c, mem);
+	bind_all(t, &c, mem);
+	if (c.nborrowed)
+		t->map[t->cur].borrowed = c.borrowed[0];
+
+	if (i->op == OP_INCDEC && !i->has_modrm) { /* 40–4F: FF /0, FF /1 */
+		form.has_modrm = true;
+		form.opcode = 0xff;
+		form.reg = i->opcode >> 3 & 1;
+		form.gpr_fields = 0;
+	} else if (i->op == OP_MOV && !i->has_modrm && mem) { /* A0–A3: 8A 8B 88 89 with rAX */
+		static const uint8_t op[] = {0x8a, 0x8b, 0x88, 0x89};
+
+		form.has_modrm = true;
+		form.opcode = op[i->opcode & 3];
+		form.reg = H_RAX;
+		form.gpr_fields = 0;
+		form.imm_size = 0;
+	}
+	emit_reencode(&t->e, &form, t->bytes[t->cur], bound(&c, FIELD_REG, form.reg),
+		      bound(&c, FIELD_RM | FIELD_OPCODE, form.rm), bound(&c, FIELD_VVVV, form.vvvv),
+		      c.pointer);
+	unbind_all(t, &c);
+	flags_after_copy(t, i);
+	if (mem)
+		tr_access_done(t, i->mem_access);
+}
+
+/* ---- rewritten ---- */
+
+/* mov of @size bytes between registers, or register and [T0]. */
+static void mov_sized(struct tr *t, unsigned size, uint8_t op, uint8_t reg, uint8_t rm, bool mem)
+{
+	struct emit *e = &t->e;
+
+	if (size == 2)
+		emit8(e, 0x66);
+	if (mem)
+		emit_op_mem(e, size == 8, op, reg, rm, H_NONE, 0, 0);
+	else
+		emit_op_reg(e, size == 8, op, reg, rm);
+}
+
+static void emit_lea_insn(struct tr *t, const struct insn *i)
+{
+	struct ea ea = tr_ea(i);
+	uint8_t dst = emit_host_reg(i->reg);
+	bool native = (ea.base == REG_NONE || (ea.base != REG_PC && emit_host_reg(ea.base) != H_NONE)) &&
+		      (ea.index == REG_NONE || emit_host_reg(ea.index) != H_NONE) &&
+		      (ea.base != REG_NONE || ea.index != REG_NONE);
+
+	if (native && i->opsize >= 4 && (ea.addrsize == 8 || (ea.addrsize == 4 && i->opsize == 4))) {
+		uint8_t to = dst == H_NONE ? T0 : dst;
+
+		emit_lea(&t->e, i->opsize == 8, to,
+			 ea.base == REG_NONE ? H_NONE : emit_host_reg(ea.base),
+			 ea.index == REG_NONE ? H_NONE : emit_host_reg(ea.index), ea.scale,
+			 (int32_t)ea.disp);
+		if (dst == H_NONE)
+			emit_store_slot(&t->e, REG_SLOT(i->reg), T0);
+		return;
+	}
+	tr_offset(t, &ea);
+	if (i->opsize == 4)
+		emit_mov_reg(&t->e, false, T0, T0);
+	if (i->opsize >= 4) {
+		tr_store_guest(t, i->reg, T0);
+		return;
+	}
+	tr_load_guest(t, T1, i->reg); /* 16 bits: the rest stays */
+	mov_sized(t, 2, 0x89, T0, T1, false);
+	tr_store_guest(t, i->reg, T1);
+}
+
+void tr_stack_addr(struct tr *t, struct ea *ea, int disp)
+{
+	unsigned size = t->code_bits == 64 ? 8 : t->mode & MODE_STACK32 ? 4 : 2;
+
+	*ea = (struct ea){.seg = X86_SS, .base = X86_RSP, .index = REG_NONE,
+			  .addrsize = (uint8_t)size, .disp = disp};
+}
+
+void tr_stack_move(struct tr *t, int delta)
+{
+	bool wide = t->code_bits == 64;
+
+	if (!wide && !(t->mode & MODE_STACK32))
+		emit8(&t->e, 0x66);
+	emit_lea(&t->e, wide, HOST_GUEST_RSP, HOST_GUEST_RSP, H_NONE, 0, delta);
+}
+
+static void emit_push_insn(struct tr *t, const struct insn *i)
+{
+	unsigned size = i->opsize;
+	bool from_mem = i->has_mem;
+	struct ea ea;
+
+	if (from_mem) {
+		ea = tr_ea(i);
+		tr_access(t, &ea, size, ACCESS_READ);
+		mov_sized(t, size, 0x8b, T0, T0, true);
+		emit_store_slot(&t->e, SLOT(scratch[0]), T0);
+	}
+	tr_stack_addr(t, &ea, -(int)size);
+	tr_access(t, &ea, size, ACCESS_WRITE);
+	if (from_mem) {
+		emit_load_slot(&t->e, T1, SLOT(scratch[0]));
+		mov_sized(t, size, 0x89, T1, T0, true);
+	} else if (!i->gpr_fields) { /* PUSH imm */
+		if (size == 2)
+			emit8(&t->e, 0x66);
+		emit_op_mem(&t->e, size == 8, 0xc7, 0, T0, H_NONE, 0, 0);
+		if (size == 2) {
+			emit8(&t->e, (uint8_t)i->imm);
+			emit8(&t->e, (uint8_t)(i->imm >> 8));
+		} else {
+			emit32(&t->e, (uint32_t)i->imm);
+		}
+	} else {
+		unsigned g = i->rm;
+		uint8_t h = emit_host_reg(g);
+
+		if (h == H_NONE) {
+			h = T1;
+			tr_load_guest(t, T1, g);
+		}
+		mov_sized(t, size, 0x89, h, T0, true);
+	}
+	tr_stack_move(t, -(int)size);
+	tr_access_done(t, ACCESS_WRITE);
+}
+
+static void store_sized(struct tr *t, unsigned size, unsigned guest, uint8_t value)
+{
+	if (size != 2) {
+		tr_store_guest(t, guest, value); /* 4 bytes: value is zero-extended */
+		return;
+	}
+	uint8_t other = value == T0 ? T1 : T0;
+
+	tr_load_guest(t, other, guest);
+	mov_sized(t, 2, 0x89, value, other, false);
+	tr_store_guest(t, guest, other);
+}
+
+static void emit_pop_insn(struct tr *t, const struct insn *i)
+{
+	unsigned size = i->opsize;
+	struct ea ea;
+
+	tr_stack_addr(t, &ea, 0);
+	tr_access(t, &ea, size, ACCESS_READ);
+	if (!i->has_mem) {
+		mov_sized(t, size, 0x8b, T0, T0, true);
+		if (i->rm != X86_RSP) {
+			tr_stack_move(t, (int)size);
+			store_sized(t, size, i->rm, T0);
+		} else if (size == 2) { /* POP SP: the increment first, then the value over it */
+			tr_stack_move(t, 2);
+			store_sized(t, 2, X86_RSP, T0);
+		} else {
+			tr_store_guest(t, X86_RSP, T0);
+		}
+		return;
+	}
+	/* POP m: an address with rSP is computed after the increment (SDM vol. 2, POP). */
+	mov_sized(t, size, 0x8b, T0, T0, true);
+	emit_store_slot(&t->e, SLOT(scratch[0]), T0);
+	ea = tr_ea(i);
+	if (ea.base == X86_RSP)
+		ea.disp += size;
+	tr_access(t, &ea, size, ACCESS_WRITE);
+	emit_load_slot(&t->e, T1, SLOT(scratch[0]));
+	mov_sized(t, size, 0x89, T1, T0, true);
+	tr_stack_move(t, (int)size);
+	tr_access_done(t, ACCESS_WRITE);
+}
+
+/* rSP := rBP; POP rBP. */
+static void emit_leave(struct tr *t, const struct insn *i)
+{
+	unsigned size = i->opsize;
+	unsigned width = t->code_bits == 64 ? 8 : t->mode & MODE_STACK32 ? 4 : 2;
+	struct ea ea = {.seg = X86_SS, .base = X86_RBP, .index = REG_NONE, .addrsize = (uint8_t)width};
+
+	tr_access(t, &ea, size, ACCESS_READ);
+	mov_sized(t, size, 0x8b, T0, T0, true);
+	mov_sized(t, width, 0x89, H_RBP, HOST_GUEST_RSP, false);
+	tr_stack_move(t, (int)size);
+	store_sized(t, size, X86_RBP, T0);
+}
+
+/*
+ * BT, BTS, BTR, BTC with a register bit offset and memory: the offset, signed, selects a unit of the operand's
+ * size beyond the effective address (SDM vol. 2, BT). The unit's address goes to a scratch slot, from where
+ * tr_access takes it; the host instruction then gets the offset within the unit.
+ */
+static void emit_bit_string(struct tr *t, const struct insn *i)
+{
+	struct emit *e = &t->e;
+	struct ea ea = tr_ea(i);
+	uint8_t reg = emit_host_reg(i->reg);
+	unsigned size = i->opsize;
+
+	tr_flags_clobber(t);
+	tr_offset(t, &ea);
+	if (reg == H_NONE) {
+		emit_load_slot(e, T1, REG_SLOT(i->reg));
+		reg = T1;
+	}
+	emit_op_reg(e, true, size == 8 ? 0x8b : size == 4 ? 0x63 : 0x0fbf, T1, reg);
+	emit8(e, 0x49); /* sar T1, 3 */
+	emit8(e, 0xc1);
+	emit8(e, 0xff);
+	emit8(e, 3);
+	emit8(e, 0x49); /* and T1, -size */
+	emit8(e, 0x83);
+	emit8(e, 0xe7);
+	emit8(e, (uint8_t)-(int)size);
+	emit_lea(e, ea.addrsize == 8, T0, T0, T1, 0, 0);
+	if (ea.addrsize == 2)
+		emit_op_reg(e, false, 0x0fb7, T0, T0);
+	emit_store_slot(e, SLOT(scratch[1]), T0);
+
+	ea = (struct ea){.seg = i->seg, .base = EA_BASE_SCRATCH, .index = REG_NONE,
+			 .addrsize = i->addrsize};
+	tr_access(t, &ea, size, i->mem_access);
+	tr_load_guest(t, T1, i->reg);
+	emit8(e, 0x41); /* and T1d, 8 * size - 1 */
+	emit8(e, 0x83);
+	emit8(e, 0xe7);
+	emit8(e, (uint8_t)(8 * size - 1));
+	flags_before_copy(t, i);
+	emit_reencode(e, i, t->bytes[t->cur], T1, 0, 0, T0);
+	flags_after_copy(t, i);
+	tr_access_done(t, i->mem_access);
+}
+
+/* ---- calls of C ---- */
+
+bool tr_op_ends_block(unsigned op)
+{
+	switch (op) {
+	case OP_JMP_FAR: case OP_CALL_FAR: case OP_RET_FAR: case OP_IRET: case OP_INT: case OP_INT3:
+	case OP_INT1: case OP_UD: case OP_SYSCALL: case OP_SYSRET: case OP_SYSENTER: case OP_SYSEXIT:
+	case OP_HLT: case OP_RAISE_NM: case OP_RAISE_GP: case OP_STAC: case OP_CLAC:
+		return true;
+	default:
+		return false;
+	}
+}
+
+void tr_call_op(struct tr *t, const struct insn *i)
+{
+	struct insn *kept = cache_meta_alloc(t->b, sizeof(*kept));
+
+	if (!kept) {
+		t->failed = true;
+		return;
+	}
+	*kept = *i;
+	tr_flags_to_mem(t);
+	emit_mov_imm(&t->e, T0, (uint64_t)kept);
+	emit_mov_imm32(&t->e, T1, t->off[t->cur]);
+	emit_call(&t->e, t->b->stub.call_op);
+	t->flags = FLAGS_MEM;
+}
+
+void tr_insn(struct tr *t, const struct insn *i)
+{
+	if (i->klass == CLASS_INVALID || i->klass == CLASS_CALL) {
+		tr_call_op(t, i);
+		return;
+	}
+	switch (i->op) {
+	case OP_NOP:
+		break;
+	case OP_PAUSE:
+		emit8(&t->e, 0xf3);
+		emit8(&t->e, 0x90);
+		break;
+	case OP_LEA:
+		emit_lea_insn(t, i);
+		break;
+	case OP_PUSH:
+		emit_push_insn(t, i);
+		break;
+	case OP_POP:
+		emit_pop_insn(t, i);
+		break;
+	case OP_LEAVE:
+		emit_leave(t, i);
+		break;
+	case OP_BT_MEM:
+		emit_bit_string(t, i);
+		break;
+	default:
+		emit_copy(t, i);
+		break;
+	}
+}

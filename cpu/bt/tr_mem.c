@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Memory operands: effective address, segment, TLB check.
+ *
+ * The check (T0: linear address, size bytes):
+ *	mov  T1d, T0d ; shr T1d, 7 ; and T1d, index mask
+ *	sub  T0, gs:[T1 + tag]		; distance from the start of the page that the entry allows
+ *	cmp  T0, 4096 - size ; ja cold	; another page, or across its end
+ *	add  T0, gs:[T1 + host]
+ * The cold path computes the offset again (nothing has changed) and calls C, which fills the TLB and gives the
+ * host pointer, raises the exception, or has the instruction run again with all its accesses through C.
+ */
+#include "cpu/bt/translate.h"
+
+struct ea tr_ea(const struct insn *i)
+{
+	return (struct ea){.seg = i->seg, .base = i->base, .index = i->index, .scale = i->scale,
+			   .addrsize = i->addrsize, .disp = i->disp};
+}
+
+/* A register of an address: in its own place, or loaded into @temp. */
+static uint8_t address_reg(struct tr *t, unsigned guest, uint8_t temp)
+{
+	uint8_t h = guest == REG_NONE ? H_NONE : emit_host_reg(guest);
+
+	if (guest != REG_NONE && h == H_NONE) {
+		emit_load_slot(&t->e, temp, REG_SLOT(guest));
+		h = temp;
+	}
+	return h;
+}
+
+void tr_offset(struct tr *t, const struct ea *ea)
+{
+	struct emit *e = &t->e;
+	bool wide = ea->addrsize == 8;
+
+	if (ea->base == EA_BASE_SCRATCH) {
+		emit_load_slot(e, T0, SLOT(scratch[1]));
+		return;
+	}
+	if (ea->base == REG_PC) {
+		tr_linear_of(t, t->off[t->cur] + t->insn[t->cur].len);
+		emit_lea(e, wide, T0, T0, H_NONE, 0, (int32_t)ea->disp);
+		return;
+	}
+	if (ea->base == REG_NONE && ea->index == REG_NONE) {
+		emit_mov_imm(e, T0, wide ? (uint64_t)ea->disp
+					 : (uint64_t)ea->disp & size_mask(ea->addrsize));
+		return;
+	}
+	uint8_t base = address_reg(t, ea->base, T0);
+	uint8_t index = address_reg(t, ea->index, T1);
+
+	emit_lea(e, wide, T0, base, index, ea->scale, (int32_t)ea->disp);
+	if (ea->addrsize == 2)
+		emit_op_reg(e, false, 0x0fb7, T0, T0); /* movzx r14d, r14w */
+}
+
+static void gs_op(struct tr *t, unsigned op, uint8_t reg, int32_t disp)
+{
+	emit8(&t->e, 0x65);
+	emit_op_mem(&t->e, true, op, reg, T1, H_NONE, 0, disp);
+}
+
+/* T0 := segment base + T0, after the limit check; *@field: the way out, or 0. */
+static void add_segment(struct tr *t, const struct ea *ea, unsigned size, unsigned access,
+			struct cold *c)
+{
+	struct emit *e = &t->e;
+	int32_t slot = SLOT(segcheck) + (int32_t)(ea->seg * sizeof(t->v->segcheck[0]));
+
+	if (t->code_bits == 64) {
+		if (ea->seg == X86_FS)
+			emit_op_mem(e, true, 0x03, T0, H_RSP, H_NONE, 0, SLOT(fs_base));
+		else if (ea->seg == X86_GS)
+			emit_op_mem(e, true, 0x03, T0, H_RSP, H_NONE, 0, SLOT(gs_base));
+		return;
+	}
+	if ((t->mode & MODE_FLAT_DATA) &&
+	    (ea->seg == X86_DS || ea->seg == X86_ES || ea->seg == X86_SS))
+		return;
+
+	int32_t limit = access == ACCESS_READ ? slot + 8 : slot + 16;
+
+	emit_lea(e, true, T1, T0, H_NONE, 0, (int32_t)size - 1);
+	emit_op_mem(e, true, 0x3b, T1, H_RSP, H_NONE, 0, limit); /* cmp T1, [limit] */
+	c->field[c->nfields++] = emit_jcc_forward(e, CC_AE);
+	emit_op_mem(e, true, 0x03, T0, H_RSP, H_NONE, 0, slot);
+	emit_mov_reg(e, false, T0, T0); /* linear addresses wrap at 4 GiB */
+}
+
+static void bounce_access(struct tr *t, const struct ea *ea, uint32_t info)
+{
+	tr_offset(t, ea);
+	emit_mov_imm32(&t->e, T1, info);
+	emit_call(&t->e, t->b->stub.bounce_in);
+}
+
+void tr_access(struct tr *t, const struct ea *ea, unsigned size, unsigned access)
+{
+	struct emit *e = &t->e;
+	uint32_t info = mem_info(t->off[t->cur], size, access, ea->seg);
+
+	tr_flags_clobber(t);
+	if (t->bounce) {
+		bounce_access(t, ea, info);
+		return;
+	}
+	struct cold *c = tr_cold(t, COLD_MEM);
+	int32_t table = (int32_t)(offsetof(struct tlb_slot, table) +
+				  tlb_class_of_mode(t->mode) * sizeof(t->v->priv->slot->table[0]));
+	int32_t tag = table + (int32_t)(access == ACCESS_READ ? offsetof(struct tlb_entry, read_tag)
+							      : offsetof(struct tlb_entry, write_tag));
+
+	c->ea = *ea;
+	c->info = info;
+	tr_offset(t, ea);
+	add_segment(t, ea, size, access, c);
+	if ((t->mode & MODE_ALIGN) && size > 1 && (size & (size - 1)) == 0) {
+		emit8(e, 0x41); /* test r14b, size - 1 */
+		emit8(e, 0xf6);
+		emit8(e, 0xc6);
+		emit8(e, (uint8_t)(size - 1));
+		c->field[c->nfields++] = emit_jcc_forward(e, CC_NE);
+	}
+	if (t->b->has_bmi2) { /* rorx r15, r14, 7 */
+		static const uint8_t rorx[] = {0xc4, 0x43, 0xfb, 0xf0, 0xfe, 0x07};
+
+		for (unsigned k = 0; k < sizeof(rorx); k++)
+			emit8(e, rorx[k]);
+	} else {
+		emit_mov_reg(e, false, T1, T0);
+		emit8(e, 0x41); /* shr r15d, 7 */
+		emit8(e, 0xc1);
+		emit8(e, 0xef);
+		emit8(e, 7);
+	}
+	emit8(e, 0x41); /* and r15d, imm32 */
+	emit8(e, 0x81);
+	emit8(e, 0xe7);
+	emit32(e, (TLB_ENTRIES - 1) * sizeof(struct tlb_entry));
+	gs_op(t, 0x2b, T0, tag); /* sub */
+	emit8(e, 0x49);		 /* cmp r14, imm32 */
+	emit8(e, 0x81);
+	emit8(e, 0xfe);
+	emit32(e, 4096 - size);
+	c->field[c->nfields++] = emit_jcc_forward(e, CC_A);
+	gs_op(t, 0x03, T0, table + (int32_t)offsetof(struct tlb_entry, host)); /* add */
+	c->back = emit_pos(e);
+}
+
+void tr_cold_mem(struct tr *t, const struct cold *c)
+{
+	struct emit *e = &t->e;
+
+	for (unsigned k = 0; k < c->nfields; k++)
+		emit_patch_rel32(e, c->field[k], emit_pos(e));
+	tr_offset(t, &c->ea);
+	emit_mov_imm32(e, T1, c->info);
+	emit_call(e, t->b->stub.mem_slow);
+	emit_jmp(e, c->back);
+}
+
+void tr_access_done(struct tr *t, unsigned access)
+{
+	if (!t->bounce || !(access & ACCESS_WRITE))
+		return;
+	tr_flags_to_mem(t);
+	t->flags = FLAGS_MEM;
+	emit_call(&t->e, t->b->stub.bounce_out);
+}

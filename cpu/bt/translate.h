@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the parts of the translator share while one block is being made.
+ *
+ * Parts: translate.c (which instructions, liveness of flags, layout of the block), tr_mem.c (memory
+ * operands), tr_insn.c (copies and rewritten data instructions), tr_branch.c (everything that jumps).
+ */
+#ifndef CPU_BT_TRANSLATE_H
+#define CPU_BT_TRANSLATE_H
+
+#include "cpu/bt/private.h"
+
+#define ALL_FLAGS X86_ARITH_FLAGS
+#define PAGE_OFF_MASK 0xfffu
+
+/* Where the guest's arithmetic flags are at this point of the block; none: they are dead. */
+enum { FLAGS_HOST = 1, FLAGS_MEM = 2 };
+
+/* A memory operand, or a stack slot; or an offset that was put into scratch[1]. */
+#define EA_BASE_SCRATCH 0xfd
+struct ea {
+	uint8_t seg, base, index, scale, addrsize;
+	int64_t disp;
+};
+
+enum cold_kind { COLD_MEM, COLD_LINK, COLD_FAR_JUMP, COLD_POLL };
+
+/* Code off the straight path, emitted after it. */
+struct cold {
+	uint8_t kind;
+	uint8_t flags;		/* flag state at the jump */
+	uint8_t nfields;
+	uint8_t insn;		/* index of the instruction it belongs to */
+	uint32_t field[3];	/* rel32 fields that come here */
+	uint32_t back;		/* COLD_MEM: where to go on */
+	struct ea ea;
+	uint32_t info;
+	struct link *link;
+	int32_t target;		/* COLD_FAR_JUMP, COLD_POLL: offset from the page's start */
+};
+
+#define COLD_MAX (4 * BLOCK_INSNS_MAX + 8)
+#define MEMO_MAX 32
+
+struct tr {
+	struct bt_vcpu *v;
+	struct bt_engine *b;
+	struct emit e;
+	uint32_t mode;
+	unsigned code_bits;
+	bool single;  /* one instruction, then back to C */
+	bool bounce;  /* memory through C */
+	const uint8_t *page; /* bytes of the page; the straddling instruction's bytes when page2 */
+	uint64_t gpa;	/* of the block */
+	unsigned start; /* page offset of the block */
+	bool straddles;
+
+	unsigned n;
+	struct insn insn[BLOCK_INSNS_MAX];
+	uint16_t off[BLOCK_INSNS_MAX + 1];
+	const uint8_t *bytes[BLOCK_INSNS_MAX];
+	uint16_t live[BLOCK_INSNS_MAX + 1]; /* flags live before the instruction; [n]: at the end */
+	uint64_t lines;
+
+	unsigned cur;
+	unsigned flags; /* FLAGS_HOST | FLAGS_MEM */
+	bool done;	/* the block has ended with a jump */
+
+	struct cold cold[COLD_MAX];
+	unsigned ncold;
+	struct link *links;
+	struct block *block;
+	struct block_map map[BLOCK_INSNS_MAX];
+
+	struct { uint16_t off, live; bool straddles; } memo[MEMO_MAX];
+	unsigned nmemo;
+	bool failed; /* out of room */
+};
+
+/* translate.c */
+struct cold *tr_cold(struct tr *t, enum cold_kind kind);
+/* Flags live at offset @off of this page; *@straddles: the instruction there crosses the page. */
+uint16_t tr_live_at(struct tr *t, unsigned off, bool *straddles);
+/* Before host flags are overwritten by translator code while the current instruction's live-in must survive. */
+void tr_flags_clobber(struct tr *t);
+/* Makes aflags valid, whatever is live. */
+void tr_flags_to_mem(struct tr *t);
+/* Before the host executes something that reads or partly keeps flags. */
+void tr_flags_to_host(struct tr *t);
+
+/* tr_mem.c */
+struct ea tr_ea(const struct insn *i);
+void tr_offset(struct tr *t, const struct ea *ea);		    /* offset in segment → T0; uses T1 */
+void tr_access(struct tr *t, const struct ea *ea, unsigned size, unsigned access); /* host pointer → T0; uses T1 */
+void tr_access_done(struct tr *t, unsigned access);	    /* after the instruction's write */
+void tr_cold_mem(struct tr *t, const struct cold *c);
+
+/* tr_insn.c */
+void tr_insn(struct tr *t, const struct insn *i);
+void tr_call_op(struct tr *t, const struct insn *i);
+bool tr_op_ends_block(unsigned op);
+/* T0 += nothing: loads guest register into @host / stores it, whatever it lives in. Flag-free. */
+void tr_load_guest(struct tr *t, uint8_t host, unsigned guest);
+void tr_store_guest(struct tr *t, unsigned guest, uint8_t host);
+
+/* tr_branch.c */
+bool tr_is_branch(const struct insn *i);
+void tr_branch(struct tr *t, const struct insn *i);
+void tr_goto(struct tr *t, int32_t target); /* ends the block: to page offset @target (may be outside of the page) */
+void tr_linear_of(struct tr *t, int32_t target); /* T0 := linear address of a page offset */
+void tr_jump_cache(struct tr *t, unsigned flags); /* jump to linear T0; flags must be in memory */
+void tr_cold_link(struct tr *t, const struct cold *c);
+void tr_cold_far(struct tr *t, const struct cold *c);
+void tr_stack_addr(struct tr *t, struct ea *ea, int disp); /* [SS:rSP + disp] */
+void tr_stack_move(struct tr *t, int delta);
+
+#endif

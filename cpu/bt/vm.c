@@ -1,0 +1,434 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The translator as an engine (cpu/engine.h): making and ending it, the vCPUs' threads, host exceptions in
+ * translated code. State access is in state.c.
+ *
+ * Host exceptions. Translated code may fault in the host where the guest's instruction would: #DE, x87 and
+ * SIMD exceptions, misaligned vector operands. The handler finds the instruction by the block's map, stores the
+ * guest's registers, and has translated code left with the exception pending. A page fault there is
+ * our own bug (every access has been checked), and ends the process with a message.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "cpu/bt/run.h"
+#include "cpu/bt/translate.h"
+#include "cpu/cpuid.h"
+
+#define V(vcpu) ((struct bt_vcpu *)(vcpu))
+#define E(engine) ((struct bt_engine *)(engine))
+
+#ifndef HWCAP2_FSGSBASE
+#define HWCAP2_FSGSBASE (1 << 1)
+#endif
+
+static __thread struct bt_vcpu *this_vcpu;
+
+/* ---- host exceptions ---- */
+
+static const int reg_of_guest[] = {
+	[X86_RAX] = REG_RAX, [X86_RCX] = REG_RCX, [X86_RDX] = REG_RDX, [X86_RBX] = REG_RBX,
+	[X86_RSP] = REG_R12, [X86_RBP] = REG_RBP, [X86_RSI] = REG_RSI, [X86_RDI] = REG_RDI,
+	[X86_R8] = REG_R8,   [X86_R9] = REG_R9,	  [X86_R10] = REG_R10, [X86_R11] = REG_R11,
+	[X86_R12] = REG_R13,
+};
+
+static _Noreturn void die(int sig, uint64_t rip, uint64_t address)
+{
+	char line[160];
+	int n = snprintf(line, sizeof(line),
+			 "maru-vm: internal error: signal %d at %#llx, address %#llx\n", sig,
+			 (unsigned long long)rip, (unsigned long long)address);
+
+	if (write(STDERR_FILENO, line, (size_t)n) < 0)
+		_exit(70);
+	_exit(70);
+}
+
+static void guest_exception(struct bt_vcpu *v, unsigned trap)
+{
+	switch (trap) {
+	case X86_XM:
+		bt_raise(v, v->cr4 & X86_CR4_OSXMMEXCPT ? X86_XM : X86_UD);
+		break;
+	case X86_GP:
+		bt_raise_error(v, X86_GP, 0);
+		break;
+	default: /* #DE, #UD, #MF */
+		bt_raise(v, (uint8_t)trap);
+		break;
+	}
+}
+
+static void on_host_exception(int sig, siginfo_t *info, void *context)
+{
+	ucontext_t *uc = context;
+	greg_t *r = uc->uc_mcontext.gregs;
+	struct bt_vcpu *v = this_vcpu;
+	unsigned trap = (unsigned)r[REG_TRAPNO];
+	struct bt_engine *e;
+	struct block *b;
+
+	if (!v)
+		die(sig, (uint64_t)r[REG_RIP], (uint64_t)info->si_addr);
+	e = v->engine;
+	uint64_t pos = (uint64_t)r[REG_RIP] - (uint64_t)e->cache_rx;
+
+	b = pos < CODE_CACHE_BYTES ? cache_find_host(e, (uint32_t)pos) : NULL;
+	if (!b || (trap != X86_DE && trap != X86_UD && trap != X86_GP && trap != X86_MF && trap != X86_XM))
+		die(sig, (uint64_t)r[REG_RIP], (uint64_t)info->si_addr);
+
+	const struct block_map *m = &b->map[0];
+
+	for (unsigned k = 1; k < b->map_count && b->map[k].host <= pos; k++)
+		m = &b->map[k];
+	for (unsigned g = 0; g < ARRAY_SIZE(reg_of_guest); g++)
+		if (g != m->borrowed)
+			v->regs[g] = (uint64_t)r[reg_of_guest[g]];
+	if (m->flags & MAP_FLAGS_HOST)
+		bt_set_aflags(v, (uint64_t)r[REG_EFL]);
+	v->rip = v->vbase + m->guest - v->cs_base;
+	if (!bt_code64(v))
+		v->rip = (uint32_t)v->rip;
+	guest_exception(v, trap);
+	r[REG_RAX] = EXIT_FAULT;
+	r[REG_RSP] = (greg_t)v;
+	r[REG_RIP] = (greg_t)(e->cache_rx + e->stub.exit_tail);
+	r[REG_EFL] &= ~(greg_t)X86_ARITH_FLAGS;
+}
+
+static void install_handlers(void)
+{
+	static const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
+	struct sigaction sa = {.sa_sigaction = on_host_exception, .sa_flags = SA_SIGINFO | SA_NODEFER};
+
+	sigemptyset(&sa.sa_mask);
+	for (unsigned k = 0; k < ARRAY_SIZE(signals); k++)
+		sigaction(signals[k], &sa, NULL);
+}
+
+/* ---- making ---- */
+
+static void *map_lazily(uint64_t bytes)
+{
+	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+/* One memfd, writable here and executable there, sealed against any other mapping's changes. */
+static struct error *map_cache(struct bt_engine *e)
+{
+	int fd = memfd_create("maru-code", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+	if (fd < 0)
+		return error_errno(errno, "cannot make the code cache");
+	if (ftruncate(fd, CODE_CACHE_BYTES) < 0) {
+		close(fd);
+		return error_errno(errno, "cannot size the code cache");
+	}
+	e->cache_rw = mmap(NULL, CODE_CACHE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	e->cache_rx = mmap(NULL, CODE_CACHE_BYTES, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+	fcntl(fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL);
+	close(fd);
+	if (e->cache_rw == MAP_FAILED || e->cache_rx == MAP_FAILED)
+		return error_errno(errno, "cannot map %llu MiB for translated code",
+				   (unsigned long long)(CODE_CACHE_BYTES >> 20));
+	return NULL;
+}
+
+static uint64_t monotonic_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * NS_PER_SEC + (uint64_t)ts.tv_nsec;
+}
+
+/* The host's TSC against CLOCK_MONOTONIC, over 10 ms. */
+static uint64_t measure_tsc_hz(void)
+{
+	uint64_t ns0 = monotonic_ns(), t0 = __builtin_ia32_rdtsc(), ns, t;
+
+	do {
+		ns = monotonic_ns();
+		t = __builtin_ia32_rdtsc();
+	} while (ns - ns0 < 10 * NS_PER_MS);
+	return (uint64_t)((unsigned __int128)(t - t0) * NS_PER_SEC / (ns - ns0));
+}
+
+static uint64_t host_xcr0(void)
+{
+	uint32_t lo, hi;
+
+	__asm__("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+	return ((uint64_t)hi << 32 | lo) & (X86_XCR0_X87 | X86_XCR0_SSE | X86_XCR0_AVX | X86_XCR0_AVX512);
+}
+
+static void probe_host(struct bt_engine *e)
+{
+	__builtin_cpu_init();
+	e->has_bmi2 = __builtin_cpu_supports("bmi2");
+	e->has_fsgsbase = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE;
+	e->has_xsave = __builtin_cpu_supports("avx");
+	e->host_xcr0 = e->has_xsave ? host_xcr0() : 0;
+	e->tsc_hz = measure_tsc_hz();
+}
+
+static uint32_t debug_options(void)
+{
+	const char *text = getenv("MARU_BT_DEBUG");
+	uint32_t opts = 0;
+
+	if (!text)
+		return 0;
+	if (strstr(text, "exact-flags"))
+		opts |= BT_OPT_EXACT_FLAGS;
+	if (strstr(text, "single"))
+		opts |= BT_OPT_SINGLE;
+	if (strstr(text, "no-link"))
+		opts |= BT_OPT_NO_LINK;
+	if (strstr(text, "bounce"))
+		opts |= BT_OPT_BOUNCE;
+	return opts;
+}
+
+static struct error *make_vcpu(struct bt_engine *e, unsigned index)
+{
+	uint64_t bytes = VCPU_STACK_BYTES + align_up(sizeof(struct bt_vcpu_block), 4096);
+	uint8_t *area = map_lazily(bytes);
+	struct bt_private *p = map_lazily(align_up(sizeof(*p), 4096));
+	struct tlb_slot *slots = map_lazily(TLB_SLOTS * sizeof(*slots));
+
+	if (!area || !p || !slots)
+		return error_errno(ENOMEM, "cannot make vCPU %u", index);
+	mprotect(area, 4096, PROT_NONE); /* the stack's guard */
+
+	struct bt_vcpu *v = (struct bt_vcpu *)(area + VCPU_STACK_BYTES);
+
+	v->engine = e;
+	v->index = index;
+	v->priv = p;
+	v->cpuid = e->cpuid;
+	p->slots = slots;
+	p->heavy_depth = 1; /* C runs outside of vcpu_run */
+	e->vcpus[index] = v;
+	tlb_init(v);
+	bt_init_cpu(v, true);
+	return NULL;
+}
+
+static struct error *make_engine(const struct engine_config *c, struct bt_engine *e)
+{
+	struct error *err;
+
+	e->mem = c->mem;
+	e->loop = c->loop;
+	e->vm_time_ns = c->vm_time_ns;
+	e->vm_time_opaque = c->vm_time_opaque;
+	e->vcpu_count = c->vcpu_count;
+	e->debug_opts = debug_options();
+	e->page_count = ((c->mem->high_bytes ? MEM_HIGH_BASE + c->mem->high_bytes : c->mem->low_bytes)) >> 12;
+	probe_host(e);
+	err = map_cache(e);
+	if (err)
+		return err;
+	e->meta = map_lazily(META_BYTES);
+	e->tr = map_lazily(align_up(sizeof(*e->tr), 4096));
+	e->page_state = map_lazily(align_up(e->page_count, 4096));
+	e->code_pages = map_lazily(align_up(e->page_count * sizeof(*e->code_pages), 4096));
+	e->vcpus = calloc(e->vcpu_count, sizeof(*e->vcpus));
+	e->cpuid = calloc(1, sizeof(*e->cpuid));
+	if (!e->meta || !e->tr || !e->page_state || !e->code_pages || !e->vcpus || !e->cpuid)
+		return error_errno(ENOMEM, "cannot make the translator");
+	cpuid_model_init(e->cpuid, e->vcpu_count, e->tsc_hz);
+	cpuid_decode_features(e->cpuid, &e->features);
+	stubs_generate(e);
+	for (unsigned k = 0; k < e->vcpu_count; k++) {
+		err = make_vcpu(e, k);
+		if (err)
+			return err;
+	}
+	return NULL;
+}
+
+static void memory_written(void *opaque, uint64_t gpa, uint64_t len)
+{
+	struct bt_engine *e = opaque;
+
+	while (len) {
+		uint64_t n = MIN(len, MEM_PAGE_SIZE - (gpa & 0xfff));
+
+		cache_invalidate(e, gpa, (unsigned)n);
+		gpa += n;
+		len -= n;
+	}
+}
+
+struct error *engine_create(const struct engine_config *config, struct engine **out)
+{
+	struct bt_engine *e;
+	struct error *err;
+
+	if (config->kind == ENGINE_KVM)
+		return error_new("the kvm engine is not there yet; use --engine bt or auto");
+	if (config->vcpu_count < 1 || config->vcpu_count >= PAGE_OWNER_MANY)
+		return error_new("%u vCPUs: the translator runs 1 to %u", config->vcpu_count,
+				 PAGE_OWNER_MANY - 1);
+	e = map_lazily(align_up(sizeof(*e), 4096));
+	if (!e)
+		return error_errno(ENOMEM, "cannot make the translator");
+	err = make_engine(config, e);
+	if (err) {
+		engine_destroy((struct engine *)e);
+		return err;
+	}
+	install_handlers();
+	config->mem->on_written = memory_written;
+	config->mem->on_written_opaque = e;
+	*out = (struct engine *)e;
+	return NULL;
+}
+
+static void free_vcpu(struct bt_vcpu *v)
+{
+	if (!v)
+		return;
+	munmap(v->priv->slots, TLB_SLOTS * sizeof(struct tlb_slot));
+	munmap(v->priv, align_up(sizeof(struct bt_private), 4096));
+	munmap((uint8_t *)v - VCPU_STACK_BYTES,
+	       VCPU_STACK_BYTES + align_up(sizeof(struct bt_vcpu_block), 4096));
+}
+
+static void unmap(void *p, uint64_t bytes)
+{
+	if (p && p != MAP_FAILED)
+		munmap(p, bytes);
+}
+
+void engine_destroy(struct engine *engine)
+{
+	struct bt_engine *e = E(engine);
+
+	if (!e)
+		return;
+	if (e->mem && e->mem->on_written_opaque == e)
+		e->mem->on_written = NULL;
+	for (unsigned k = 0; e->vcpus && k < e->vcpu_count; k++)
+		free_vcpu(e->vcpus[k]);
+	free(e->vcpus);
+	free(e->cpuid);
+	unmap(e->cache_rw, CODE_CACHE_BYTES);
+	unmap(e->cache_rx, CODE_CACHE_BYTES);
+	unmap(e->meta, META_BYTES);
+	unmap(e->tr, align_up(sizeof(*e->tr), 4096));
+	unmap((void *)e->page_state, align_up(e->page_count, 4096));
+	unmap(e->code_pages, align_up(e->page_count * sizeof(*e->code_pages), 4096));
+	munmap(e, align_up(sizeof(*e), 4096));
+}
+
+const char *engine_name(const struct engine *engine)
+{
+	return "bt";
+}
+
+struct vcpu *engine_vcpu(struct engine *engine, unsigned index)
+{
+	assert(index < E(engine)->vcpu_count);
+	return (struct vcpu *)E(engine)->vcpus[index];
+}
+
+void vcpu_set_irqchip(struct vcpu *vcpu, const struct vcpu_irqchip *chip)
+{
+	V(vcpu)->chip = *chip;
+}
+
+/* ---- running ---- */
+
+static void describe_shutdown(struct bt_vcpu *v, struct vcpu_exit *exit)
+{
+	snprintf(exit->message, sizeof(exit->message),
+		 "triple fault: exception %u could not be delivered at %#llx", v->exception.vector,
+		 (unsigned long long)v->rip);
+}
+
+void vcpu_run(struct vcpu *vcpu, struct vcpu_exit *exit)
+{
+	struct bt_vcpu *v = V(vcpu);
+	struct bt_private *p = v->priv;
+	enum run_result r;
+
+	*exit = (struct vcpu_exit){.reason = VCPU_EXIT_STOPPED};
+	this_vcpu = v;
+	p->debug_hit = false;
+	tlb_bind(v);
+	bt_heavy_end(v);
+	r = bt_run(v);
+	bt_heavy_begin(v);
+	this_vcpu = NULL;
+	if (r == RUN_TRIPLE_FAULT) {
+		exit->reason = VCPU_EXIT_SHUTDOWN;
+		describe_shutdown(v, exit);
+		p->triple_fault = false;
+	} else if (r == RUN_DEBUG) {
+		exit->reason = VCPU_EXIT_DEBUG;
+		exit->debug_address = p->debug_address;
+		exit->debug_watch = p->debug_is_watch;
+		p->debug_resume = true;
+	} else {
+		atomic_fetch_and(&p->requests, ~(uint32_t)REQ_STOP);
+	}
+}
+
+void vcpu_kick(struct vcpu *vcpu)
+{
+	struct bt_vcpu *v = V(vcpu);
+
+	atomic_store(&v->poll, 1);
+	atomic_fetch_add(&v->priv->wake, 1);
+	bt_futex_wake(&v->priv->wake);
+}
+
+static void request(struct vcpu *vcpu, uint32_t bit)
+{
+	atomic_fetch_or(&V(vcpu)->priv->requests, bit);
+	vcpu_kick(vcpu);
+}
+
+void vcpu_request_stop(struct vcpu *vcpu)
+{
+	request(vcpu, REQ_STOP);
+}
+
+void vcpu_nmi(struct vcpu *vcpu)
+{
+	request(vcpu, REQ_NMI);
+}
+
+void vcpu_init(struct vcpu *vcpu)
+{
+	request(vcpu, REQ_INIT);
+}
+
+void vcpu_sipi(struct vcpu *vcpu, uint8_t vector)
+{
+	V(vcpu)->priv->sipi_vector = vector;
+	request(vcpu, REQ_SIPI);
+}
+
+enum vcpu_activity vcpu_activity(struct vcpu *vcpu)
+{
+	const struct bt_vcpu *v = V(vcpu);
+
+	return v->wait_sipi ? VCPU_WAIT_SIPI : v->halted ? VCPU_HALTED : VCPU_RUNNING;
+}
