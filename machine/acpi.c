@@ -13,18 +13,17 @@
 #include <string.h>
 
 #include "base/util.h"
+#include "dev/acpi_pm.h"
 #include "machine/layout.h"
 
 #define AREA_BYTES (LAYOUT_SMBIOS - LAYOUT_TABLES)
 #define HEADER_BYTES 36u
 #define RSDP_BYTES 36u
 
-/* The chip's registers, as dev/acpi_pm lays them out behind PM_BASE. */
-#define PM1_EVENT (LAYOUT_PM_BASE + 0x00)
-#define PM1_CONTROL (LAYOUT_PM_BASE + 0x04)
-#define PM_TIMER (LAYOUT_PM_BASE + 0x08)
-#define GPE0 (LAYOUT_PM_BASE + 0x20)
-#define GPE0_BYTES 16u
+#define PM1_EVENT (LAYOUT_PM_BASE + ACPI_PM1A_EVT)
+#define PM1_CONTROL (LAYOUT_PM_BASE + ACPI_PM1A_CNT)
+#define PM_TIMER (LAYOUT_PM_BASE + ACPI_PM_TMR)
+#define GPE0 (LAYOUT_PM_BASE + ACPI_GPE0)
 
 struct area {
 	uint8_t *buf;
@@ -97,15 +96,17 @@ static uint8_t *put_fadt(struct area *a, uint32_t dsdt, uint32_t facs)
 	store_le(t + 40, dsdt, 4);
 	t[45] = 0; /* preferred profile: unspecified */
 	store_le(t + 46, LAYOUT_SCI, 2);
-	/* SMI_CMD stays 0: there is no legacy mode, SCI_EN is always set. */
+	store_le(t + 48, ACPI_SMI_CMD_PORT, 4);
+	t[52] = ACPI_ENABLE_COMMAND;
+	t[53] = ACPI_DISABLE_COMMAND;
 	store_le(t + 56, PM1_EVENT, 4);
 	store_le(t + 64, PM1_CONTROL, 4);
 	store_le(t + 76, PM_TIMER, 4);
 	store_le(t + 80, GPE0, 4);
-	t[88] = 4; /* PM1_EVT_LEN */
-	t[89] = 2; /* PM1_CNT_LEN */
-	t[91] = 4; /* PM_TMR_LEN */
-	t[92] = GPE0_BYTES;
+	t[88] = ACPI_PM1A_EVT_LEN;
+	t[89] = ACPI_PM1A_CNT_LEN;
+	t[91] = ACPI_PM_TMR_LEN;
+	t[92] = ACPI_GPE0_LEN;
 	store_le(t + 96, 0xfff, 2);  /* no C2 */
 	store_le(t + 98, 0xfff, 2);  /* no C3 */
 	t[108] = 0x32;		     /* century byte in CMOS */
@@ -122,7 +123,7 @@ static uint8_t *put_fadt(struct area *a, uint32_t dsdt, uint32_t facs)
 	gas_io(t + 148, PM1_EVENT, 4, 2);
 	gas_io(t + 172, PM1_CONTROL, 2, 2);
 	gas_io(t + 208, PM_TIMER, 4, 3);
-	gas_io(t + 220, GPE0, GPE0_BYTES, 1);
+	gas_io(t + 220, GPE0, ACPI_GPE0_LEN, 1);
 	seal(t);
 	return t;
 }

@@ -41,13 +41,12 @@ struct machine_config {
 	unsigned vcpu_count;
 	struct machine_events events;
 	/* Back ends stay the caller's and outlive the machine; NULL or count 0: the chip has none. */
-	struct chardev *serial;
+	struct chardev *serial, *console, *debugcon; /* COM1, virtio console, port 0xe9 */
 	struct block_device *disks[MACHINE_DISKS_MAX];
 	unsigned disk_count;
 	struct net_backend *net; /* NULL: no network card */
 	uint8_t mac[6];
 	bool debug_exit;
-	int debugcon_fd; /* -1: port 0xe9 is nobody's; stays the caller's */
 	const char *version;
 	/* Kept, not copied: a reset loads it again. */
 	struct boot_source payload;

@@ -154,9 +154,12 @@ FIELD(take_kernel_name, kernel.name, get_string, NAME_MAX_BYTES)
 FIELD(take_initrd_fd, initrd.fd, get_fd)
 FIELD(take_initrd_name, initrd.name, get_string, NAME_MAX_BYTES)
 FIELD(take_net_fd, net_fd, get_fd)
-FIELD(take_serial_in, serial_in_fd, get_fd)
-FIELD(take_serial_out, serial_out_fd, get_fd)
-FIELD(take_serial_listen, serial_listen_fd, get_fd)
+FIELD(take_serial_in, serial.in_fd, get_fd)
+FIELD(take_serial_out, serial.out_fd, get_fd)
+FIELD(take_serial_listen, serial.listen_fd, get_fd)
+FIELD(take_console_in, console.in_fd, get_fd)
+FIELD(take_console_out, console.out_fd, get_fd)
+FIELD(take_console_listen, console.listen_fd, get_fd)
 FIELD(take_control_listen, control_listen_fd, get_fd)
 FIELD(take_control_client, control_client_fd, get_fd)
 FIELD(take_gdb_listen, gdb_listen_fd, get_fd)
@@ -305,25 +308,42 @@ static struct error *take_mac(struct parse *p, const char *name, json_t *v)
 
 OBJECT(take_net, { "fd", true, take_net_fd }, { "mac", false, take_mac })
 
-static struct error *take_serial(struct parse *p, const char *name, json_t *v)
+/* {"fd": both directions}, or {"in_fd", "out_fd"}, or {"listen_fd"}. */
+static struct error *take_chardev(struct parse *p, const char *name, json_t *v, const struct member *members,
+				  unsigned count, struct vm_config_chardev *c)
 {
-	static const struct member members[] = { { "in_fd", false, take_serial_in },
-						 { "out_fd", false, take_serial_out },
-						 { "listen_fd", false, take_serial_listen },
-						 { "fd", false, take_serial_in } };
-	struct vm_config *c = p->c;
-	struct error *err = take_object(p, name, v, members, ARRAY_SIZE(members));
+	struct error *err = take_object(p, name, v, members, count);
 
 	if (err)
 		return err;
 	if (json_object_get(v, "fd")) {
 		if (json_object_size(v) != 1)
 			return complain(p, name, "has 'fd', for both directions, beside others");
-		c->serial_out_fd = c->serial_in_fd;
+		c->out_fd = c->in_fd;
 	}
-	if (c->serial_listen_fd >= 0 && (c->serial_in_fd >= 0 || c->serial_out_fd >= 0))
+	if (c->listen_fd >= 0 && (c->in_fd >= 0 || c->out_fd >= 0))
 		return complain(p, name, "has 'listen_fd' beside others");
 	return NULL;
+}
+
+static struct error *take_serial(struct parse *p, const char *name, json_t *v)
+{
+	static const struct member members[] = { { "fd", false, take_serial_in },
+						 { "in_fd", false, take_serial_in },
+						 { "out_fd", false, take_serial_out },
+						 { "listen_fd", false, take_serial_listen } };
+
+	return take_chardev(p, name, v, members, ARRAY_SIZE(members), &p->c->serial);
+}
+
+static struct error *take_console(struct parse *p, const char *name, json_t *v)
+{
+	static const struct member members[] = { { "fd", false, take_console_in },
+						 { "in_fd", false, take_console_in },
+						 { "out_fd", false, take_console_out },
+						 { "listen_fd", false, take_console_listen } };
+
+	return take_chardev(p, name, v, members, ARRAY_SIZE(members), &p->c->console);
 }
 
 static const struct member top[] = {
@@ -338,6 +358,7 @@ static const struct member top[] = {
 	{ "disks", false, take_disks },
 	{ "net", false, take_net },
 	{ "serial", false, take_serial },
+	{ "console", false, take_console },
 	{ "control", false, take_control },
 	{ "gdb", false, take_gdb },
 	{ "debug_exit", false, take_debug_exit },
@@ -356,7 +377,7 @@ struct error *vm_config_parse(const char *json, size_t length, struct vm_config 
 
 	*out = (struct vm_config){
 		.kernel.fd = -1, .initrd.fd = -1, .net_fd = -1,
-		.serial_in_fd = -1, .serial_out_fd = -1, .serial_listen_fd = -1,
+		.serial = { -1, -1, -1 }, .console = { -1, -1, -1 },
 		.control_listen_fd = -1, .control_client_fd = -1,
 		.gdb_listen_fd = -1, .debugcon_fd = -1,
 	};

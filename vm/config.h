@@ -45,7 +45,9 @@ struct vm_config {
 	} disks[VM_CONFIG_DISKS];
 	int net_fd;
 	uint8_t mac[6];
-	int serial_in_fd, serial_out_fd, serial_listen_fd; /* -1: not that way */
+	struct vm_config_chardev {
+		int in_fd, out_fd, listen_fd; /* -1: not that way */
+	} serial, console;
 	int control_listen_fd, control_client_fd;
 	int gdb_listen_fd;
 	int debugcon_fd;

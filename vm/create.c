@@ -103,7 +103,6 @@ static void on_signal(void *opaque, uint32_t events)
 	} else if (vm->terminations == 2) {
 		vm_quit(vm, VM_EXIT_SIGNAL, "quit by a second signal");
 	} else {
-		/* A vCPU that does not come to a stop must not keep us: what the guest was promised is on disk. */
 		_exit(VM_EXIT_SIGNAL);
 	}
 }
@@ -274,15 +273,24 @@ static struct error *open_disks(struct vm *vm)
 	return NULL;
 }
 
+static struct error *open_chardev(struct vm *vm, const struct vm_config_chardev *c, struct chardev **out)
+{
+	if (c->listen_fd >= 0)
+		return chardev_socket_create(vm->loop, c->listen_fd, out);
+	if (c->in_fd >= 0 || c->out_fd >= 0)
+		return chardev_fd_create(vm->loop, c->in_fd, c->out_fd, out);
+	return NULL;
+}
+
 static struct error *open_backends(struct vm *vm)
 {
 	const struct vm_config *c = &vm->config;
-	struct error *err = NULL;
+	struct error *err = open_chardev(vm, &c->serial, &vm->serial);
 
-	if (c->serial_listen_fd >= 0)
-		err = chardev_socket_create(vm->loop, c->serial_listen_fd, &vm->serial);
-	else if (c->serial_in_fd >= 0 || c->serial_out_fd >= 0)
-		err = chardev_fd_create(vm->loop, c->serial_in_fd, c->serial_out_fd, &vm->serial);
+	if (!err)
+		err = open_chardev(vm, &c->console, &vm->console);
+	if (!err && c->debugcon_fd >= 0)
+		err = chardev_fd_create(vm->loop, -1, c->debugcon_fd, &vm->debugcon);
 	if (!err)
 		err = open_disks(vm);
 	if (!err && c->net_fd >= 0)
@@ -301,10 +309,11 @@ static struct error *create_machine(struct vm *vm, size_t kernel_bytes, size_t i
 		.vcpu_count = c->cpus,
 		.events = { on_reset, on_power_off, on_debug_exit, vm },
 		.serial = vm->serial,
+		.console = vm->console,
+		.debugcon = vm->debugcon,
 		.disk_count = c->disk_count,
 		.net = vm->net,
 		.debug_exit = c->debug_exit,
-		.debugcon_fd = c->debugcon_fd,
 		.version = MARU_VERSION,
 		.payload = {
 			.kernel = { c->kernel.name, vm->kernel, kernel_bytes },
@@ -332,6 +341,15 @@ static struct error *create_control(struct vm *vm)
 	return err;
 }
 
+/* A vCPU does not come to a stop, which is a bug of the engine's: what the guest was promised is on disk. */
+static void quit_overdue(void *opaque)
+{
+	struct vm *vm = opaque;
+
+	log_error("a vCPU could not be stopped within %llu s (%s): giving up on it", VM_QUIT_NS / NS_PER_SEC, vm->reason);
+	_exit(VM_EXIT_INTERNAL);
+}
+
 static struct error *watch_signals(struct vm *vm)
 {
 	sigset_t set;
@@ -357,6 +375,7 @@ static struct error *create(struct vm *vm)
 	if (err)
 		return err;
 	loop_lock(vm->loop);
+	loop_timer_init(vm->loop, &vm->quit_timer, quit_overdue, vm);
 	vmclock_init(&vm->clock, vm->loop);
 	vmclock_pause(&vm->clock);
 	err = watch_signals(vm);
@@ -450,6 +469,8 @@ void vm_destroy(struct vm *vm)
 	if (vm->net)
 		vm->net->ops->destroy(vm->net);
 	chardev_destroy(vm->serial);
+	chardev_destroy(vm->console);
+	chardev_destroy(vm->debugcon);
 	control_destroy(vm->control);
 	if (vm->signal_fd >= 0) {
 		loop_fd_remove(&vm->signals);

@@ -109,6 +109,7 @@ static void end_now(struct vm *vm)
 	}
 	control_event(vm->control, "stopped",
 		      json_pack("{s:i, s:s}", "status", vm->exit_status, "reason", vm->reason));
+	loop_timer_cancel(&vm->quit_timer);
 	loop_stop(vm->loop);
 }
 
@@ -187,6 +188,7 @@ void vm_quit(struct vm *vm, int status, const char *reason)
 	vm->want_quit = true;
 	vm->exit_status = status;
 	snprintf(vm->reason, sizeof(vm->reason), "%s", reason);
+	loop_timer_arm(&vm->quit_timer, loop_now_ns() + VM_QUIT_NS);
 	update(vm);
 }
 

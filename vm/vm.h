@@ -62,7 +62,7 @@ struct vm {
 	struct sandbox sandbox;
 
 	/* Back ends */
-	struct chardev *serial;
+	struct chardev *serial, *console, *debugcon;
 	struct block_device *disks[VM_CONFIG_DISKS];
 	struct net_backend *net;
 	uint8_t *kernel, *initrd; /* the payload's bytes */
@@ -88,6 +88,7 @@ struct vm {
 	struct loop_fd signals;
 	int signal_fd;
 	unsigned terminations;
+	struct loop_timer quit_timer; /* how long vCPUs have to come to a stop at the end */
 
 	/* Log lines of any thread on their way to the control connections. */
 	pthread_mutex_t log_mutex;

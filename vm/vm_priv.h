@@ -5,6 +5,8 @@
 
 #include "vm/vm.h"
 
+#define VM_QUIT_NS (10 * NS_PER_SEC)
+
 void vm_init_gate(struct vm *vm);
 struct error *vm_start_threads(struct vm *vm) MUST_CHECK;
 void vm_join_threads(struct vm *vm);
