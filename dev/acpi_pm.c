@@ -2,24 +2,27 @@
 /*
  * ACPI fixed hardware, laid out as in the ICH9.
  *
- * Theory of operation. Status bits are set by events and cleared by writing ones; the SCI is held while an
- * enabled one is set and the guest is in ACPI mode. That mode is entered and left through the SMI command
- * port: no SMI is made, what its handler would do (set or clear SCI_EN) is done at once. The PM timer is the
- * clock; its status bit says that the top bit has changed, which is found out when somebody looks, and
- * with a timer only while its interrupt is enabled.
+ * Theory of operation. Status bits are set by events and cleared by writing ones; the SCI is held
+ * while an enabled one is set and the guest is in ACPI mode. That mode is entered and left through
+ * the SMI command port: no SMI is made, what its handler would do (set or clear SCI_EN) is done at
+ * once. The PM timer is the clock; its status bit says that the top bit has changed, which is found
+ * out when somebody looks, and with a timer only while its interrupt is enabled.
  *
  * Of the sleep states there is S5.
  *
- * Manual: ACPI specification 6.4, section 4.8; Intel ICH9 data sheet, section 13.8. Threading: machine lock.
+ * Manual: ACPI specification 6.4, section 4.8; Intel ICH9 data sheet, section 13.8. Threading:
+ * machine lock.
  */
 #include "dev/acpi_pm.h"
 
 #include <assert.h>
 #include <stdlib.h>
 
-#define STATUS_BITS (PM1_TMR_STS | PM1_GBL_STS | PM1_PWRBTN_STS | PM1_SLPBTN_STS | PM1_RTC_STS | PM1_WAK_STS)
+#define STATUS_BITS \
+	(PM1_TMR_STS | PM1_GBL_STS | PM1_PWRBTN_STS | PM1_SLPBTN_STS | PM1_RTC_STS | PM1_WAK_STS)
 #define ENABLE_BITS (PM1_TMR_STS | PM1_GBL_STS | PM1_PWRBTN_STS | PM1_SLPBTN_STS | PM1_RTC_STS)
-#define CONTROL_BITS 0x1c02u /* BM_RLD and SLP_TYP; SCI_EN is the firmware's, SLP_EN and GBL_RLS read as 0 */
+#define CONTROL_BITS \
+	0x1c02u /* BM_RLD and SLP_TYP; SCI_EN is the firmware's, SLP_EN and GBL_RLS read as 0 */
 #define GPE_BYTES (ACPI_GPE0_LEN / 2)
 
 struct acpi_pm {
@@ -29,7 +32,7 @@ struct acpi_pm {
 	struct acpi_pm_config config;
 	uint16_t status, enable, control;
 	uint8_t gpe_status[GPE_BYTES], gpe_enable[GPE_BYTES];
-	uint8_t apm[2]; /* SMI command and its scratch companion */
+	uint8_t apm[2];	 /* SMI command and its scratch companion */
 	uint64_t halves; /* of the timer's range that have passed, as last seen */
 	bool sci_level;
 	struct clock_timer timer;
@@ -89,7 +92,8 @@ static void write_control(struct acpi_pm *pm, uint16_t value)
 	if ((value >> PM1_SLP_TYP_SHIFT & 7) == ACPI_SLP_TYP_S5)
 		pm->config.power_off(pm->config.opaque);
 	else
-		log_guest("the guest asked for sleep type %u, which does not exist", value >> PM1_SLP_TYP_SHIFT & 7);
+		log_guest("the guest asked for sleep type %u, which does not exist",
+			  value >> PM1_SLP_TYP_SHIFT & 7);
 }
 
 /* Bytes and words of the event and control blocks. */
@@ -101,15 +105,11 @@ static void event_write(void *opaque, uint64_t offset, uint64_t value, unsigned 
 
 	update_timer(pm);
 	switch (offset & ~1ull) {
-	case ACPI_PM1A_EVT:
-		pm->status &= (uint16_t)~v;
-		break;
+	case ACPI_PM1A_EVT: pm->status &= (uint16_t)~v; break;
 	case ACPI_PM1A_EVT + 2:
 		pm->enable = ((pm->enable & (uint16_t)~mask) | v) & ENABLE_BITS;
 		break;
-	case ACPI_PM1A_CNT:
-		write_control(pm, (pm->control & (uint16_t)~mask) | v);
-		break;
+	case ACPI_PM1A_CNT: write_control(pm, (pm->control & (uint16_t)~mask) | v); break;
 	}
 	update_timer(pm);
 }
@@ -121,15 +121,9 @@ static uint64_t event_read(void *opaque, uint64_t offset, unsigned size)
 
 	update_timer(pm);
 	switch (offset & ~1ull) {
-	case ACPI_PM1A_EVT:
-		value = pm->status;
-		break;
-	case ACPI_PM1A_EVT + 2:
-		value = pm->enable;
-		break;
-	case ACPI_PM1A_CNT:
-		value = pm->control;
-		break;
+	case ACPI_PM1A_EVT: value = pm->status; break;
+	case ACPI_PM1A_EVT + 2: value = pm->enable; break;
+	case ACPI_PM1A_CNT: value = pm->control; break;
 	}
 	return (uint64_t)value >> 8 * (offset & 1);
 }
@@ -224,11 +218,14 @@ static void destroy(struct device *dev)
 static void claim(struct acpi_pm *pm, struct io_region *region, const char *name, uint64_t base,
 		  uint64_t length, const struct io_ops *ops)
 {
-	*region = (struct io_region){ .name = name, .base = base, .length = length, .ops = ops, .opaque = pm };
+	*region = (struct io_region){
+		.name = name, .base = base, .length = length, .ops = ops, .opaque = pm
+	};
 	bus_add(pm->ports, region);
 }
 
-struct acpi_pm *acpi_pm_create(struct bus *ports, struct clock *clock, const struct acpi_pm_config *config)
+struct acpi_pm *acpi_pm_create(struct bus *ports, struct clock *clock,
+			       const struct acpi_pm_config *config)
 {
 	static const struct device_ops ops = { "acpi_pm", reset, destroy };
 	static const struct io_ops event_ops = { event_read, event_write, 1, 2 };
@@ -244,9 +241,10 @@ struct acpi_pm *acpi_pm_create(struct bus *ports, struct clock *clock, const str
 	pm->config = *config;
 	pm->timer.fire = fire;
 	pm->timer.opaque = pm;
-	claim(pm, &pm->event_region, "acpi pm1a", config->base, ACPI_PM1A_EVT_LEN + ACPI_PM1A_CNT_LEN,
-	      &event_ops);
-	claim(pm, &pm->timer_region, "acpi timer", config->base + ACPI_PM_TMR, ACPI_PM_TMR_LEN, &timer_ops);
+	claim(pm, &pm->event_region, "acpi pm1a", config->base,
+	      ACPI_PM1A_EVT_LEN + ACPI_PM1A_CNT_LEN, &event_ops);
+	claim(pm, &pm->timer_region, "acpi timer", config->base + ACPI_PM_TMR, ACPI_PM_TMR_LEN,
+	      &timer_ops);
 	claim(pm, &pm->gpe_region, "acpi gpe0", config->base + ACPI_GPE0, ACPI_GPE0_LEN, &gpe_ops);
 	claim(pm, &pm->smi_region, "smi command", ACPI_SMI_CMD_PORT, 2, &smi_ops);
 	reset(&pm->dev);

@@ -37,14 +37,16 @@
 struct acpi_pm;
 
 struct acpi_pm_config {
-	uint16_t base;	      /* of ACPI_PM_LEN ports */
-	bool timer_32bit;     /* else 24 bits; TMR_VAL_EXT in the FADT */
-	struct irq_line sci;  /* level-triggered */
-	void (*power_off)(void *opaque); /* the guest has entered S5; called from within the write */
+	uint16_t base;	     /* of ACPI_PM_LEN ports */
+	bool timer_32bit;    /* else 24 bits; TMR_VAL_EXT in the FADT */
+	struct irq_line sci; /* level-triggered */
+	void (*power_off)(
+		void *opaque); /* the guest has entered S5; called from within the write */
 	void *opaque;
 };
 
-struct acpi_pm *acpi_pm_create(struct bus *ports, struct clock *clock, const struct acpi_pm_config *config);
+struct acpi_pm *acpi_pm_create(struct bus *ports, struct clock *clock,
+			       const struct acpi_pm_config *config);
 struct device *acpi_pm_device(struct acpi_pm *pm);
 
 /* Somebody presses the power button. */

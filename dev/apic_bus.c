@@ -2,14 +2,14 @@
 /*
  * The bus between local APICs: who receives a message.
  *
- * Theory of operation. A message has a destination of eight bits (xAPIC, MSI, I/O APIC) or of 32 (x2APIC
- * ICR). Each local APIC that is enabled in hardware compares it with its own id or logical id in the mode it
- * is in. An eight-bit logical destination reaches x2APIC processors as their cluster 0, an eight-bit
- * physical 0xff reaches all. Lowest priority chooses among the software-enabled ones the lowest PPR; among equals
- * the turn goes round.
+ * Theory of operation. A message has a destination of eight bits (xAPIC, MSI, I/O APIC) or of 32
+ * (x2APIC ICR). Each local APIC that is enabled in hardware compares it with its own id or logical
+ * id in the mode it is in. An eight-bit logical destination reaches x2APIC processors as their
+ * cluster 0, an eight-bit physical 0xff reaches all. Lowest priority chooses among the
+ * software-enabled ones the lowest PPR; among equals the turn goes round.
  *
- * Manual: Intel SDM volume 3A, sections "Determining IPI Destination", "Lowest Priority Delivery Mode",
- * "Message Signalled Interrupts". Threading: machine lock.
+ * Manual: Intel SDM volume 3A, sections "Determining IPI Destination", "Lowest Priority Delivery
+ * Mode", "Message Signalled Interrupts". Threading: machine lock.
  */
 #include <assert.h>
 #include <stdlib.h>
@@ -50,12 +50,9 @@ static bool matches_logical(const struct lapic *l, const struct apic_message *m)
 		return dest == BROADCAST8;
 	id >>= 24;
 	switch (l->dfr >> 28) {
-	case 0xf: /* flat */
-		return dest & id;
-	case 0x0: /* cluster */
-		return dest >> 4 == id >> 4 && dest & id & 0xf;
-	default:
-		return false;
+	case 0xf: /* flat */ return dest & id;
+	case 0x0: /* cluster */ return dest >> 4 == id >> 4 && dest & id & 0xf;
+	default: return false;
 	}
 }
 
@@ -106,15 +103,9 @@ void apic_bus_send(struct apic_bus *bus, struct lapic *from, enum apic_shorthand
 		bool wanted;
 
 		switch (shorthand) {
-		case APIC_TO_ALL:
-			wanted = lapic_hw_enabled(l);
-			break;
-		case APIC_TO_OTHERS:
-			wanted = lapic_hw_enabled(l) && l != from;
-			break;
-		default:
-			wanted = matches(l, m);
-			break;
+		case APIC_TO_ALL: wanted = lapic_hw_enabled(l); break;
+		case APIC_TO_OTHERS: wanted = lapic_hw_enabled(l) && l != from; break;
+		default: wanted = matches(l, m); break;
 		}
 		if (wanted)
 			lapic_deliver(l, m->delivery, m->vector, m->level);
@@ -133,7 +124,8 @@ static void send_msi(void *opaque, uint64_t address, uint32_t data)
 	};
 
 	if (address >> 20 != 0xfee) {
-		log_guest("a device sent an interrupt message to 0x%llx, which no local APIC listens to",
+		log_guest("a device sent an interrupt message to 0x%llx, which no local APIC "
+			  "listens to",
 			  (unsigned long long)address);
 		return;
 	}

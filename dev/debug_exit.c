@@ -50,7 +50,11 @@ struct device *debug_exit_create(struct bus *ports, uint16_t base,
 	d->exited = exited;
 	d->opaque = opaque;
 	d->region = (struct io_region){
-		.name = "debug_exit", .base = base, .length = 4, .ops = &port_ops, .opaque = d,
+		.name = "debug_exit",
+		.base = base,
+		.length = 4,
+		.ops = &port_ops,
+		.opaque = d,
 	};
 	bus_add(ports, &d->region);
 	return &d->dev;

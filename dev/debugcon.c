@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Debug console: as in Bochs, a guest finds it by reading 0xe9 from port 0xe9. Threading: machine lock. */
+/*
+ * Debug console: as in Bochs, a guest finds it by reading 0xe9 from port 0xe9. Threading: machine
+ * lock.
+ */
 #include "dev/debugcon.h"
 
 #include <assert.h>
@@ -48,7 +51,11 @@ struct device *debugcon_create(struct bus *ports, struct chardev *chr)
 	d->ports = ports;
 	d->chr = chr;
 	d->region = (struct io_region){
-		.name = "debugcon", .base = DEBUGCON_PORT, .length = 1, .ops = &port_ops, .opaque = d,
+		.name = "debugcon",
+		.base = DEBUGCON_PORT,
+		.length = 1,
+		.ops = &port_ops,
+		.opaque = d,
 	};
 	bus_add(ports, &d->region);
 	return &d->dev;

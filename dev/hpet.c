@@ -3,16 +3,19 @@
  * High Precision Event Timer.
  *
  * Theory of operation. The main counter is the clock in units of 10 ns less what it stood at while
- * halted. Each comparator arms a timer for the moment at which the counter will equal it; a periodic one
- * then moves on by its period, from its own last value, so that it does not drift. A comparator that lies
- * behind the counter matches when the counter has wrapped: after 43 s in 32-bit mode, and never, in
- * practice, in 64-bit mode. A guest's period may be 10 ns; it is served every MIN_PERIOD_NS at most.
+ * halted. Each comparator arms a timer for the moment at which the counter will equal it; a
+ * periodic one then moves on by its period, from its own last value, so that it does not drift. A
+ * comparator that lies behind the counter matches when the counter has wrapped: after 43 s in
+ * 32-bit mode, and never, in practice, in 64-bit mode. A guest's period may be 10 ns; it is served
+ * every MIN_PERIOD_NS at most.
  *
- * An edge-triggered comparator pulses its output; a level-triggered one sets its status bit and holds
- * the output until that bit is cleared. Outputs go to an input of the I/O APIC, or for comparators 0 and 1
- * with legacy replacement to ISA interrupts 0 and 8, from which the 8254 and the RTC are then cut off.
+ * An edge-triggered comparator pulses its output; a level-triggered one sets its status bit and
+ * holds the output until that bit is cleared. Outputs go to an input of the I/O APIC, or for
+ * comparators 0 and 1 with legacy replacement to ISA interrupts 0 and 8, from which the 8254 and
+ * the RTC are then cut off.
  *
- * Manual: IA-PC HPET specification 1.0a. Message delivery (FSB) is not offered. Threading: machine lock.
+ * Manual: IA-PC HPET specification 1.0a. Message delivery (FSB) is not offered. Threading: machine
+ * lock.
  */
 #include "dev/hpet.h"
 
@@ -36,7 +39,8 @@ struct comparator {
 	unsigned index;
 	uint32_t conf;
 	uint64_t comp, period;
-	uint64_t due; /* the counter's value, unwrapped, of the match the timer is armed for; or NEVER */
+	/* The counter's value, unwrapped, of the match that the timer is armed for; or NEVER. */
+	uint64_t due;
 	struct clock_timer timer;
 	const struct irq_line *held; /* the wire that is held high, or NULL */
 	unsigned held_pin;
@@ -48,9 +52,9 @@ struct hpet {
 	struct clock *clock;
 	struct hpet_config config;
 	uint32_t conf, status;
-	uint64_t count;	     /* main counter at @since_ns */
-	uint64_t since_ns;   /* when it was started, while enabled */
-	bool legacy_in[2];   /* levels of the 8254's and the RTC's output */
+	uint64_t count;	   /* main counter at @since_ns */
+	uint64_t since_ns; /* when it was started, while enabled */
+	bool legacy_in[2]; /* levels of the 8254's and the RTC's output */
 	struct comparator comparator[HPET_TIMERS];
 	struct io_region region;
 };
@@ -92,7 +96,10 @@ static void set_wire(const struct irq_line *line, unsigned pin, bool level)
 		line->set(line->opaque, pin, level);
 }
 
-/* Holds or releases the output of a level-triggered comparator as its status, enables and route say. */
+/*
+ * Holds or releases the output of a level-triggered comparator as its status, enables and route
+ * say.
+ */
 static void update_level(struct comparator *c)
 {
 	struct hpet *h = c->hpet;
@@ -223,7 +230,10 @@ static void write_tn_conf(struct comparator *c, uint32_t value)
 {
 	uint32_t route = (value & TN_ROUTE_BITS) >> HPET_TN_INT_ROUTE_SHIFT, old = c->conf;
 
-	/* An input that cannot be driven is not taken over: the guest finds the old one when it reads back. */
+	/*
+	 * An input that cannot be driven is not taken over: the guest finds the old one when it
+	 * reads back.
+	 */
 	if (!(c->hpet->config.route_cap & 1u << route))
 		value = (value & ~TN_ROUTE_BITS) | (old & TN_ROUTE_BITS);
 	c->conf = (value & (TN_BITS | HPET_TN_VAL_SET)) | HPET_TN_PER_INT_CAP | HPET_TN_SIZE_CAP;
@@ -288,14 +298,11 @@ static uint64_t read_register(struct hpet *h, uint64_t offset)
 
 	switch (offset) {
 	case HPET_GCAP_ID:
-		return HPET_PERIOD_NS * 1000000ull << 32 | CAP_VENDOR << 16 | CAP_LEG_RT | CAP_COUNT_SIZE |
-		       (HPET_TIMERS - 1) << 8 | CAP_REV;
-	case HPET_GEN_CONF:
-		return h->conf;
-	case HPET_GINTR_STA:
-		return h->status;
-	case HPET_MAIN_CNT:
-		return counter(h);
+		return HPET_PERIOD_NS * 1000000ull << 32 | CAP_VENDOR << 16 | CAP_LEG_RT |
+		       CAP_COUNT_SIZE | (HPET_TIMERS - 1) << 8 | CAP_REV;
+	case HPET_GEN_CONF: return h->conf;
+	case HPET_GINTR_STA: return h->status;
+	case HPET_MAIN_CNT: return counter(h);
 	}
 	if (offset < HPET_TIM_CONF(0) || offset >= HPET_TIM_CONF(HPET_TIMERS))
 		return 0;
@@ -361,7 +368,11 @@ struct hpet *hpet_create(struct bus *mmio, struct clock *clock, const struct hpe
 		c->timer.opaque = c;
 	}
 	h->region = (struct io_region){
-		.name = "hpet", .base = config->base, .length = LENGTH, .ops = &mmio_ops, .opaque = h,
+		.name = "hpet",
+		.base = config->base,
+		.length = LENGTH,
+		.ops = &mmio_ops,
+		.opaque = h,
 	};
 	bus_add(mmio, &h->region);
 	reset(&h->dev);

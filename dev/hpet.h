@@ -31,8 +31,9 @@ struct hpet;
 
 struct hpet_config {
 	uint64_t base;
-	uint32_t route_cap;	   /* bit n: a comparator may drive input n of the I/O APIC */
-	struct irq_line ioapic;	   /* called with pin = that input; one more source on a wire that may be shared */
+	uint32_t route_cap; /* bit n: a comparator may drive input n of the I/O APIC */
+	/* Called with pin = that input; one more source on a wire that may be shared. */
+	struct irq_line ioapic;
 	struct irq_line legacy[2]; /* ISA interrupts 0 and 8: see hpet_set_legacy() */
 };
 
@@ -40,8 +41,9 @@ struct hpet *hpet_create(struct bus *mmio, struct clock *clock, const struct hpe
 struct device *hpet_device(struct hpet *hpet);
 
 /*
- * An irq_line set function (opaque: the struct hpet) for the outputs of the 8254 (pin 0) and the RTC (pin 1).
- * They are passed on to config.legacy, until the guest gives these interrupts to comparators 0 and 1.
+ * An irq_line set function (opaque: the struct hpet) for the outputs of the 8254 (pin 0) and the
+ * RTC (pin 1). They are passed on to config.legacy, until the guest gives these interrupts to
+ * comparators 0 and 1.
  */
 void hpet_set_legacy(void *opaque, unsigned pin, bool level);
 

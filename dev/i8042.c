@@ -2,15 +2,17 @@
 /*
  * Intel 8042 keyboard controller.
  *
- * Theory of operation. The output buffer holds one byte. When the guest has read it, the next one is
- * fetched: first the controller's own answer, then the keyboard's bytes, then the mouse's, unless the
- * port is disabled. Interrupts are levels that say "the buffer holds a byte of this port"; they fall with
- * the reading, so each byte is an edge. Keyboard bytes pass the translation to scan code set 1 if that is on.
+ * Theory of operation. The output buffer holds one byte. When the guest has read it, the next one
+ * is fetched: first the controller's own answer, then the keyboard's bytes, then the mouse's,
+ * unless the port is disabled. Interrupts are levels that say "the buffer holds a byte of this
+ * port"; they fall with the reading, so each byte is an edge. Keyboard bytes pass the translation
+ * to scan code set 1 if that is on.
  *
- * The output port drives A20 and the board's reset; commands 0xf0–0xff pulse its low bits, of which only the
- * reset is connected.
+ * The output port drives A20 and the board's reset; commands 0xf0–0xff pulse its low bits, of which
+ * only the reset is connected.
  *
- * Manual: IBM PS/2 Hardware Interface Technical Reference, "Keyboard and Auxiliary Device Controller".
+ * Manual: IBM PS/2 Hardware Interface Technical Reference, "Keyboard and Auxiliary Device
+ * Controller".
  * Threading: machine lock.
  */
 #include "dev/i8042.h"
@@ -41,7 +43,7 @@
 
 #define SELF_TEST_OK 0x55
 #define NO_PASSWORD 0xf1
-#define INPORT 0xa0 /* keyboard not locked, manufacturing jumper open */
+#define INPORT 0xa0	   /* keyboard not locked, manufacturing jumper open */
 #define OUTPORT_FIXED 0xc0 /* the data and clock lines idle high */
 #define RAM 32u
 #define BREAK_PREFIX 0xf0
@@ -110,7 +112,8 @@ static void fetch(struct i8042 *k)
 		k->from_aux = k->answer_from_aux;
 		k->full = true;
 	}
-	while (!k->full && !(mode(k) & KBC_MODE_KBD_DISABLE) && ps2_port_take(&k->kbd.port, &k->data)) {
+	while (!k->full && !(mode(k) & KBC_MODE_KBD_DISABLE) &&
+	       ps2_port_take(&k->kbd.port, &k->data)) {
 		k->from_aux = false;
 		k->full = translate(k, &k->data);
 	}
@@ -153,48 +156,26 @@ static void write_command(struct i8042 *k, uint8_t command)
 	case CMD_WRITE_OUTPORT:
 	case CMD_WRITE_KBD_OBUF:
 	case CMD_WRITE_AUX_OBUF:
-	case CMD_WRITE_AUX:
-		k->command = command;
-		break;
-	case CMD_PASSWORD_TEST:
-		answer(k, NO_PASSWORD, false);
-		break;
-	case CMD_AUX_DISABLE:
-		k->ram[0] |= KBC_MODE_AUX_DISABLE;
-		break;
-	case CMD_AUX_ENABLE:
-		k->ram[0] &= (uint8_t)~KBC_MODE_AUX_DISABLE;
-		break;
+	case CMD_WRITE_AUX: k->command = command; break;
+	case CMD_PASSWORD_TEST: answer(k, NO_PASSWORD, false); break;
+	case CMD_AUX_DISABLE: k->ram[0] |= KBC_MODE_AUX_DISABLE; break;
+	case CMD_AUX_ENABLE: k->ram[0] &= (uint8_t)~KBC_MODE_AUX_DISABLE; break;
 	case CMD_SELF_TEST:
 		k->ram[0] |= KBC_MODE_SYS | KBC_MODE_KBD_DISABLE | KBC_MODE_AUX_DISABLE;
 		answer(k, SELF_TEST_OK, false);
 		break;
 	case CMD_AUX_TEST:
-	case CMD_KBD_TEST:
-		answer(k, 0, false);
-		break;
-	case CMD_KBD_DISABLE:
-		k->ram[0] |= KBC_MODE_KBD_DISABLE;
-		break;
-	case CMD_KBD_ENABLE:
-		k->ram[0] &= (uint8_t)~KBC_MODE_KBD_DISABLE;
-		break;
-	case CMD_READ_INPORT:
-		answer(k, INPORT, false);
-		break;
-	case CMD_READ_OUTPORT:
-		answer(k, output_port(k), false);
-		break;
-	case CMD_READ_TEST:
-		answer(k, 0, false);
-		break;
+	case CMD_KBD_TEST: answer(k, 0, false); break;
+	case CMD_KBD_DISABLE: k->ram[0] |= KBC_MODE_KBD_DISABLE; break;
+	case CMD_KBD_ENABLE: k->ram[0] &= (uint8_t)~KBC_MODE_KBD_DISABLE; break;
+	case CMD_READ_INPORT: answer(k, INPORT, false); break;
+	case CMD_READ_OUTPORT: answer(k, output_port(k), false); break;
+	case CMD_READ_TEST: answer(k, 0, false); break;
 	case CMD_PULSE ... 0xff:
 		if (!(command & KBC_OUT_RESET))
 			irq_pulse(&k->lines.reset);
 		break;
-	default:
-		log_guest("i8042: unknown command 0x%02x", command);
-		break;
+	default: log_guest("i8042: unknown command 0x%02x", command); break;
 	}
 }
 
@@ -215,16 +196,12 @@ static void write_data(struct i8042 *k, uint8_t byte)
 			irq_pulse(&k->lines.reset);
 		break;
 	case CMD_WRITE_KBD_OBUF:
-	case CMD_WRITE_AUX_OBUF:
-		answer(k, byte, command == CMD_WRITE_AUX_OBUF);
-		break;
+	case CMD_WRITE_AUX_OBUF: answer(k, byte, command == CMD_WRITE_AUX_OBUF); break;
 	case CMD_WRITE_AUX:
 		k->ram[0] &= (uint8_t)~KBC_MODE_AUX_DISABLE;
 		ps2_mouse_write(&k->mouse, byte);
 		break;
-	default:
-		k->ram[command - CMD_WRITE_RAM] = byte;
-		break;
+	default: k->ram[command - CMD_WRITE_RAM] = byte; break;
 	}
 }
 
@@ -262,7 +239,8 @@ static uint64_t status_read(void *opaque, uint64_t offset, unsigned size)
 	const struct i8042 *k = opaque;
 
 	return KBC_STATUS_UNLOCKED | (k->full ? KBC_STATUS_OBF : 0) |
-	       (mode(k) & KBC_MODE_SYS ? KBC_STATUS_SYS : 0) | (k->last_was_command ? KBC_STATUS_CMD : 0) |
+	       (mode(k) & KBC_MODE_SYS ? KBC_STATUS_SYS : 0) |
+	       (k->last_was_command ? KBC_STATUS_CMD : 0) |
 	       (k->full && k->from_aux ? KBC_STATUS_AUX : 0);
 }
 
@@ -319,7 +297,11 @@ struct i8042 *i8042_create(struct bus *ports, const struct i8042_lines *lines)
 	k->ports = ports;
 	k->lines = *lines;
 	k->data_region = (struct io_region){
-		.name = "i8042 data", .base = I8042_DATA_PORT, .length = 1, .ops = &data_ops, .opaque = k,
+		.name = "i8042 data",
+		.base = I8042_DATA_PORT,
+		.length = 1,
+		.ops = &data_ops,
+		.opaque = k,
 	};
 	k->status_region = (struct io_region){
 		.name = "i8042 status",

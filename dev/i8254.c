@@ -2,13 +2,14 @@
 /*
  * Intel 8254 programmable interval timer.
  *
- * Theory of operation. Nothing ticks. A channel remembers at which tick of the 1.193182 MHz clock its
- * counting element was loaded and with what; its count and its output are functions of the ticks that
- * have passed since. A count written while mode 2 or 3 runs waits for the end of the period: settle()
- * catches up with that before every use. Of the three outputs only channel 0's goes to a wire, so one
- * timer is armed for the next edge of that output. Edges that the host was late for merge into one: the
- * next tick is counted from the true time, never from the time of delivery, so the guest's clock does
- * not drift. The low strobe of modes 2, 4 and 5 lasts one tick and is played together with its rising edge.
+ * Theory of operation. Nothing ticks. A channel remembers at which tick of the 1.193182 MHz clock
+ * its counting element was loaded and with what; its count and its output are functions of the
+ * ticks that have passed since. A count written while mode 2 or 3 runs waits for the end of the
+ * period: settle() catches up with that before every use. Of the three outputs only channel 0's
+ * goes to a wire, so one timer is armed for the next edge of that output. Edges that the host was
+ * late for merge into one: the next tick is counted from the true time, never from the time of
+ * delivery, so the guest's clock does not drift. The low strobe of modes 2, 4 and 5 lasts one tick
+ * and is played together with its rising edge.
  *
  * A guest may ask for an edge every microsecond; the wire gets one every MIN_EDGE_NS at most.
  *
@@ -36,15 +37,15 @@
 enum access { ACCESS_LATCH, ACCESS_LSB, ACCESS_MSB, ACCESS_BOTH };
 
 struct channel {
-	uint8_t mode; /* 0..5 */
+	uint8_t mode;	 /* 0..5 */
 	uint8_t control; /* the low six bits of the control word: what read-back reports */
 	enum access access;
 	bool bcd, gate;
-	bool loaded;	   /* the counting element has been loaded: @count, @load_tick are valid */
+	bool loaded;	    /* the counting element has been loaded: @count, @load_tick are valid */
 	bool count_written; /* a count has been written since the control word */
-	bool pending;	   /* @next waits for a trigger or the end of the period */
-	bool stopped;	   /* the gate, or half a written count, holds it at @held ticks after its load */
-	uint32_t count;	   /* 1..65536, in BCD modes 1..10000 */
+	bool pending;	    /* @next waits for a trigger or the end of the period */
+	bool stopped;	    /* the gate holds it at @held ticks after its load */
+	uint32_t count;	    /* 1..65536, in BCD modes 1..10000 */
 	uint32_t next;
 	uint64_t load_tick, held;
 	uint8_t lsb; /* first half of a two-byte write */
@@ -61,7 +62,7 @@ struct i8254 {
 	struct irq_line irq;
 	struct clock_timer timer;
 	struct channel ch[CHANNELS];
-	uint64_t rises;	   /* how many rising edges of channel 0's present load the wire has seen */
+	uint64_t rises; /* how many rising edges of channel 0's present load the wire has seen */
 	bool irq_level;
 	uint8_t nmi_sc;
 	struct io_region region, nmi_sc_region;
@@ -108,7 +109,10 @@ static void settle(struct channel *c, uint64_t now)
 	if (!periodic(c) || !c->loaded || !c->pending || c->stopped)
 		return;
 	end = c->load_tick + c->count;
-	/* The period that was running when the count was written starts at load_tick: see set_count(). */
+	/*
+	 * The period that was running when the count was written starts at load_tick: see
+	 * set_count().
+	 */
 	if (now >= end)
 		load(c, end);
 }
@@ -124,12 +128,9 @@ static bool output(const struct channel *c, uint64_t now)
 	case 1:
 		/* In mode 1 the output falls with the load, one clock after the trigger. */
 		return t >= c->count || (c->mode == 1 && now < c->load_tick);
-	case 2:
-		return c->stopped || t % c->count != c->count - 1;
-	case 3:
-		return c->stopped || t % c->count < (c->count + 1) / 2;
-	default:
-		return t != c->count;
+	case 2: return c->stopped || t % c->count != c->count - 1;
+	case 3: return c->stopped || t % c->count < (c->count + 1) / 2;
+	default: return t != c->count;
 	}
 }
 
@@ -173,9 +174,7 @@ static uint16_t present_count(const struct channel *c, uint64_t now)
 
 	if (c->loaded) {
 		switch (c->mode) {
-		case 2:
-			value = c->count - (uint32_t)(t % c->count);
-			break;
+		case 2: value = c->count - (uint32_t)(t % c->count); break;
 		case 3:
 			/* Counts by two, twice a period; an odd count is loaded less one. */
 			phase = (uint32_t)(t % c->count);
@@ -184,14 +183,13 @@ static uint16_t present_count(const struct channel *c, uint64_t now)
 				phase -= (uint32_t)half;
 			value = (c->count & ~1u) - 2 * phase;
 			break;
-		default:
-			value = (c->count + wrap - (uint32_t)(t % wrap)) % wrap;
-			break;
+		default: value = (c->count + wrap - (uint32_t)(t % wrap)) % wrap; break;
 		}
 	}
 	value %= wrap;
 	if (c->bcd)
-		value = value / 1000 << 12 | value / 100 % 10 << 8 | value / 10 % 10 << 4 | value % 10;
+		value = value / 1000 << 12 | value / 100 % 10 << 8 | value / 10 % 10 << 4 |
+			value % 10;
 	return (uint16_t)value;
 }
 
@@ -226,7 +224,10 @@ static void fire(void *opaque)
 	update_irq(opaque);
 }
 
-/* A channel's load has changed: its edges are counted anew. Call with the output delivered until now. */
+/*
+ * A channel's load has changed: its edges are counted anew. Call with the output delivered until
+ * now.
+ */
 static void restart_edges(struct i8254 *pit, const struct channel *c)
 {
 	if (c == &pit->ch[0])
@@ -238,7 +239,8 @@ static void set_count(struct i8254 *pit, struct channel *c, uint32_t value)
 	uint64_t now = tick_now(pit);
 
 	if (c->bcd)
-		value = (value >> 12) * 1000 + (value >> 8 & 15) * 100 + (value >> 4 & 15) * 10 + (value & 15);
+		value = (value >> 12) * 1000 + (value >> 8 & 15) * 100 + (value >> 4 & 15) * 10 +
+			(value & 15);
 	if (value == 0)
 		value = c->bcd ? 10000 : 65536;
 	c->next = value;
@@ -247,7 +249,10 @@ static void set_count(struct i8254 *pit, struct channel *c, uint32_t value)
 	if (c->mode == 1 || c->mode == 5)
 		return;
 	if (periodic(c) && c->loaded) {
-		/* The load moves to the start of the running period, so that settle() knows its end. */
+		/*
+		 * The load moves to the start of the running period, so that settle() knows its
+		 * end.
+		 */
 		if (!c->stopped) {
 			uint64_t t = elapsed(c, now);
 
@@ -267,12 +272,8 @@ static void set_count(struct i8254 *pit, struct channel *c, uint32_t value)
 static void write_count(struct i8254 *pit, struct channel *c, uint8_t value)
 {
 	switch (c->access) {
-	case ACCESS_LSB:
-		set_count(pit, c, value);
-		break;
-	case ACCESS_MSB:
-		set_count(pit, c, (uint32_t)value << 8);
-		break;
+	case ACCESS_LSB: set_count(pit, c, value); break;
+	case ACCESS_MSB: set_count(pit, c, (uint32_t)value << 8); break;
 	case ACCESS_BOTH:
 		c->write_high = !c->write_high;
 		if (c->write_high) {
@@ -284,8 +285,7 @@ static void write_count(struct i8254 *pit, struct channel *c, uint8_t value)
 			set_count(pit, c, (uint32_t)value << 8 | c->lsb);
 		}
 		break;
-	case ACCESS_LATCH: /* not programmed yet */
-		break;
+	case ACCESS_LATCH: /* not programmed yet */ break;
 	}
 }
 
@@ -496,10 +496,18 @@ struct i8254 *i8254_create(struct bus *ports, struct clock *clock, struct irq_li
 	pit->timer.fire = fire;
 	pit->timer.opaque = pit;
 	pit->region = (struct io_region){
-		.name = "i8254", .base = I8254_PORT, .length = 4, .ops = &port_ops, .opaque = pit,
+		.name = "i8254",
+		.base = I8254_PORT,
+		.length = 4,
+		.ops = &port_ops,
+		.opaque = pit,
 	};
 	pit->nmi_sc_region = (struct io_region){
-		.name = "NMI_SC", .base = NMI_SC_PORT, .length = 1, .ops = &nmi_sc_ops, .opaque = pit,
+		.name = "NMI_SC",
+		.base = NMI_SC_PORT,
+		.length = 1,
+		.ops = &nmi_sc_ops,
+		.opaque = pit,
 	};
 	bus_add(ports, &pit->region);
 	bus_add(ports, &pit->nmi_sc_region);

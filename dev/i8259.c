@@ -2,14 +2,15 @@
 /*
  * Intel 8259A, twice, as wired in a PC.
  *
- * Theory of operation. Each chip latches requests (IRR), masks them (IMR) and remembers what is being
- * serviced (ISR); priorities are a rotation of 0..7. An edge-triggered request stays latched when its
- * wire falls (chips may pulse a wire), a level-triggered one follows the wire. The slave's INT output is
- * the master's IR2, which the master sees as a level: a slave that has another request after the one
- * just acknowledged keeps asking, as the real one does by a new edge.
+ * Theory of operation. Each chip latches requests (IRR), masks them (IMR) and remembers what is
+ * being serviced (ISR); priorities are a rotation of 0..7. An edge-triggered request stays latched
+ * when its wire falls (chips may pulse a wire), a level-triggered one follows the wire. The slave's
+ * INT output is the master's IR2, which the master sees as a level: a slave that has another
+ * request after the one just acknowledged keeps asking, as the real one does by a new edge.
  *
- * Sensing is chosen by ELCR per line, as in the PC chip sets; ICW1.LTIM is accepted and has no effect,
- * nor has ICW3, the wiring being what it is. A chip raises no request until its ICWs are complete.
+ * Sensing is chosen by ELCR per line, as in the PC chip sets; ICW1.LTIM is accepted and has no
+ * effect, nor has ICW3, the wiring being what it is. A chip raises no request until its ICWs are
+ * complete.
  *
  * Manuals: Intel 8259A data sheet (order 231468); ELCR: Intel ICH9 data sheet, section 13.4.
  * Threading: machine lock.
@@ -45,7 +46,10 @@ struct i8259 {
 	struct chip chip[2];
 };
 
-/* The IR of highest priority in @set, or -1; @rank, if wanted, gets its rank, 0 the highest, 8 for none. */
+/*
+ * The IR of highest priority in @set, or -1; @rank, if wanted, gets its rank, 0 the highest, 8 for
+ * none.
+ */
 static int highest(const struct chip *c, uint8_t set, unsigned *rank)
 {
 	for (unsigned i = 0; i < 8; i++) {
@@ -75,7 +79,7 @@ static int request(const struct chip *c)
 	if (c->special_mask)
 		blocking &= (uint8_t)~c->imr;
 	if (c->special_fully_nested && c->is_master && ir == CASCADE)
-		blocking &= (uint8_t)~(1u << CASCADE);
+		blocking &= (uint8_t) ~(1u << CASCADE);
 	highest(c, blocking, &in_service);
 	return rank < in_service ? ir : -1;
 }
@@ -88,7 +92,7 @@ static void update(struct i8259 *pic)
 	if (request(&pic->chip[1]) >= 0)
 		master->irr |= 1u << CASCADE;
 	else
-		master->irr &= (uint8_t)~(1u << CASCADE);
+		master->irr &= (uint8_t) ~(1u << CASCADE);
 	level = request(master) >= 0;
 	if (level != pic->intr_level) {
 		pic->intr_level = level;
@@ -181,26 +185,18 @@ static void write_ocw2(struct chip *c, uint8_t value)
 		top = highest(c, c->special_mask ? c->isr & (uint8_t)~c->imr : c->isr, &rank);
 		if (top < 0)
 			break;
-		c->isr &= (uint8_t)~(1u << top);
+		c->isr &= (uint8_t) ~(1u << top);
 		if (value & OCW2_R)
 			rotate_below(c, (unsigned)top);
 		break;
-	case OCW2_SL | OCW2_EOI:
-		c->isr &= (uint8_t)~(1u << ir);
-		break;
+	case OCW2_SL | OCW2_EOI: c->isr &= (uint8_t) ~(1u << ir); break;
 	case OCW2_R | OCW2_SL | OCW2_EOI:
-		c->isr &= (uint8_t)~(1u << ir);
+		c->isr &= (uint8_t) ~(1u << ir);
 		rotate_below(c, ir);
 		break;
-	case OCW2_R | OCW2_SL:
-		rotate_below(c, ir);
-		break;
-	case OCW2_R:
-		c->rotate_on_aeoi = true;
-		break;
-	case 0:
-		c->rotate_on_aeoi = false;
-		break;
+	case OCW2_R | OCW2_SL: rotate_below(c, ir); break;
+	case OCW2_R: c->rotate_on_aeoi = true; break;
+	case 0: c->rotate_on_aeoi = false; break;
 	}
 }
 
@@ -216,9 +212,7 @@ static void write_ocw3(struct chip *c, uint8_t value)
 static void write_a1(struct chip *c, uint8_t value)
 {
 	switch (c->step) {
-	case READY:
-		c->imr = value;
-		break;
+	case READY: c->imr = value; break;
 	case WANT_ICW2:
 		c->vector_base = value & 0xf8;
 		if (!(c->icw1 & ICW1_SNGL))
@@ -226,9 +220,7 @@ static void write_a1(struct chip *c, uint8_t value)
 		else
 			c->step = c->icw1 & ICW1_IC4 ? WANT_ICW4 : READY;
 		break;
-	case WANT_ICW3:
-		c->step = c->icw1 & ICW1_IC4 ? WANT_ICW4 : READY;
-		break;
+	case WANT_ICW3: c->step = c->icw1 & ICW1_IC4 ? WANT_ICW4 : READY; break;
 	case WANT_ICW4:
 		c->auto_eoi = value & ICW4_AEOI;
 		c->special_fully_nested = value & ICW4_SFNM;

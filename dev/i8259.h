@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The PC's pair of 8259A programmable interrupt controllers: IRQ 0–7 on the master, 8–15 on the slave. */
+/*
+ * The PC's pair of 8259A programmable interrupt controllers: IRQ 0–7 on the master, 8–15 on the
+ * slave.
+ */
 #ifndef DEV_I8259_H
 #define DEV_I8259_H
 
@@ -33,14 +36,18 @@ struct i8259;
 struct i8259 *i8259_create(struct bus *ports, struct irq_line intr);
 struct device *i8259_device(struct i8259 *pic);
 
-/* An irq_line set function: @opaque is the struct i8259, @pin is the IRQ 0..15 (2 is the cascade: ignored). */
+/*
+ * An irq_line set function: @opaque is the struct i8259, @pin the IRQ 0..15 (2, the cascade, is
+ * ignored).
+ */
 void i8259_set_irq(void *opaque, unsigned pin, bool level);
 
 bool i8259_intr(const struct i8259 *pic);
 
 /*
- * The processor's two INTA cycles: marks the highest request in service and returns its vector. With no
- * request pending the answer is the default, IR7 of the chip that was asked, with nothing in service.
+ * The processor's two INTA cycles: marks the highest request in service and returns its vector.
+ * With no request pending the answer is the default, IR7 of the chip that was asked, with nothing
+ * in service.
  */
 uint8_t i8259_ack(struct i8259 *pic);
 

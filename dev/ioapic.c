@@ -2,11 +2,11 @@
 /*
  * I/O APIC: 24 inputs, each with a redirection entry that says what message an assertion becomes.
  *
- * Theory of operation. An edge on an unmasked pin sends one message; an edge on a masked pin is lost. A
- * level sends a message when the pin is asserted, unmasked and its remote IRR is clear, and sets remote
- * IRR; the EOI of its vector (broadcast by the local APIC, or written to the EOI register) clears that,
- * and the level is looked at again. Delivery is immediate, so the delivery status always reads idle.
- * Messages have the format of MSIs.
+ * Theory of operation. An edge on an unmasked pin sends one message; an edge on a masked pin is
+ * lost. A level sends a message when the pin is asserted, unmasked and its remote IRR is clear, and
+ * sets remote IRR; the EOI of its vector (broadcast by the local APIC, or written to the EOI
+ * register) clears that, and the level is looked at again. Delivery is immediate, so the delivery
+ * status always reads idle. Messages have the format of MSIs.
  *
  * Manuals: Intel 82093AA data sheet (order 290566); EOI register: ICH9 data sheet, section 13.5.
  * Turning an entry to edge-triggered clears its remote IRR, which system software relies on.
@@ -40,8 +40,12 @@ static void send(struct ioapic *ioapic, unsigned pin)
 {
 	uint64_t e = ioapic->entry[pin];
 	uint64_t address = MSI_ADDRESS | (e >> IOREDTBL_DEST_SHIFT) << 12;
-	/* Vector, delivery mode and trigger have the same places in both formats; bit 14 is "assert". */
-	uint32_t data = (uint32_t)e & (IOREDTBL_VECTOR | 7u << IOREDTBL_DELMOD_SHIFT | IOREDTBL_TRIGGER);
+	/*
+	 * Vector, delivery mode and trigger have the same places in both formats; bit 14 is
+	 * "assert".
+	 */
+	uint32_t data =
+		(uint32_t)e & (IOREDTBL_VECTOR | 7u << IOREDTBL_DELMOD_SHIFT | IOREDTBL_TRIGGER);
 
 	if (e & IOREDTBL_DESTMOD)
 		address |= 1u << 2;
@@ -108,10 +112,8 @@ static uint32_t read_register(const struct ioapic *ioapic)
 
 	switch (i) {
 	case IOAPICID:
-	case IOAPICARB:
-		return ioapic->id;
-	case IOAPICVER:
-		return VERSION | (IOAPIC_PINS - 1) << 16;
+	case IOAPICARB: return ioapic->id;
+	case IOAPICVER: return VERSION | (IOAPIC_PINS - 1) << 16;
 	}
 	if (i < IOREDTBL || i >= IOREDTBL + 2 * IOAPIC_PINS)
 		return 0;
@@ -124,12 +126,9 @@ static uint64_t mmio_read(void *opaque, uint64_t offset, unsigned size)
 	const struct ioapic *ioapic = opaque;
 
 	switch (offset) {
-	case IOREGSEL:
-		return ioapic->select;
-	case IOWIN:
-		return read_register(ioapic);
-	default:
-		return 0;
+	case IOREGSEL: return ioapic->select;
+	case IOWIN: return read_register(ioapic);
+	default: return 0;
 	}
 }
 
@@ -139,18 +138,14 @@ static void mmio_write(void *opaque, uint64_t offset, uint64_t value, unsigned s
 	unsigned i = ioapic->select;
 
 	switch (offset) {
-	case IOREGSEL:
-		ioapic->select = (uint8_t)value;
-		break;
+	case IOREGSEL: ioapic->select = (uint8_t)value; break;
 	case IOWIN:
 		if (i == IOAPICID)
 			ioapic->id = (uint32_t)value & ID_BITS;
 		else if (i >= IOREDTBL && i < IOREDTBL + 2 * IOAPIC_PINS)
 			write_entry(ioapic, (i - IOREDTBL) / 2, i & 1, (uint32_t)value);
 		break;
-	case IOEOI:
-		ioapic_eoi(ioapic, (uint8_t)value);
-		break;
+	case IOEOI: ioapic_eoi(ioapic, (uint8_t)value); break;
 	}
 }
 
@@ -183,7 +178,11 @@ struct ioapic *ioapic_create(struct bus *mmio, uint64_t base, const struct msi_s
 	ioapic->mmio = mmio;
 	ioapic->sink = sink;
 	ioapic->region = (struct io_region){
-		.name = "ioapic", .base = base, .length = 0x1000, .ops = &mmio_ops, .opaque = ioapic,
+		.name = "ioapic",
+		.base = base,
+		.length = 0x1000,
+		.ops = &mmio_ops,
+		.opaque = ioapic,
 	};
 	bus_add(mmio, &ioapic->region);
 	reset(&ioapic->dev);

@@ -34,8 +34,8 @@ struct ioapic *ioapic_create(struct bus *mmio, uint64_t base, const struct msi_s
 struct device *ioapic_device(struct ioapic *ioapic);
 
 /*
- * An irq_line set function: @opaque is the struct ioapic, @pin 0..23. @level says whether the source
- * asserts its wire; the polarity programmed by the guest is taken to be the wire's.
+ * An irq_line set function: @opaque is the struct ioapic, @pin 0..23. @level says whether the
+ * source asserts its wire; the polarity programmed by the guest is taken to be the wire's.
  */
 void ioapic_set_irq(void *opaque, unsigned pin, bool level);
 

@@ -2,19 +2,22 @@
 /*
  * Local APIC: registers, priorities, what becomes of an interrupt that arrives.
  *
- * Theory of operation. An accepted interrupt sets its bit in IRR. update() compares the highest of those
- * with the processor priority (the greater of TPR and the highest vector in service) and keeps the
- * result in @ready; it runs after every change, so that asking is cheap. When the answer turns from no
- * to yes the CPU side is kicked. The CPU side then takes the vector (IRR to ISR); EOI ends the highest in
- * service and tells the I/O APIC when it was level-triggered.
+ * Theory of operation. An accepted interrupt sets its bit in IRR. update() compares the highest of
+ * those with the processor priority (the greater of TPR and the highest vector in service) and
+ * keeps the result in @ready; it runs after every change, so that asking is cheap. When the answer
+ * turns from no to yes the CPU side is kicked. The CPU side then takes the vector (IRR to ISR); EOI
+ * ends the highest in service and tells the I/O APIC when it was level-triggered.
  *
- * An ExtINT passes by IRR and PPR: it is pending while the 8259 holds INTR and LINT0 is set to ExtINT, or
- * while the APIC is disabled in IA32_APIC_BASE, when LINT0 is the INTR pin and LINT1 the NMI pin.
+ * An ExtINT passes by IRR and PPR: it is pending while the 8259 holds INTR and LINT0 is set to
+ * ExtINT, or while the APIC is disabled in IA32_APIC_BASE, when LINT0 is the INTR pin and LINT1 the
+ * NMI pin.
  *
  * IA32_APIC_BASE moves between disabled, xAPIC and x2APIC along the arrows of the manual's state
- * diagram only; disabling resets the registers. The xAPIC id cannot be written, as on recent processors.
+ * diagram only; disabling resets the registers. The xAPIC id cannot be written, as on recent
+ * processors.
  *
- * Manual: Intel SDM volume 3A, chapter "APIC". Threading: machine lock; lapic_intr_pending() also without.
+ * Manual: Intel SDM volume 3A, chapter "APIC". Threading: machine lock; lapic_intr_pending() also
+ * without.
  */
 #include <assert.h>
 #include <stdlib.h>
@@ -125,7 +128,10 @@ int lapic_intr_ack(struct lapic *l)
 
 void lapic_raise_error(struct lapic *l, uint32_t bit)
 {
-	/* Once per error until the guest has looked: this also ends the recursion of a bad error vector. */
+	/*
+	 * Once per error until the guest has looked: this also ends the recursion of a bad error
+	 * vector.
+	 */
 	if (l->esr_pending & bit)
 		return;
 	l->esr_pending |= bit;
@@ -166,22 +172,14 @@ void lapic_deliver(struct lapic *l, enum apic_delivery delivery, uint8_t vector,
 {
 	switch (delivery) {
 	case APIC_FIXED:
-	case APIC_LOWEST:
-		accept(l, vector, level);
-		break;
-	case APIC_SMI:
-		l->config.ops.smi(l->config.opaque);
-		break;
-	case APIC_NMI:
-		l->config.ops.nmi(l->config.opaque);
-		break;
+	case APIC_LOWEST: accept(l, vector, level); break;
+	case APIC_SMI: l->config.ops.smi(l->config.opaque); break;
+	case APIC_NMI: l->config.ops.nmi(l->config.opaque); break;
 	case APIC_INIT:
 		init_registers(l);
 		l->config.ops.init(l->config.opaque);
 		break;
-	case APIC_SIPI:
-		l->config.ops.sipi(l->config.opaque, vector);
-		break;
+	case APIC_SIPI: l->config.ops.sipi(l->config.opaque, vector); break;
 	case APIC_EXTINT:
 		l->extint_message = true;
 		update(l);
@@ -189,7 +187,9 @@ void lapic_deliver(struct lapic *l, enum apic_delivery delivery, uint8_t vector,
 	}
 }
 
-/* The event of a local source. For LINT0 programmed as fixed and level-triggered: its wire is high. */
+/*
+ * The event of a local source. For LINT0 programmed as fixed and level-triggered: its wire is high.
+ */
 void lapic_fire_lvt(struct lapic *l, enum lvt i)
 {
 	uint32_t v = l->lvt[i];
@@ -208,15 +208,12 @@ void lapic_fire_lvt(struct lapic *l, enum lvt i)
 		accept(l, v & LVT_VECTOR, level);
 		break;
 	case APIC_SMI:
-	case APIC_NMI:
-		lapic_deliver(l, delivery, 0, false);
-		break;
+	case APIC_NMI: lapic_deliver(l, delivery, 0, false); break;
 	case APIC_INIT:
 		if (i == LVT_LINT0 || i == LVT_LINT1)
 			lapic_deliver(l, delivery, 0, false);
 		break;
-	default: /* ExtINT is a level that extint_pending() looks at; others are reserved */
-		break;
+	default: /* ExtINT is a level that extint_pending() looks at; others are reserved */ break;
 	}
 }
 
@@ -276,17 +273,20 @@ static void send_ipi(struct lapic *l)
 		}
 		break;
 	case APIC_INIT:
-		/* INIT level de-assert synchronised arbitration ids once; nothing receives it any more. */
+		/*
+		 * INIT level de-assert synchronised arbitration ids once; nothing receives it any
+		 * more.
+		 */
 		if (icr & ICR_LEVEL_TRIGGER && !(icr & ICR_LEVEL_ASSERT))
 			return;
 		break;
 	case APIC_SMI:
 	case APIC_NMI:
-	case APIC_SIPI:
-		break;
+	case APIC_SIPI: break;
 	default:
-		log_guest("vCPU with APIC id %u: interrupt command 0x%x has a reserved delivery mode",
-			  l->config.apic_id, icr);
+		log_guest(
+			"vCPU with APIC id %u: interrupt command 0x%x has a reserved delivery mode",
+			l->config.apic_id, icr);
 		return;
 	}
 	apic_bus_send(l->bus, l, shorthand, &m);
@@ -341,57 +341,25 @@ static bool read_register(struct lapic *l, uint32_t offset, uint32_t *out)
 	case APIC_ID:
 		*out = lapic_x2apic(l) ? l->config.apic_id : l->config.apic_id << 24;
 		return true;
-	case APIC_LVR:
-		*out = LAPIC_VERSION;
-		return true;
-	case APIC_TPR:
-		*out = l->tpr;
-		return true;
-	case APIC_PPR:
-		*out = lapic_ppr(l);
-		return true;
+	case APIC_LVR: *out = LAPIC_VERSION; return true;
+	case APIC_TPR: *out = l->tpr; return true;
+	case APIC_PPR: *out = lapic_ppr(l); return true;
 	case APIC_APR:
 	case APIC_RRD:
-	case APIC_EOI:
-		return !lapic_x2apic(l);
-	case APIC_LDR:
-		*out = lapic_logical_id(l);
-		return true;
-	case APIC_DFR:
-		*out = l->dfr;
-		return !lapic_x2apic(l);
-	case APIC_SVR:
-		*out = l->svr;
-		return true;
-	case APIC_ISR ... APIC_ISR + 0x70:
-		*out = l->isr[(offset - APIC_ISR) >> 4];
-		return true;
-	case APIC_TMR ... APIC_TMR + 0x70:
-		*out = l->tmr[(offset - APIC_TMR) >> 4];
-		return true;
-	case APIC_IRR ... APIC_IRR + 0x70:
-		*out = l->irr[(offset - APIC_IRR) >> 4];
-		return true;
-	case APIC_ESR:
-		*out = l->esr;
-		return true;
-	case APIC_ICR:
-		*out = (uint32_t)l->icr;
-		return true;
-	case APIC_ICR2:
-		*out = (uint32_t)(l->icr >> 32);
-		return !lapic_x2apic(l);
-	case APIC_TMICT:
-		*out = l->timer.initial;
-		return true;
-	case APIC_TMCCT:
-		*out = lapic_timer_count(l);
-		return true;
-	case APIC_TDCR:
-		*out = l->timer.dcr;
-		return true;
-	default:
-		return false;
+	case APIC_EOI: return !lapic_x2apic(l);
+	case APIC_LDR: *out = lapic_logical_id(l); return true;
+	case APIC_DFR: *out = l->dfr; return !lapic_x2apic(l);
+	case APIC_SVR: *out = l->svr; return true;
+	case APIC_ISR ... APIC_ISR + 0x70: *out = l->isr[(offset - APIC_ISR) >> 4]; return true;
+	case APIC_TMR ... APIC_TMR + 0x70: *out = l->tmr[(offset - APIC_TMR) >> 4]; return true;
+	case APIC_IRR ... APIC_IRR + 0x70: *out = l->irr[(offset - APIC_IRR) >> 4]; return true;
+	case APIC_ESR: *out = l->esr; return true;
+	case APIC_ICR: *out = (uint32_t)l->icr; return true;
+	case APIC_ICR2: *out = (uint32_t)(l->icr >> 32); return !lapic_x2apic(l);
+	case APIC_TMICT: *out = l->timer.initial; return true;
+	case APIC_TMCCT: *out = lapic_timer_count(l); return true;
+	case APIC_TDCR: *out = l->timer.dcr; return true;
+	default: return false;
 	}
 }
 
@@ -409,30 +377,22 @@ static bool write_register(struct lapic *l, uint32_t offset, uint32_t value)
 		l->tpr = value & 0xff;
 		update(l);
 		return true;
-	case APIC_EOI:
-		eoi(l);
-		return true;
-	case APIC_SVR:
-		write_svr(l, value);
-		return true;
+	case APIC_EOI: eoi(l); return true;
+	case APIC_SVR: write_svr(l, value); return true;
 	case APIC_ESR:
 		l->esr = l->esr_pending;
 		l->esr_pending = 0;
 		return true;
-	case APIC_TMICT:
-		lapic_timer_set_count(l, value);
-		return true;
-	case APIC_TDCR:
-		lapic_timer_set_divide(l, value);
-		return true;
-	default:
-		return false;
+	case APIC_TMICT: lapic_timer_set_count(l, value); return true;
+	case APIC_TDCR: lapic_timer_set_divide(l, value); return true;
+	default: return false;
 	}
 }
 
 bool lapic_mmio_claims(const struct lapic *l, uint64_t gpa)
 {
-	return lapic_hw_enabled(l) && !lapic_x2apic(l) && align_down(gpa, 4096) == align_down(l->base, 4096);
+	return lapic_hw_enabled(l) && !lapic_x2apic(l) &&
+	       align_down(gpa, 4096) == align_down(l->base, 4096);
 }
 
 uint32_t lapic_mmio_read(struct lapic *l, uint32_t offset)
@@ -455,19 +415,13 @@ void lapic_mmio_write(struct lapic *l, uint32_t offset, uint32_t value)
 	if (!lapic_hw_enabled(l) || lapic_x2apic(l) || offset & 0xf)
 		return;
 	switch (offset) {
-	case APIC_LDR:
-		l->ldr = value & 0xff000000;
-		break;
-	case APIC_DFR:
-		l->dfr = value | 0x0fffffff;
-		break;
+	case APIC_LDR: l->ldr = value & 0xff000000; break;
+	case APIC_DFR: l->dfr = value | 0x0fffffff; break;
 	case APIC_ICR:
 		l->icr = (l->icr & ~0xffffffffull) | (value & ICR_LOW_BITS);
 		send_ipi(l);
 		break;
-	case APIC_ICR2:
-		l->icr = (uint64_t)(value & 0xff000000) << 32 | (uint32_t)l->icr;
-		break;
+	case APIC_ICR2: l->icr = (uint64_t)(value & 0xff000000) << 32 | (uint32_t)l->icr; break;
 	default:
 		if (!write_register(l, offset, value) && !read_register(l, offset, &ignored))
 			lapic_raise_error(l, APIC_ESR_ILLEGAL_REGISTER);
@@ -520,21 +474,11 @@ static bool x2apic_write(struct lapic *l, uint32_t offset, uint64_t value)
 			lapic_deliver(l, APIC_FIXED, (uint8_t)value, false);
 		return true;
 	case APIC_EOI:
-	case APIC_ESR:
-		allowed = 0;
-		break;
-	case APIC_TPR:
-		allowed = 0xff;
-		break;
-	case APIC_SVR:
-		allowed = SVR_BITS;
-		break;
-	case APIC_TDCR:
-		allowed = 0xb;
-		break;
-	case APIC_TMICT:
-		allowed = 0xffffffff;
-		break;
+	case APIC_ESR: allowed = 0; break;
+	case APIC_TPR: allowed = 0xff; break;
+	case APIC_SVR: allowed = SVR_BITS; break;
+	case APIC_TDCR: allowed = 0xb; break;
+	case APIC_TMICT: allowed = 0xffffffff; break;
 	default:
 		if (i < 0)
 			return false;
@@ -614,13 +558,15 @@ static void destroy(struct device *dev)
 	free(l);
 }
 
-struct lapic *lapic_create(struct apic_bus *bus, struct clock *clock, const struct lapic_config *config)
+struct lapic *lapic_create(struct apic_bus *bus, struct clock *clock,
+			   const struct lapic_config *config)
 {
 	static const struct device_ops ops = { "lapic", reset, destroy };
 	struct lapic *l = calloc(1, sizeof(*l));
 
 	assert(l && config->phys_bits >= 32 && config->phys_bits <= 52);
-	assert(config->ops.kick && config->ops.nmi && config->ops.init && config->ops.sipi && config->ops.smi);
+	assert(config->ops.kick && config->ops.nmi && config->ops.init && config->ops.sipi &&
+	       config->ops.smi);
 	l->dev.ops = &ops;
 	l->bus = bus;
 	l->clock = clock;

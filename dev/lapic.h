@@ -2,9 +2,10 @@
 /*
  * Local APICs, one for each vCPU, and the bus that carries messages among them.
  *
- * The CPU side decides which accesses reach a local APIC (its MMIO page is per vCPU, MSRs too) and calls
- * in here; the APIC answers with the callbacks of struct lapic_cpu_ops. The callbacks run with the
- * machine's lock held, possibly on another vCPU's thread, and must not call back into a local APIC.
+ * The CPU side decides which accesses reach a local APIC (its MMIO page is per vCPU, MSRs too) and
+ * calls in here; the APIC answers with the callbacks of struct lapic_cpu_ops. The callbacks run
+ * with the machine's lock held, possibly on another vCPU's thread, and must not call back into a
+ * local APIC.
  *
  * Manual: Intel SDM volume 3A, chapter "Advanced Programmable Interrupt Controller (APIC)".
  */
@@ -97,31 +98,47 @@ void apic_bus_destroy(struct apic_bus *bus); /* NULL-safe; all local APICs are g
 /* Acknowledges the 8259 for an ExtINT: returns the vector. */
 void apic_bus_set_pic(struct apic_bus *bus, uint8_t (*ack)(void *opaque), void *opaque);
 /* Told of every EOI of a level-triggered vector, unless the guest suppresses that. */
-void apic_bus_set_eoi(struct apic_bus *bus, void (*eoi)(void *opaque, uint8_t vector), void *opaque);
+void apic_bus_set_eoi(struct apic_bus *bus, void (*eoi)(void *opaque, uint8_t vector),
+		      void *opaque);
 
 /* Where MSIs and the I/O APIC's messages go. Valid as long as the bus. */
 const struct msi_sink *apic_bus_msi_sink(struct apic_bus *bus);
 
-/* irq_line set functions (opaque: the bus) of the wires to the LINT0 (pin 0: INTR) and LINT1 (pin 1: NMI) of all. */
+/*
+ * An irq_line set function (opaque: the bus): pin 0 is the wire to LINT0 of all local APICs (INTR),
+ * pin 1 that to LINT1 (NMI).
+ */
 void apic_bus_set_lint(void *opaque, unsigned pin, bool level);
 
-struct lapic *lapic_create(struct apic_bus *bus, struct clock *clock, const struct lapic_config *config);
+struct lapic *lapic_create(struct apic_bus *bus, struct clock *clock,
+			   const struct lapic_config *config);
 /* Its reset is that of power-on, IA32_APIC_BASE included. */
 struct device *lapic_device(struct lapic *lapic);
 
-/* What firmware does for a PC in virtual wire mode: enabled, LINT0 takes ExtINT, LINT1 takes NMI. */
+/*
+ * What firmware does for a PC in virtual wire mode: enabled, LINT0 takes ExtINT, LINT1 takes NMI.
+ */
 void lapic_set_virtual_wire(struct lapic *lapic);
 
-/* Is something to be delivered? Exact under the machine's lock; without it a hint that kick() corrects. */
+/*
+ * Is something to be delivered? Exact under the machine's lock; without it a hint that kick()
+ * corrects.
+ */
 bool lapic_intr_pending(const struct lapic *lapic);
 
-/* Takes the interrupt to be delivered now: its vector, which is then in service, or -1 when there is none. */
+/*
+ * Takes the interrupt to be delivered now: its vector, which is then in service, or -1 when there
+ * is none.
+ */
 int lapic_intr_ack(struct lapic *lapic);
 
 /* IA32_APIC_BASE: where the page is, whether CPUID shows an APIC (APIC_BASE_EN). */
 uint64_t lapic_apic_base(const struct lapic *lapic);
 
-/* Whether an access to this guest-physical address is one to the local APIC (not so in x2APIC mode). */
+/*
+ * Whether an access to this guest-physical address is one to the local APIC (not so in x2APIC
+ * mode).
+ */
 bool lapic_mmio_claims(const struct lapic *lapic, uint64_t gpa);
 
 /* 32-bit accesses; @offset 0..0xfff. Registers start at multiples of 16, the rest reads as zero. */
@@ -139,8 +156,8 @@ uint8_t lapic_get_cr8(const struct lapic *lapic);
 void lapic_set_cr8(struct lapic *lapic, uint8_t cr8); /* 0..15 */
 
 /*
- * A write of IA32_TSC_DEADLINE: @guest_tsc is what the guest wrote (0 disarms), @deadline_ns the same moment
- * on the clock. Ignored unless the timer is in TSC-deadline mode.
+ * A write of IA32_TSC_DEADLINE: @guest_tsc is what the guest wrote (0 disarms), @deadline_ns the
+ * same moment on the clock. Ignored unless the timer is in TSC-deadline mode.
  */
 void lapic_set_tsc_deadline(struct lapic *lapic, uint64_t guest_tsc, uint64_t deadline_ns);
 

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Inside of the local APIC: shared by lapic.c (registers), lapic_timer.c and apic_bus.c (routing). */
+/*
+ * Inside of the local APIC: shared by lapic.c (registers), lapic_timer.c and apic_bus.c (routing).
+ */
 #ifndef DEV_LAPIC_PRIV_H
 #define DEV_LAPIC_PRIV_H
 
@@ -20,7 +22,7 @@ struct lapic_timer {
 	uint32_t initial; /* TMICT */
 	uint32_t dcr;
 	bool running;
-	uint64_t deadline_ns; /* of the present period, while running */
+	uint64_t deadline_ns;  /* of the present period, while running */
 	uint64_t tsc_deadline; /* as the guest wrote it; 0 when disarmed */
 };
 
@@ -46,10 +48,10 @@ struct lapic {
 struct apic_message {
 	enum apic_delivery delivery;
 	uint8_t vector;
-	bool level;	  /* trigger mode: sets TMR */
-	bool logical;	  /* destination mode */
-	bool wide;	  /* @dest is a 32-bit x2APIC destination, else eight bits */
-	bool redirect;	  /* to one of the destinations only, as lowest priority */
+	bool level;    /* trigger mode: sets TMR */
+	bool logical;  /* destination mode */
+	bool wide;     /* @dest is a 32-bit x2APIC destination, else eight bits */
+	bool redirect; /* to one of the destinations only, as lowest priority */
 	uint32_t dest;
 };
 

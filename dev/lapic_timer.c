@@ -2,11 +2,11 @@
 /*
  * The local APIC's timer: one-shot, periodic and TSC-deadline.
  *
- * Theory of operation. The timer runs at 1 GHz, so a count at divide 1 is a nanosecond. What is kept is
- * the moment at which the count reaches zero; the current count follows from it. A periodic timer's next
- * moment is computed from the last one, not from when the host got round to it; periods missed
- * altogether are one interrupt. A guest's period may be a nanosecond; the host serves it at most once
- * every MIN_PERIOD_NS.
+ * Theory of operation. The timer runs at 1 GHz, so a count at divide 1 is a nanosecond. What is
+ * kept is the moment at which the count reaches zero; the current count follows from it. A periodic
+ * timer's next moment is computed from the last one, not from when the host got round to it;
+ * periods missed altogether are one interrupt. A guest's period may be a nanosecond; the host
+ * serves it at most once every MIN_PERIOD_NS.
  *
  * Manual: Intel SDM volume 3A, section "APIC Timer". Threading: machine lock.
  */
@@ -107,7 +107,9 @@ void lapic_timer_set_divide(struct lapic *l, uint32_t value)
 		start(l, clock_now_ns(l->clock) + (uint64_t)count * divide(t));
 }
 
-/* A change into or out of TSC-deadline mode disarms the timer; others take effect when it expires. */
+/*
+ * A change into or out of TSC-deadline mode disarms the timer; others take effect when it expires.
+ */
 void lapic_timer_lvt_changed(struct lapic *l, uint32_t old_lvt)
 {
 	enum mode before = mode_of(old_lvt), after = mode_of(l->lvt[LVT_TIMER]);

@@ -2,15 +2,17 @@
 /*
  * Motorola MC146818 real-time clock with CMOS RAM, as in the PC.
  *
- * Theory of operation. While it runs, the clock is a number: seconds @base_s at the moment @phase_ns of the
- * VM's clock, so every second begins at a whole number of seconds after that moment, and the time
- * registers are computed when they are read. While the guest sets it (SET, or the divider held in reset)
- * the registers are plain bytes in @cmos, from which the number is made again at the end; its distance
- * from the wall clock is kept, so that the time is right again after the VM was paused.
+ * Theory of operation. While it runs, the clock is a number: seconds @base_s at the moment
+ * @phase_ns of the VM's clock, so every second begins at a whole number of seconds after that
+ * moment, and the time registers are computed when they are read. While the guest sets it (SET, or
+ * the divider held in reset) the registers are plain bytes in @cmos, from which the number is made
+ * again at the end; its distance from the wall clock is kept, so that the time is right again after
+ * the VM was paused.
  *
- * The flags of register C are brought up to date by sync() from what happened since the last look: a
- * period, a second, an alarm. A timer is armed only for an event whose interrupt is enabled and not
- * already pending. The update itself takes no time; UIP announces it for the documented 244 µs before.
+ * The flags of register C are brought up to date by sync() from what happened since the last look:
+ * a period, a second, an alarm. A timer is armed only for an event whose interrupt is enabled and
+ * not already pending. The update itself takes no time; UIP announces it for the documented 244 µs
+ * before.
  *
  * Manual: Motorola MC146818A data sheet; upper bank: Intel ICH9 data sheet, section 13.6.
  * Threading: machine lock.
@@ -39,10 +41,10 @@ struct mc146818 {
 	struct clock_timer timer;
 	uint8_t index[2]; /* of the two banks */
 	uint8_t cmos[2 * BANK];
-	int64_t base_s, phase_ns; /* the time was base_s (seconds since 1970) at phase_ns */
-	int64_t offset_s;	  /* of the guest's time from the wall clock */
+	int64_t base_s, phase_ns;  /* the time was base_s (seconds since 1970) at phase_ns */
+	int64_t offset_s;	   /* of the guest's time from the wall clock */
 	int64_t day_of_week_shift; /* 0..6: how far the guest's day of week is from the true one */
-	int64_t synced_ns;	  /* events up to here are in register C */
+	int64_t synced_ns;	   /* events up to here are in register C */
 	struct io_region region;
 };
 
@@ -306,7 +308,8 @@ static void write_a(struct mc146818 *rtc, uint8_t value)
 	if (was_running)
 		store_time(rtc, time_at(rtc, now_ns(rtc)));
 	rtc->cmos[RTC_REG_A] = value & (uint8_t)~REG_A_UIP;
-	if ((old & REG_A_DV_RESET) == REG_A_DV_RESET && (value & REG_A_DV_RESET) != REG_A_DV_RESET) {
+	if ((old & REG_A_DV_RESET) == REG_A_DV_RESET &&
+	    (value & REG_A_DV_RESET) != REG_A_DV_RESET) {
 		/* Out of reset the first update comes half a second later. */
 		rtc->phase_ns = now_ns(rtc) - (int64_t)NS_PER_SEC / 2;
 		rtc->synced_ns = now_ns(rtc);
@@ -332,15 +335,10 @@ static void write_cell(struct mc146818 *rtc, unsigned index, uint8_t value)
 {
 	sync(rtc);
 	switch (index) {
-	case RTC_REG_A:
-		write_a(rtc, value);
-		break;
-	case RTC_REG_B:
-		write_b(rtc, value);
-		break;
+	case RTC_REG_A: write_a(rtc, value); break;
+	case RTC_REG_B: write_b(rtc, value); break;
 	case RTC_REG_C:
-	case RTC_REG_D:
-		break;
+	case RTC_REG_D: break;
 	default:
 		if (is_time(index) && running(rtc)) {
 			store_time(rtc, time_at(rtc, now_ns(rtc)));
@@ -375,9 +373,7 @@ static uint8_t read_cell(struct mc146818 *rtc, unsigned index)
 		update_irq(rtc);
 		arm(rtc);
 		break;
-	case RTC_REG_D:
-		value = REG_D_VRT;
-		break;
+	case RTC_REG_D: value = REG_D_VRT; break;
 	}
 	return value;
 }
@@ -401,14 +397,10 @@ static uint64_t port_read(void *opaque, uint64_t offset, unsigned size)
 	struct mc146818 *rtc = opaque;
 
 	switch (offset) {
-	case 1:
-		return read_cell(rtc, rtc->index[0]);
-	case 2:
-		return rtc->index[1];
-	case 3:
-		return rtc->cmos[BANK + rtc->index[1]];
-	default: /* the index of the lower bank is write-only */
-		return 0xff;
+	case 1: return read_cell(rtc, rtc->index[0]);
+	case 2: return rtc->index[1];
+	case 3: return rtc->cmos[BANK + rtc->index[1]];
+	default: /* the index of the lower bank is write-only */ return 0xff;
 	}
 }
 
@@ -424,7 +416,7 @@ static void reset(struct device *dev)
 	struct mc146818 *rtc = container_of(dev, struct mc146818, dev);
 
 	sync(rtc);
-	rtc->cmos[RTC_REG_B] &= (uint8_t)~(REG_B_PIE | REG_B_AIE | REG_B_UIE | REG_B_SQWE);
+	rtc->cmos[RTC_REG_B] &= (uint8_t) ~(REG_B_PIE | REG_B_AIE | REG_B_UIE | REG_B_SQWE);
 	rtc->cmos[RTC_REG_C] &= (uint8_t)~FLAGS;
 	rtc->index[0] = rtc->index[1] = 0;
 	update_irq(rtc);
@@ -458,7 +450,11 @@ struct mc146818 *mc146818_create(struct bus *ports, struct clock *clock, struct 
 	rtc->phase_ns = rtc->synced_ns = now_ns(rtc);
 	rtc->base_s = clock->wall_s(clock);
 	rtc->region = (struct io_region){
-		.name = "mc146818", .base = RTC_PORT, .length = 4, .ops = &port_ops, .opaque = rtc,
+		.name = "mc146818",
+		.base = RTC_PORT,
+		.length = 4,
+		.ops = &port_ops,
+		.opaque = rtc,
 	};
 	bus_add(ports, &rtc->region);
 	return rtc;

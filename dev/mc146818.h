@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* MC146818 real-time clock and CMOS RAM: 128 bytes behind ports 0x70/71, 128 more behind 0x72/73. */
+/*
+ * MC146818 real-time clock and CMOS RAM: 128 bytes behind ports 0x70/71, 128 more behind 0x72/73.
+ */
 #ifndef DEV_MC146818_H
 #define DEV_MC146818_H
 
@@ -41,15 +43,15 @@
 struct mc146818;
 
 /*
- * Claims ports 0x70–0x73. @irq (ISA interrupt 8) is held until register C is read. The clock shows UTC by
- * the wall clock, plus what the guest has set it off by.
+ * Claims ports 0x70–0x73. @irq (ISA interrupt 8) is held until register C is read. The clock shows
+ * UTC by the wall clock, plus what the guest has set it off by.
  */
 struct mc146818 *mc146818_create(struct bus *ports, struct clock *clock, struct irq_line irq);
 struct device *mc146818_device(struct mc146818 *rtc);
 
 /*
- * The machine's words to its firmware: a byte of CMOS RAM, @index 0x0e..0x7f but for the century, or
- * 0x80..0xff for the upper bank.
+ * The machine's words to its firmware: a byte of CMOS RAM, @index 0x0e..0x7f but for the century,
+ * or 0x80..0xff for the upper bank.
  */
 void mc146818_set_cmos(struct mc146818 *rtc, uint8_t index, uint8_t value);
 

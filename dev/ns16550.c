@@ -3,13 +3,15 @@
  * National Semiconductor NS16550A UART.
  *
  * Theory of operation. A byte to send goes to the back end at once, whatever the divisor, so the
- * transmitter is always empty; its interrupt is a flag that is set when that happens (again). Received bytes
- * wait in a FIFO of 16 (of 1 with FIFOs off), each with the errors it came with; the back end is told how
- * many fit and is called when the FIFO has been emptied. A modem is always there: CTS, DSR and DCD are on.
- * In loopback the transmitter feeds the receiver and the modem outputs feed the modem inputs.
+ * transmitter is always empty; its interrupt is a flag that is set when that happens (again).
+ * Received bytes wait in a FIFO of 16 (of 1 with FIFOs off), each with the errors it came with; the
+ * back end is told how many fit and is called when the FIFO has been emptied. A modem is always
+ * there: CTS, DSR and DCD are on. In loopback the transmitter feeds the receiver and the modem
+ * outputs feed the modem inputs.
  *
- * The interrupt output goes through OUT2, as on the PC. It is a level; writing THR takes the transmitter's
- * interrupt away before it sets it again, so that an edge-triggered input sees an edge.
+ * The interrupt output goes through OUT2, as on the PC. It is a level; writing THR takes the
+ * transmitter's interrupt away before it sets it again, so that an edge-triggered input sees an
+ * edge.
  *
  * Manual: National PC16550D data sheet. Threading: machine lock.
  */
@@ -231,9 +233,7 @@ static void port_write(void *opaque, uint64_t offset, uint64_t value, unsigned s
 			u->thre_pending = true;
 		u->ier = v & IER_BITS;
 		break;
-	case UART_IIR:
-		write_fcr(u, v);
-		break;
+	case UART_IIR: write_fcr(u, v); break;
 	case UART_LCR:
 		old = u->lcr;
 		u->lcr = v;
@@ -245,9 +245,7 @@ static void port_write(void *opaque, uint64_t offset, uint64_t value, unsigned s
 		u->mcr = v & MCR_BITS;
 		update_modem(u);
 		break;
-	case UART_SCR:
-		u->scr = v;
-		break;
+	case UART_SCR: u->scr = v; break;
 	}
 	update_irq(u);
 	/* Last, as the back end may give bytes at once. */
@@ -289,8 +287,7 @@ static uint64_t port_read(void *opaque, uint64_t offset, unsigned size)
 		if (had && !u->count && can_receive(u))
 			chardev_resume(u->chr);
 		return value;
-	case UART_IER:
-		return u->lcr & LCR_DLAB ? u->divisor >> 8 : u->ier;
+	case UART_IER: return u->lcr & LCR_DLAB ? u->divisor >> 8 : u->ier;
 	case UART_IIR:
 		value = interrupt_id(u);
 		if (value == IIR_THRI)
@@ -298,19 +295,14 @@ static uint64_t port_read(void *opaque, uint64_t offset, unsigned size)
 		if (u->fcr & FCR_ENABLE)
 			value |= IIR_FIFO;
 		break;
-	case UART_LCR:
-		return u->lcr;
-	case UART_MCR:
-		return u->mcr;
-	case UART_LSR:
-		value = read_lsr(u);
-		break;
+	case UART_LCR: return u->lcr;
+	case UART_MCR: return u->mcr;
+	case UART_LSR: value = read_lsr(u); break;
 	case UART_MSR:
 		value = u->msr;
 		u->msr &= 0xf0;
 		break;
-	case UART_SCR:
-		return u->scr;
+	case UART_SCR: return u->scr;
 	}
 	update_irq(u);
 	return value;
@@ -340,8 +332,8 @@ static void destroy(struct device *dev)
 	free(u);
 }
 
-struct device *ns16550_create(struct bus *ports, uint16_t base, struct clock *clock, struct irq_line irq,
-			      struct chardev *chr)
+struct device *ns16550_create(struct bus *ports, uint16_t base, struct clock *clock,
+			      struct irq_line irq, struct chardev *chr)
 {
 	static const struct device_ops ops = { "ns16550", reset, destroy };
 	static const struct io_ops port_ops = { port_read, port_write, 1, 1 };
@@ -356,7 +348,11 @@ struct device *ns16550_create(struct bus *ports, uint16_t base, struct clock *cl
 	u->timeout.fire = timed_out;
 	u->timeout.opaque = u;
 	u->region = (struct io_region){
-		.name = "ns16550", .base = base, .length = 8, .ops = &port_ops, .opaque = u,
+		.name = "ns16550",
+		.base = base,
+		.length = 8,
+		.ops = &port_ops,
+		.opaque = u,
 	};
 	bus_add(ports, &u->region);
 	if (chr)

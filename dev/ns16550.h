@@ -55,8 +55,11 @@
 #define MSR_RI 0x40
 #define MSR_DCD 0x80
 
-/* Claims eight ports at @base. Takes over @chr's client side; @chr (may be NULL) stays the caller's. */
-struct device *ns16550_create(struct bus *ports, uint16_t base, struct clock *clock, struct irq_line irq,
-			      struct chardev *chr);
+/*
+ * Claims eight ports at @base. Takes over @chr's client side; @chr (may be NULL) stays the
+ * caller's.
+ */
+struct device *ns16550_create(struct bus *ports, uint16_t base, struct clock *clock,
+			      struct irq_line irq, struct chardev *chr);
 
 #endif

@@ -59,7 +59,11 @@ struct device *port92_create(struct bus *ports, struct irq_line a20, struct irq_
 	p->a20 = a20;
 	p->reset = reset_line;
 	p->region = (struct io_region){
-		.name = "port92", .base = PORT92, .length = 1, .ops = &port_ops, .opaque = p,
+		.name = "port92",
+		.base = PORT92,
+		.length = 1,
+		.ops = &port_ops,
+		.opaque = p,
 	};
 	bus_add(ports, &p->region);
 	reset(&p->dev);

@@ -10,8 +10,8 @@
 #define PORT92_ALT_A20_GATE 0x02
 
 /*
- * @a20: driven to true at reset; the machine joins it with the keyboard controller's (A20 passes if either
- * says so). @reset is pulsed; the machine resets later, not from within.
+ * @a20: driven to true at reset; the machine joins it with the keyboard controller's (A20 passes if
+ * either says so). @reset is pulsed; the machine resets later, not from within.
  */
 struct device *port92_create(struct bus *ports, struct irq_line a20, struct irq_line reset);
 

@@ -2,9 +2,10 @@
 /*
  * PS/2 keyboard (scan code sets 1 and 2) and mouse (plain, wheel, five buttons).
  *
- * Theory of operation. Each device has a queue of events and the answer to the last command. A new command
- * discards an answer that nobody has read, so both are bounded. A key whose code does not fit into the
- * queue as a whole is dropped. The mouse adds up movements while its last packet waits to be read.
+ * Theory of operation. Each device has a queue of events and the answer to the last command. A new
+ * command discards an answer that nobody has read, so both are bounded. A key whose code does not
+ * fit into the queue as a whole is dropped. The mouse adds up movements while its last packet waits
+ * to be read.
  *
  * Manuals: IBM PS/2 Hardware Interface Technical Reference, "Keyboard" and "Mouse"; Microsoft's
  * IntelliMouse extension. Threading: machine lock.
@@ -45,6 +46,7 @@
 #define MOVE_LIMIT 32767
 
 /* What the i8042 makes of each byte of set 2 below 0x80. */
+// clang-format off
 static const uint8_t set2_to_set1[0x80] = {
 	0xff, 0x43, 0x41, 0x3f, 0x3d, 0x3b, 0x3c, 0x58, 0x64, 0x44, 0x42, 0x40, 0x3e, 0x0f, 0x29, 0x59,
 	0x65, 0x38, 0x2a, 0x70, 0x1d, 0x10, 0x02, 0x5a, 0x66, 0x71, 0x2c, 0x1f, 0x1e, 0x11, 0x03, 0x5b,
@@ -55,16 +57,14 @@ static const uint8_t set2_to_set1[0x80] = {
 	0x55, 0x56, 0x77, 0x78, 0x79, 0x7a, 0x0e, 0x7b, 0x7c, 0x4f, 0x7d, 0x4b, 0x47, 0x7e, 0x7f, 0x6f,
 	0x52, 0x53, 0x50, 0x4c, 0x4d, 0x48, 0x01, 0x45, 0x57, 0x4e, 0x51, 0x4a, 0x37, 0x49, 0x46, 0x54,
 };
+// clang-format on
 
 uint8_t ps2_translate(uint8_t set2)
 {
 	switch (set2) {
-	case 0x83: /* F7 */
-		return 0x41;
-	case 0x84: /* SysRq */
-		return 0x54;
-	default:
-		return set2 < ARRAY_SIZE(set2_to_set1) ? set2_to_set1[set2] : set2;
+	case 0x83: /* F7 */ return 0x41;
+	case 0x84: /* SysRq */ return 0x54;
+	default: return set2 < ARRAY_SIZE(set2_to_set1) ? set2_to_set1[set2] : set2;
 	}
 }
 
@@ -175,12 +175,8 @@ void ps2_keyboard_write(struct ps2_keyboard *k, uint8_t byte)
 		p->command = byte;
 		ack(p);
 		break;
-	case KBD_CMD_ECHO:
-		reply(p, 1, KBD_CMD_ECHO, 0, 0, 0);
-		break;
-	case KBD_CMD_ID:
-		reply(p, 3, PS2_ACK, 0xab, 0x83, 0);
-		break;
+	case KBD_CMD_ECHO: reply(p, 1, KBD_CMD_ECHO, 0, 0, 0); break;
+	case KBD_CMD_ID: reply(p, 3, PS2_ACK, 0xab, 0x83, 0); break;
 	case KBD_CMD_ENABLE:
 		clear(p);
 		k->scanning = true;
@@ -195,19 +191,13 @@ void ps2_keyboard_write(struct ps2_keyboard *k, uint8_t byte)
 		keyboard_default(k);
 		ack(p);
 		break;
-	case KBD_CMD_ALL_FIRST ... KBD_CMD_ALL_LAST: /* of scan code set 3 only */
-		ack(p);
-		break;
-	case CMD_RESEND:
-		reply(p, 1, p->last, 0, 0, 0);
-		break;
+	case KBD_CMD_ALL_FIRST ... KBD_CMD_ALL_LAST: /* of scan code set 3 only */ ack(p); break;
+	case CMD_RESEND: reply(p, 1, p->last, 0, 0, 0); break;
 	case CMD_RESET:
 		ps2_keyboard_reset(k);
 		reply(p, 2, PS2_ACK, BAT_OK, 0, 0);
 		break;
-	default:
-		reply(p, 1, PS2_RESEND, 0, 0, 0);
-		break;
+	default: reply(p, 1, PS2_RESEND, 0, 0, 0); break;
 	}
 }
 
@@ -222,7 +212,11 @@ static const struct special_key {
 	{ 0xe037, 1, false, 4, { 0xe0, 0xb7, 0xe0, 0xaa } },
 	{ 0xe037, 2, true, 4, { 0xe0, 0x12, 0xe0, 0x7c } },
 	{ 0xe037, 2, false, 6, { 0xe0, 0xf0, 0x7c, 0xe0, 0xf0, 0x12 } },
-	{ 0xe11d, 1, true, 6, { 0xe1, 0x1d, 0x45, 0xe1, 0x9d, 0xc5 } }, /* Pause: nothing on release */
+	{ 0xe11d,
+	  1,
+	  true,
+	  6,
+	  { 0xe1, 0x1d, 0x45, 0xe1, 0x9d, 0xc5 } }, /* Pause: nothing on release */
 	{ 0xe11d, 1, false, 0, { 0 } },
 	{ 0xe11d, 2, true, 8, { 0xe1, 0x14, 0x77, 0xe1, 0xf0, 0x14, 0xf0, 0x77 } },
 	{ 0xe11d, 2, false, 0, { 0 } },
@@ -322,7 +316,8 @@ static void packet(struct ps2_mouse *m)
 
 void ps2_mouse_report(struct ps2_mouse *m)
 {
-	if (!m->reporting || m->remote || m->wrap || m->port.count || m->port.reply_at < m->port.reply_count)
+	if (!m->reporting || m->remote || m->wrap || m->port.count ||
+	    m->port.reply_at < m->port.reply_count)
 		return;
 	if (m->dx || m->dy || m->dz || m->buttons != m->sent_buttons)
 		packet(m);
@@ -335,7 +330,8 @@ void ps2_mouse_move(struct ps2_mouse *m, int dx, int dy, int dz, uint8_t buttons
 		return;
 	m->dx = clip(m->dx + clip(dx, -MOVE_LIMIT, MOVE_LIMIT), -MOVE_LIMIT, MOVE_LIMIT);
 	m->dy = clip(m->dy + clip(dy, -MOVE_LIMIT, MOVE_LIMIT), -MOVE_LIMIT, MOVE_LIMIT);
-	m->dz = m->id ? clip(m->dz + clip(dz, -MOVE_LIMIT, MOVE_LIMIT), -MOVE_LIMIT, MOVE_LIMIT) : 0;
+	m->dz = m->id ? clip(m->dz + clip(dz, -MOVE_LIMIT, MOVE_LIMIT), -MOVE_LIMIT, MOVE_LIMIT)
+		      : 0;
 	ps2_mouse_report(m);
 }
 
@@ -375,56 +371,33 @@ void ps2_mouse_write(struct ps2_mouse *m, uint8_t byte)
 	ack(p);
 	switch (byte) {
 	case MOUSE_CMD_SCALE11:
-	case MOUSE_CMD_SCALE21:
-		m->scale21 = byte == MOUSE_CMD_SCALE21;
-		break;
+	case MOUSE_CMD_SCALE21: m->scale21 = byte == MOUSE_CMD_SCALE21; break;
 	case MOUSE_CMD_RESOLUTION:
-	case MOUSE_CMD_RATE:
-		p->command = byte;
-		break;
+	case MOUSE_CMD_RATE: p->command = byte; break;
 	case MOUSE_CMD_STATUS:
 		reply(p, 4, PS2_ACK,
-		      (uint8_t)((m->remote ? 0x40 : 0) | (m->reporting ? 0x20 : 0) | (m->scale21 ? 0x10 : 0) |
-				(m->buttons & 1) << 2 | (m->buttons & 4) >> 1 | (m->buttons & 2) >> 1),
+		      (uint8_t)((m->remote ? 0x40 : 0) | (m->reporting ? 0x20 : 0) |
+				(m->scale21 ? 0x10 : 0) | (m->buttons & 1) << 2 |
+				(m->buttons & 4) >> 1 | (m->buttons & 2) >> 1),
 		      m->resolution, m->rate);
 		break;
-	case MOUSE_CMD_STREAM:
-		m->remote = false;
-		break;
-	case MOUSE_CMD_REMOTE:
-		m->remote = true;
-		break;
-	case MOUSE_CMD_POLL:
-		packet(m);
-		break;
-	case MOUSE_CMD_WRAP:
-		m->wrap = true;
-		break;
-	case MOUSE_CMD_UNWRAP:
-		m->wrap = false;
-		break;
-	case MOUSE_CMD_ID:
-		reply(p, 2, PS2_ACK, m->id, 0, 0);
-		break;
+	case MOUSE_CMD_STREAM: m->remote = false; break;
+	case MOUSE_CMD_REMOTE: m->remote = true; break;
+	case MOUSE_CMD_POLL: packet(m); break;
+	case MOUSE_CMD_WRAP: m->wrap = true; break;
+	case MOUSE_CMD_UNWRAP: m->wrap = false; break;
+	case MOUSE_CMD_ID: reply(p, 2, PS2_ACK, m->id, 0, 0); break;
 	case MOUSE_CMD_ENABLE:
 		m->reporting = true;
 		m->dx = m->dy = m->dz = 0;
 		break;
-	case MOUSE_CMD_DISABLE:
-		m->reporting = false;
-		break;
-	case MOUSE_CMD_DEFAULT:
-		mouse_default(m);
-		break;
-	case CMD_RESEND:
-		reply(p, 1, p->last, 0, 0, 0);
-		break;
+	case MOUSE_CMD_DISABLE: m->reporting = false; break;
+	case MOUSE_CMD_DEFAULT: mouse_default(m); break;
+	case CMD_RESEND: reply(p, 1, p->last, 0, 0, 0); break;
 	case CMD_RESET:
 		ps2_mouse_reset(m);
 		reply(p, 3, PS2_ACK, BAT_OK, 0, 0);
 		break;
-	default:
-		reply(p, 1, PS2_RESEND, 0, 0, 0);
-		break;
+	default: reply(p, 1, PS2_RESEND, 0, 0, 0); break;
 	}
 }

@@ -22,14 +22,14 @@ struct ps2_port {
 
 struct ps2_keyboard {
 	struct ps2_port port;
-	uint8_t set;	      /* scan code set, 1 or 2 */
+	uint8_t set; /* scan code set, 1 or 2 */
 	uint8_t leds, typematic;
 	bool scanning;
 };
 
 struct ps2_mouse {
 	struct ps2_port port;
-	uint8_t id; /* 0: plain, 3: with a wheel, 4: with five buttons */
+	uint8_t id;			    /* 0: plain, 3: with a wheel, 4: with five buttons */
 	uint8_t resolution, rate, rates[3]; /* the last three rates set unlock the wheel */
 	bool remote, wrap, reporting, scale21;
 	uint8_t buttons, sent_buttons;

@@ -64,7 +64,9 @@ static inline void fake_clock_init(struct fake_clock *fc)
 	};
 }
 
-/* Moves time to @to_ns, firing what falls due on the way at its own time. Returns how many fired. */
+/*
+ * Moves time to @to_ns, firing what falls due on the way at its own time. Returns how many fired.
+ */
 static inline unsigned fake_clock_advance_to(struct fake_clock *fc, uint64_t to_ns)
 {
 	unsigned fired = 0;
@@ -159,9 +161,8 @@ static inline void fake_chardev_destroy(struct chardev *chr)
 
 static inline void fake_chardev_init(struct fake_chardev *f)
 {
-	static const struct chardev_ops ops = {
-		"fake", fake_chardev_write, fake_chardev_resume, fake_chardev_destroy
-	};
+	static const struct chardev_ops ops = { "fake", fake_chardev_write, fake_chardev_resume,
+						fake_chardev_destroy };
 
 	*f = (struct fake_chardev){ .chr.ops = &ops };
 }

@@ -100,7 +100,8 @@ int main(void)
 	bus_write(ports, ACPI_SMI_CMD_PORT, ACPI_DISABLE_COMMAND, 1);
 	is_u64(rd(ACPI_PM1A_CNT, 1), 0, "legacy mode again");
 	bus_write(ports, ACPI_SMI_CMD_PORT + 1, 0x42, 1);
-	is_u64(bus_read(ports, ACPI_SMI_CMD_PORT, 2), 0x4200 | ACPI_DISABLE_COMMAND, "command port reads back");
+	is_u64(bus_read(ports, ACPI_SMI_CMD_PORT, 2), 0x4200 | ACPI_DISABLE_COMMAND,
+	       "command port reads back");
 	acpi_pm_device(pm)->ops->reset(acpi_pm_device(pm));
 	is_u64(rd(0, 4), 0, "reset");
 	acpi_pm_device(pm)->ops->destroy(acpi_pm_device(pm));

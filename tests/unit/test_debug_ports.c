@@ -37,7 +37,8 @@ int main(void)
 	is_u64(bus_read(ports, 0xe9, 1), 0xe9, "reads as its number");
 	bus_write(ports, 0xe9, 'x', 1);
 	bus_write(ports, 0xe9, 0x7a79, 2);
-	ok(chr.out_len == 2 && chr.out[0] == 'x' && chr.out[1] == 'y', "bytes come out, of that port only");
+	ok(chr.out_len == 2 && chr.out[0] == 'x' && chr.out[1] == 'y',
+	   "bytes come out, of that port only");
 	d->ops->reset(d);
 	d->ops->destroy(d);
 	d = debugcon_create(ports, NULL);

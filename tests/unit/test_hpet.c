@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The HPET: counter, one-shot and periodic comparators, widths, levels, routing, legacy replacement. */
+/*
+ * The HPET: counter, one-shot and periodic comparators, widths, levels, routing, legacy
+ * replacement.
+ */
 #include "dev/hpet.h"
 #include "tests/tap.h"
 #include "tests/unit/fakes.h"
@@ -94,7 +97,8 @@ static void test_periodic(void)
 	fc.now_ns += 5000 * HPET_PERIOD_NS;
 	fake_clock_advance(&fc, 0);
 	is_u64(gsi[20].rises - base, 12, "missed periods are one interrupt");
-	is_u64(rd(HPET_TIM_COMP(0)), now + 5000 + 2000 * 13, "and the comparator is ahead of the counter");
+	is_u64(rd(HPET_TIM_COMP(0)), now + 5000 + 2000 * 13,
+	       "and the comparator is ahead of the counter");
 	wr(HPET_TIM_COMP(0), 1);
 	ok(fake_clock_advance(&fc, NS_PER_MS) < 300, "a mad rate is limited");
 	wr(HPET_TIM_CONF(0), 0);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The keyboard controller: its commands, both scan code sets, translation, the mouse's protocols, reset and A20. */
+/*
+ * The keyboard controller: commands, scan code sets, translation, the mouse's protocols, reset,
+ * A20.
+ */
 #include "dev/i8042.h"
 #include "tests/tap.h"
 #include "tests/unit/fakes.h"
@@ -236,12 +239,14 @@ static void test_mouse(void)
 	mouse(0x11);
 	is_u64(all(), 0xfe, "unknown");
 	i8042_device(kbc)->ops->reset(i8042_device(kbc));
-	ok(!irq1.level && !irq12.level && status() == (KBC_STATUS_UNLOCKED | KBC_STATUS_SYS), "reset");
+	ok(!irq1.level && !irq12.level && status() == (KBC_STATUS_UNLOCKED | KBC_STATUS_SYS),
+	   "reset");
 }
 
 int main(void)
 {
-	struct i8042_lines lines = { fake_line(&irq1), fake_line(&irq12), fake_line(&a20), fake_line(&reset) };
+	struct i8042_lines lines = { fake_line(&irq1), fake_line(&irq12), fake_line(&a20),
+				     fake_line(&reset) };
 
 	ports = bus_create("ports");
 	kbc = i8042_create(ports, &lines);

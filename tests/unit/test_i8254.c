@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The 8254: the six modes by count and output, gate, latches, read-back, BCD, the interrupt's edges. */
+/*
+ * The 8254: the six modes by count and output, gate, latches, read-back, BCD, the interrupt's
+ * edges.
+ */
 #include "dev/i8254.h"
 #include "tests/tap.h"
 #include "tests/unit/fakes.h"

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The 8259 pair: priorities, every EOI and rotation, poll, special modes, level lines, the default IR7. */
+/*
+ * The 8259 pair: priorities, every EOI and rotation, poll, special modes, level lines, the default
+ * IR7.
+ */
 #include "dev/i8259.h"
 #include "tests/tap.h"
 #include "tests/unit/fakes.h"

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The I/O APIC: registers, edge and level delivery, remote IRR, both ways of EOI, message encoding. */
+/*
+ * The I/O APIC: registers, edge and level delivery, remote IRR, both ways of EOI, message encoding.
+ */
 #include "dev/ioapic.h"
 #include "tests/tap.h"
 #include "tests/unit/fakes.h"

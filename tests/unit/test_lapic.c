@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Local APICs on their bus: priorities, IPIs and MSIs, LVTs, timer, modes, errors; with a real I/O APIC and 8259. */
+/*
+ * Local APICs on their bus: priorities, IPIs and MSIs, LVTs, timer, modes, errors; with the real
+ * I/O APIC and 8259.
+ */
 #include "dev/i8259.h"
 #include "dev/ioapic.h"
 #include "dev/lapic.h"
@@ -111,7 +114,8 @@ static void test_reset_state(void)
 	ok(!pending(0), "a software-disabled APIC takes no fixed interrupt");
 	wr(0, APIC_LVT_ERROR, 0x20);
 	is_u64(rd(0, APIC_LVT_ERROR), 0x10020, "nor can LVTs be unmasked");
-	ok(lapic_mmio_claims(cpu[0].apic, 0xfee00ffc) && !lapic_mmio_claims(cpu[0].apic, 0xfee01000),
+	ok(lapic_mmio_claims(cpu[0].apic, 0xfee00ffc) &&
+		   !lapic_mmio_claims(cpu[0].apic, 0xfee01000),
 	   "one page");
 }
 
@@ -379,7 +383,8 @@ static void test_timer(void)
 	ok(!pending(0), "not yet");
 	fake_clock_advance(&fc, 1);
 	is_u64(got(0x82), 1, "deadline");
-	ok(lapic_msr_read(cpu[0].apic, MSR_IA32_TSC_DEADLINE, &out) && out == 0, "zero when it has fired");
+	ok(lapic_msr_read(cpu[0].apic, MSR_IA32_TSC_DEADLINE, &out) && out == 0,
+	   "zero when it has fired");
 	lapic_set_tsc_deadline(cpu[0].apic, 1, 0);
 	is_u64(got(0x82), 1, "a past deadline fires at once");
 	lapic_set_tsc_deadline(cpu[0].apic, 9, fc.now_ns + 9);
@@ -416,7 +421,8 @@ static void test_x2apic(void)
 	ok(base_write(2, 0xfee00000), "to disabled");
 	ok(!base_write(2, 0xfee00c00), "from there not to x2APIC");
 	ok(base_write(2, 0xfee00800) && base_write(2, 0xfee00c00), "by way of xAPIC");
-	ok(!lapic_mmio_claims(cpu[2].apic, 0xfee00000) && rd(2, APIC_ID) == 0xffffffff, "MMIO is off");
+	ok(!lapic_mmio_claims(cpu[2].apic, 0xfee00000) && rd(2, APIC_ID) == 0xffffffff,
+	   "MMIO is off");
 	is_u64(x2_read(2, 0x802), 2, "id");
 	is_u64(x2_read(2, 0x80d), 4, "logical id");
 	ok(!x2_write(2, 0x802, 0) && !x2_write(2, 0x80d, 0) && !x2_write(2, 0x803, 0), "read-only");
@@ -424,7 +430,8 @@ static void test_x2apic(void)
 	is_u64(x2_read(2, 0x80b), ~0ull, "and is write-only");
 	ok(!x2_write(2, 0x828, 1) && x2_write(2, 0x828, 0), "so does ESR");
 	ok(x2_read(2, 0x80e) == ~0ull && !x2_write(2, 0x80e, 0), "no DFR");
-	ok(x2_read(2, 0x831) == ~0ull && x2_read(2, 0x83f) == ~0ull, "no ICR2, self IPI is write-only");
+	ok(x2_read(2, 0x831) == ~0ull && x2_read(2, 0x83f) == ~0ull,
+	   "no ICR2, self IPI is write-only");
 	ok(!x2_write(2, 0x80f, 1 << 16) && x2_write(2, 0x80f, 0x1ff), "SVR");
 	ok(!x2_write(2, 0x808, 0x100) && !x2_write(2, 0x808, 1ull << 32), "TPR's reserved bits");
 	ok(!x2_write(2, 0x832, 0x80000) && x2_write(2, 0x832, 0x10000), "LVT's reserved bits");

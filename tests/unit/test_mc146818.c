@@ -28,8 +28,8 @@ static void wr(uint8_t i, uint8_t v)
 /* As 0xCCYYMMDDhhmmss in BCD. */
 static uint64_t stamp(void)
 {
-	static const uint8_t order[] = { RTC_CENTURY, RTC_YEAR, RTC_MONTH, RTC_DAY_OF_MONTH,
-					 RTC_HOURS, RTC_MINUTES, RTC_SECONDS };
+	static const uint8_t order[] = { RTC_CENTURY, RTC_YEAR,	   RTC_MONTH,  RTC_DAY_OF_MONTH,
+					 RTC_HOURS,   RTC_MINUTES, RTC_SECONDS };
 	uint64_t v = 0;
 
 	for (unsigned i = 0; i < sizeof(order); i++)
@@ -39,8 +39,8 @@ static uint64_t stamp(void)
 
 static void set(uint64_t bcd)
 {
-	static const uint8_t order[] = { RTC_SECONDS, RTC_MINUTES, RTC_HOURS, RTC_DAY_OF_MONTH,
-					 RTC_MONTH, RTC_YEAR, RTC_CENTURY };
+	static const uint8_t order[] = { RTC_SECONDS, RTC_MINUTES, RTC_HOURS,  RTC_DAY_OF_MONTH,
+					 RTC_MONTH,   RTC_YEAR,	   RTC_CENTURY };
 
 	for (unsigned i = 0; i < sizeof(order); i++)
 		wr(order[i], (uint8_t)(bcd >> 8 * i));
@@ -117,7 +117,8 @@ static void test_setting(void)
 	is_u64(stamp(), 0x21000101000000, "across the century");
 	is_u64(rd(RTC_DAY_OF_WEEK), 6, "day of week counts on");
 	fc.wall_base_s += 3600;
-	is_u64(stamp(), 0x21000101010000, "a pause of an hour: the guest's time follows, at its distance");
+	is_u64(stamp(), 0x21000101010000,
+	       "a pause of an hour: the guest's time follows, at its distance");
 	set(0x20240228120000);
 	is_u64(stamp(), 0x20240228120000, "set while running");
 	wr(RTC_REG_A, 0x76);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The 16550: bytes both ways, FIFO and trigger levels, timeout, interrupt priorities, loopback, break. */
+/*
+ * The 16550: bytes both ways, FIFO and trigger levels, timeout, interrupt priorities, loopback,
+ * break.
+ */
 #include "dev/ns16550.h"
 #include "tests/tap.h"
 #include "tests/unit/fakes.h"
