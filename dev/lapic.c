@@ -16,8 +16,8 @@
  * diagram only; disabling resets the registers. The xAPIC id cannot be written, as on recent
  * processors.
  *
- * Manual: Intel SDM volume 3A, chapter "APIC". Threading: machine lock; lapic_intr_pending() also
- * without.
+ * Manual: Intel SDM volume 3A, chapter "APIC". Threading: machine lock; lapic_intr_pending() and
+ * lapic_apic_base() also without.
  */
 #include <assert.h>
 #include <stdlib.h>

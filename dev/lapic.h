@@ -132,7 +132,7 @@ bool lapic_intr_pending(const struct lapic *lapic);
  */
 int lapic_intr_ack(struct lapic *lapic);
 
-/* IA32_APIC_BASE: where the page is, whether CPUID shows an APIC (APIC_BASE_EN). */
+/* IA32_APIC_BASE: where the page is, whether CPUID shows an APIC (APIC_BASE_EN). Any thread. */
 uint64_t lapic_apic_base(const struct lapic *lapic);
 
 /*

@@ -31,7 +31,7 @@ struct lapic {
 	struct apic_bus *bus;
 	struct clock *clock;
 	struct lapic_config config;
-	uint64_t base; /* IA32_APIC_BASE */
+	_Atomic uint64_t base; /* IA32_APIC_BASE; read by any thread, changed under the lock */
 	uint32_t irr[8], isr[8], tmr[8];
 	uint32_t tpr, svr, ldr, dfr;
 	uint32_t esr, esr_pending;
