@@ -126,10 +126,10 @@ static bool read_evex(struct decoding *d)
 	in->vvvv = (~(p1 >> 3) & 15) | d->v2;
 	in->pp = p1 & 3;
 	in->evex_z = p2 >> 7;
-	in->vl = (p2 >> 5) & 3;
+	in->evex_ll = in->vl = (p2 >> 5) & 3;
 	in->evex_b = (p2 >> 4) & 1;
 	in->evex_aaa = p2 & 7;
-	d->bad = (p0 & 8) || !(p1 & 4);
+	d->bad |= (p0 & 8) || !(p1 & 4);
 	return decode_byte(d, &in->opcode);
 }
 
@@ -160,10 +160,9 @@ static bool read_opcode(struct decoding *d)
 		if (in->map < MAP_0F || in->map > MAP_0F3A)
 			d->bad = true;
 		if (in->code_bits != 64) {
-			/* Eight registers; R and X are 1 in the encoding (else it is LES …), B is ignored. */
-			d->r &= ~8;
-			d->x = d->b = 0;
-			in->vvvv &= ~8;
+			/* Eight registers: R and X are 1 in the encoding (else it is LES …), B and R' are ignored. */
+			d->r = d->x = d->b = 0;
+			d->bad |= d->v2 != 0;
 		}
 		return true;
 	}
@@ -452,11 +451,11 @@ static bool check_vector(struct decoding *d, const struct decode_row *row, uint6
 
 	if (!FORM_GET(form, VVVV) && in->vvvv != (FORM_GET(form, VSIB) ? d->v2 : 0))
 		return false;
-	if ((FORM_GET(form, KVVVV) && in->vvvv > 7) || (FORM_GET(form, KREG) && in->reg > 7))
-		return false;
 	if (!FORM_GET(form, VVVV))
 		in->vvvv = 0;
-	return true;
+	if (in->code_bits != 64)
+		in->vvvv &= ~8;
+	return !(FORM_GET(form, KVVVV) && in->vvvv > 7) && !(FORM_GET(form, KREG) && in->reg > 7);
 }
 
 /* The size of the memory operand and how it is accessed. */

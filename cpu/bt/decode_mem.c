@@ -63,7 +63,7 @@ static bool address32(struct decoding *d)
 	}
 	if (base == 5 && in->mod == 0) {
 		if (!d->sib && in->code_bits == 64)
-			in->base = REG_RIP;
+			in->base = REG_PC;
 		return read_disp(d, 4);
 	}
 	in->base = base | d->b;

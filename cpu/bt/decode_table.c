@@ -161,7 +161,6 @@ const struct decode_flags decode_flags[FLAGS_KINDS] = {
 	[FLAGS_RW_CF] = {.read = CF, .written = CF},
 	[FLAGS_R_CF] = {.read = CF},
 	[FLAGS_RW_OF] = {.read = OF, .written = OF},
-	[FLAGS_R_OF] = {.read = OF},
 	[FLAGS_W_ZF] = {.written = ZF},
 	[FLAGS_R_ZF] = {.read = ZF},
 	[FLAGS_R_PF] = {.read = PF},
@@ -174,4 +173,5 @@ const struct decode_flags decode_flags[FLAGS_KINDS] = {
 	[FLAGS_READ] = {.read = ALL},
 	[FLAGS_REP] = {.maybe = ALL},
 	[FLAGS_FCOMI] = {.written = ZF | PF | CF, .maybe = OF | SF | AF},
+	[FLAGS_SYSCALL] = {.read = ALL, .maybe = ALL},
 };

@@ -174,7 +174,7 @@ enum decode_flags_kind {
 	FLAGS_ROT1, FLAGS_ROT_IMM, FLAGS_ROT_CL,
 	FLAGS_RCX1, FLAGS_RCX_IMM, FLAGS_RCX_CL,
 	FLAGS_SHIFT_IMM, FLAGS_SHIFT_CL,
-	FLAGS_W_CF, FLAGS_RW_CF, FLAGS_R_CF, FLAGS_RW_OF, FLAGS_R_OF, FLAGS_W_ZF, FLAGS_R_ZF, FLAGS_R_PF,
+	FLAGS_W_CF, FLAGS_RW_CF, FLAGS_R_CF, FLAGS_RW_OF, FLAGS_W_ZF, FLAGS_R_ZF, FLAGS_R_PF,
 	FLAGS_R_BE,	  /* CF and ZF read */
 	FLAGS_BT,	  /* all but ZF written */
 	FLAGS_DAA,	  /* CF and AF read, all written */
@@ -184,6 +184,7 @@ enum decode_flags_kind {
 	FLAGS_READ,	  /* all read */
 	FLAGS_REP,	  /* CMPS, SCAS: all written, but with REP and a count of 0 kept */
 	FLAGS_FCOMI,
+	FLAGS_SYSCALL,	  /* all kept in R11, then cleared under a mask */
 	FLAGS_KINDS,
 };
 

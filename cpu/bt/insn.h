@@ -101,6 +101,7 @@ struct insn {
 	uint8_t w;	  /* REX.W, VEX.W, EVEX.W */
 	uint8_t vl;	  /* VEX/EVEX vector length: 0 128, 1 256, 2 512 */
 	uint8_t evex_z, evex_b, evex_aaa;
+	uint8_t evex_ll;  /* the length field itself, which is the rounding mode with evex_b and registers */
 	uint8_t vvvv;	  /* VEX/EVEX second source, 0..31, already inverted; 0 when unused */
 
 	bool has_modrm;
