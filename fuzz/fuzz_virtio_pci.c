@@ -22,7 +22,10 @@ struct input {
 	size_t left;
 };
 
-static struct rig rig;
+/* A device of each kind lives on, each in a machine of its own; an input starts with its reset. */
+#define KINDS 5u
+static struct rig rigs[KINDS], *rig;
+static struct virtio_device *devices[KINDS];
 static struct drv d;
 static struct fake_disk disk;
 static struct net_backend net;
@@ -68,23 +71,36 @@ static const struct net_backend_ops net_fake_ops = {
 static struct virtio_device *create(unsigned kind)
 {
 	struct virtio_blk_config blk = {
-		.mem = rig.mem,
-		.loop = rig.loop,
+		.mem = rig->mem,
+		.loop = rig->loop,
 		.disk = (struct block_device *)&disk,
 		.disk_ops = &fake_disk_ops,
 		.queues = 2,
 		.serial = "fuzz",
 	};
-	struct virtio_net_config card = { .mem = rig.mem, .loop = rig.loop, .backend = &net };
-	struct virtio_console_config con = { .mem = rig.mem,
-					     .loop = rig.loop,
+	struct virtio_net_config card = { .mem = rig->mem, .loop = rig->loop, .backend = &net };
+	struct virtio_console_config con = { .mem = rig->mem,
+					     .loop = rig->loop,
 					     .chardev = &chr.chr };
 
-	switch (kind & 3) {
-	case 0: disk.readonly = kind & 4; return virtio_blk_create(&blk);
-	case 1: return virtio_net_create(&card);
-	case 2: return virtio_console_create(&con);
-	default: return virtio_rng_create(rig.mem, rig.loop);
+	switch (kind) {
+	case 0: return virtio_net_create(&card);
+	case 1: return virtio_console_create(&con);
+	case 2: return virtio_rng_create(rig->mem, rig->loop);
+	default: disk.readonly = kind == 4; return virtio_blk_create(&blk);
+	}
+}
+
+static void create_all(void)
+{
+	log_init("fuzz", LOG_LEVEL_ERROR);
+	net.ops = &net_fake_ops;
+	fake_chardev_init(&chr);
+	for (unsigned i = 0; i < KINDS; i++) {
+		rig = &rigs[i];
+		rig_init(rig);
+		devices[i] = create(i);
+		virtio_pci_attach(&rig->bus, RIG_DEVFN, devices[i]);
 	}
 }
 
@@ -122,8 +138,8 @@ static void add_block_request(struct input *in, unsigned q)
 		{ header + 32, 1, true },
 	};
 
-	ram_store(&rig, header, type, 4);
-	ram_store(&rig, header + 8, take(in, 2) & 0x3ff, 8);
+	ram_store(rig, header, type, 4);
+	ram_store(rig, header + 8, take(in, 2) & 0x3ff, 8);
 	drv_add(&d, q, b, 3);
 }
 
@@ -150,7 +166,7 @@ static void step(struct input *in, struct virtio_device *v)
 	case 2: drv_read(&d, RIG_BAR + (take(in, 2) & 0x4fff), size); break;
 	case 3: drv_cfg_write(&d, take(in, 1) & 0xfc, (uint32_t)take(in, 4), MIN(size, 4)); break;
 	case 4: drv_cfg_read(&d, take(in, 1) & 0xfc, MIN(size, 4)); break;
-	case 5: ram_store(&rig, take(in, 3) & (LOW_BYTES - 9), take(in, size), size); break;
+	case 5: ram_store(rig, take(in, 3) & (LOW_BYTES - 9), take(in, size), size); break;
 	case 6:
 		if (d.q[q].size)
 			add_chain(in, q);
@@ -163,7 +179,7 @@ static void step(struct input *in, struct virtio_device *v)
 		}
 		break;
 	case 9:
-		if (net.client.receive && !net_kept) {
+		if (rig == &rigs[0] && !net_kept) {
 			unsigned len = (unsigned)take(in, 2) % sizeof(frame);
 
 			if (!net.client.receive(net.client.opaque, frame, len))
@@ -171,7 +187,7 @@ static void step(struct input *in, struct virtio_device *v)
 		}
 		break;
 	case 10:
-		if (chr.chr.client.receive)
+		if (rig == &rigs[1])
 			fake_chardev_input(&chr, frame, take(in, 1) * 7);
 		break;
 	case 11:
@@ -193,7 +209,7 @@ static void step(struct input *in, struct virtio_device *v)
 		break;
 	case 15:
 		if (op == 0xff)
-			pci_bus_reset(&rig.bus);
+			pci_bus_reset(&rig->bus);
 		place();
 		drv_write(&d, d.common + VIRTIO_PCI_STATUS, take(in, 1), 1);
 		break;
@@ -203,24 +219,18 @@ static void step(struct input *in, struct virtio_device *v)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct input in = { data, size };
-	struct virtio_device *v;
+	unsigned kind = (unsigned)take(&in, 1) % KINDS;
 
-	if (!rig.mem) {
-		log_init("fuzz", LOG_LEVEL_ERROR);
-		rig_init(&rig);
-		net.ops = &net_fake_ops;
-		fake_chardev_init(&chr);
-	}
-	memset(rig.mem->ram_base, 0, LOW_BYTES);
-	disk.count = 0;
-	disk.fail = 0;
+	if (!rig)
+		create_all();
+	rig = &rigs[kind];
+	memset(rig->mem->ram_base, 0, LOW_BYTES);
+	drv_probe(&d, rig);
+	for (unsigned i = 0; in.left && i < STEPS_MAX; i++)
+		step(&in, devices[kind]);
+	pci_bus_reset(&rig->bus);
+	assert(!disk.count && !devices[kind]->status);
 	net_kept = 0;
 	chr.out_len = 0;
-	v = create((unsigned)take(&in, 1));
-	virtio_pci_attach(&rig.bus, RIG_DEVFN, v);
-	drv_probe(&d, &rig);
-	for (unsigned i = 0; in.left && i < STEPS_MAX; i++)
-		step(&in, v);
-	pci_bus_destroy_functions(&rig.bus);
 	return 0;
 }

@@ -216,8 +216,11 @@ void pci_set_intx(struct pci_device *pci, bool level)
 
 void pci_device_reset(struct pci_device *pci)
 {
-	for (unsigned i = 0; i < PCI_CONFIG_BYTES; i++)
-		pci->config[i] &= (uint8_t) ~(pci->writable[i] | pci->clearable[i]);
+	for (unsigned i = 0; i < PCI_CONFIG_BYTES; i += 8) {
+		uint64_t keep = ~(load_le(pci->writable + i, 8) | load_le(pci->clearable + i, 8));
+
+		store_le(pci->config + i, load_le(pci->config + i, 8) & keep, 8);
+	}
 	pci->intx_asserted = false;
 	update_intx(pci);
 	pci_msix_reset(pci);
