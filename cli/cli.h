@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the subcommands of maru share. */
+#ifndef CLI_CLI_H
+#define CLI_CLI_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/error.h"
+
+#define CLI_EXIT_USAGE 2 /* also: could not be started; the statuses of maru-vm pass through */
+
+#ifndef MARU_VERSION
+#define MARU_VERSION "0.1"
+#endif
+
+/* Subcommands: argv[0] is the subcommand's name; return the exit status. */
+int cmd_run(int argc, char **argv);
+int cmd_image(int argc, char **argv);
+int cmd_help(int argc, char **argv);
+
+/* help.c: the text for "run", "image" …, NULL when there is none. */
+const char *help_text(const char *command);
+
+/* Prints the error on standard error, frees it, returns CLI_EXIT_USAGE. */
+int cli_fail(struct error *err);
+
+/* "512M" to bytes; suffixes K M G T (powers of 1024), also as KiB, MB …; no suffix: bytes. */
+struct error *cli_parse_size(const char *what, const char *text, uint64_t *bytes) MUST_CHECK;
+/* A decimal number from @min to @max. */
+struct error *cli_parse_number(const char *what, const char *text, uint64_t min, uint64_t max,
+			       uint64_t *out) MUST_CHECK;
+/* "1.5 GiB" into @buf; returns @buf. */
+const char *cli_format_size(uint64_t bytes, char *buf, size_t size);
+/* The one of @names (NULL at the end) that a person may have meant by @text; NULL: nothing is near. */
+const char *cli_nearest(const char *text, const char *const *names);
+
+/* The folder this program is in; and a program of ours beside it or in the installation's libexec/maru. */
+struct error *cli_program(const char *name, char *path, size_t size) MUST_CHECK;
+/* The folder with the scripts that make guests. */
+struct error *cli_guest_folder(char *path, size_t size) MUST_CHECK;
+
+#endif

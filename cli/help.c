@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+/* What `maru help` and `--help` say: examples first, for they are what people look for. */
+#include <string.h>
+
+#include "base/util.h"
+#include "cli/cli.h"
+
+static const char main_text[] =
+	"maru runs virtual machines anywhere: no root, no daemon, no hardware virtualization needed.\n"
+	"\n"
+	"  maru image pull debian:12                    make a Debian 12 guest (once)\n"
+	"  maru run debian:12                           run it; you are on its console, Ctrl-] opens a menu\n"
+	"  maru run debian:12 --cpus 4 --memory 4G --publish 2222:22\n"
+	"  maru run --kernel vmlinuz --initrd initrd.img --append 'console=ttyS0'\n"
+	"\n"
+	"Commands:\n"
+	"  run      run a virtual machine\n"
+	"  image    guests of the catalogue and disk images\n"
+	"  help     this, or 'maru help COMMAND'\n"
+	"\n"
+	"'maru COMMAND --help' shows the options of a command, with examples; man maru has the whole story.\n";
+
+static const char run_text[] =
+	"usage: maru run [IMAGE] [OPTION]...\n"
+	"\n"
+	"Runs a virtual machine in the foreground until the guest powers off.\n"
+	"IMAGE is a guest of the catalogue ('maru image list') or a disk file (with --kernel).\n"
+	"\n"
+	"Examples:\n"
+	"  maru run debian:12\n"
+	"      Debian, with its own defaults. On the console Ctrl-] opens a menu.\n"
+	"  maru run debian:12 --cpus 4 --memory 4G --publish 2222:22 --publish 127.0.0.1:8080:80\n"
+	"      More of everything; ssh -p 2222 root@localhost reaches the guest.\n"
+	"  maru run --kernel vmlinuz --initrd initrd.img --append 'console=ttyS0'\n"
+	"      Any Linux kernel.\n"
+	"  maru run disk.qcow2 --kernel vmlinuz --append 'root=/dev/vda1 rw console=ttyS0'\n"
+	"      A disk of yours. It is vda; further ones come with --disk.\n"
+	"  maru run --kernel test.elf --debug-exit --net none; echo $?\n"
+	"      A test kernel (Multiboot or PVH) that ends by writing V to port 0xf4: status (V<<1)|1.\n"
+	"\n"
+	"Machine:\n"
+	"  --cpus N                  virtual processors, 1 to 64 (the guest's default, else 1)\n"
+	"  --memory SIZE             such as 512M or 4G (the guest's default, else 1G)\n"
+	"  --engine auto|bt          what executes guest code (auto)\n"
+	"  --name NAME               shown in messages\n"
+	"What to boot:\n"
+	"  --kernel FILE             Linux bzImage, ELF with PVH note, or Multiboot 1 image\n"
+	"  --initrd FILE             initial RAM disk; the module of a Multiboot kernel\n"
+	"  --append STRING           kernel command line (added to that of a guest)\n"
+	"Devices:\n"
+	"  --disk FILE[,format=raw|qcow2][,readonly=on]\n"
+	"                            a disk; repeat for more\n"
+	"  --net user|none           user: the guest reaches the network as your programs do (user)\n"
+	"  --publish [ADDR:]HOSTPORT:GUESTPORT\n"
+	"                            a port of this host leads to the guest's; repeat for more\n"
+	"  --serial stdio|none|file:PATH|unix:PATH\n"
+	"                            where the serial port goes (stdio)\n"
+	"Tests and debugging:\n"
+	"  --debug-exit              a write to I/O port 0xf4 ends the VM\n"
+	"  --debugcon FILE           what is written to I/O port 0xe9 goes there\n"
+	"  --gdb ADDR:PORT|unix:PATH a gdb remote stub: 'target remote :1234' with --gdb 127.0.0.1:1234\n"
+	"  --control PATH            control socket: JSON lines, see man maru-vm\n"
+	"  --verbose                 say more about what happens\n"
+	"\n"
+	"Exit status: 0 the guest powered off; odd: --debug-exit; 2 could not be started; 4 the guest crashed\n"
+	"(triple fault); 6 internal error; 8 ended by a second signal.\n";
+
+static const char image_text[] =
+	"usage: maru image pull|list|create|info|rm ...\n"
+	"\n"
+	"Guests of the catalogue:\n"
+	"  maru image list                       what there is, and what is here\n"
+	"  maru image pull debian:12             make the guest, from Debian's packages (no root needed)\n"
+	"  maru image pull debian:12 --force     make it anew; what is on its disk is lost\n"
+	"  maru image pull debian:12 --help      what else can be chosen\n"
+	"  maru image info debian:12             where it is and what it has\n"
+	"  maru image rm debian:12               remove it\n"
+	"\n"
+	"Disk images:\n"
+	"  maru image create disk.qcow2 20G      a new disk, which takes space as it is written\n"
+	"  maru image create disk.img 20G        the same in raw format; --format raw|qcow2 for other names\n"
+	"  maru image create mine.qcow2 --backing base.qcow2\n"
+	"                                        starts as base.qcow2 is, and keeps only what differs\n"
+	"  maru image info disk.qcow2            format, size, space taken\n"
+	"\n"
+	"list and info take -o json.\n";
+
+static const struct {
+	const char *command, *text;
+} texts[] = { { "", main_text }, { "run", run_text }, { "image", image_text } };
+
+const char *help_text(const char *command)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(texts); i++)
+		if (!strcmp(texts[i].command, command))
+			return texts[i].text;
+	return NULL;
+}
+
+int cmd_help(int argc, char **argv)
+{
+	const char *text = help_text(argc > 1 ? argv[1] : "");
+
+	if (!text)
+		return cli_fail(error_new("there is no command '%s'; 'maru help' lists them", argv[1]));
+	fputs(text, stdout);
+	return 0;
+}

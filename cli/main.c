@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+/* maru: the command line. One file per subcommand; this finds the one that is meant. */
+#include <string.h>
+#include <sys/stat.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/util.h"
+#include "cli/cli.h"
+
+static const struct command {
+	const char *name;
+	int (*run)(int argc, char **argv);
+} commands[] = { { "run", cmd_run }, { "image", cmd_image }, { "help", cmd_help } };
+
+/* Descriptors 0 to 2 are taken for the standard ones; a file of ours must not get their numbers. */
+static void fill_standard_fds(void)
+{
+	for (int fd = 0; fd <= 2; fd++)
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0)
+			_exit(CLI_EXIT_USAGE);
+}
+
+int main(int argc, char **argv)
+{
+	const char *names[ARRAY_SIZE(commands) + 1] = { NULL }, *near;
+
+	fill_standard_fds();
+	log_init("maru", LOG_LEVEL_WARN);
+	if (argc < 2) {
+		fputs(help_text(""), stderr);
+		return CLI_EXIT_USAGE;
+	}
+	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))
+		return cmd_help(1, argv);
+	if (!strcmp(argv[1], "--version")) {
+		puts("maru " MARU_VERSION);
+		return 0;
+	}
+	for (unsigned i = 0; i < ARRAY_SIZE(commands); i++) {
+		names[i] = commands[i].name;
+		if (!strcmp(argv[1], commands[i].name))
+			return commands[i].run(argc - 1, argv + 1);
+	}
+	near = cli_nearest(argv[1], names);
+	return cli_fail(error_new("there is no command '%s'%s%s%s; 'maru help' lists them", argv[1],
+				  near ? ": did you mean '" : "", near ? near : "", near ? "'?" : ""));
+}
