@@ -149,7 +149,7 @@ RUN_TESTS := BUILD=build/release CC="$(CC)" tests/run -o build/log
 test: deps $(addprefix build/release/,$(PROGRAMS)) $(UNIT_PROGRAMS) $(FUZZ_PROGRAMS) $(BARE) ## all tests but the long ones
 	@$(RUN_TESTS) tests/arrows tests/headers $(UNIT_PROGRAMS) $(TEST_SCRIPTS) tests/fuzz
 
-test-unit: $(UNIT_PROGRAMS) ## the unit tests only
+test-unit: $(addprefix build/release/,maru-nat) $(UNIT_PROGRAMS) ## the unit tests only
 	@$(RUN_TESTS) $(UNIT_PROGRAMS)
 
 test-long: deps $(addprefix build/release/,$(PROGRAMS)) $(UNIT_PROGRAMS) $(FUZZ_PROGRAMS) $(BARE) ## the tests that take hours
