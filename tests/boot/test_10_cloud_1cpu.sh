@@ -25,7 +25,7 @@ vm_run 60 "curl -sS -m 50 http://10.0.2.2:$server_port/hello"
 is "$out" 'from the host' "the guest reaches a server on the host"
 
 said=$(timeout 100 ssh -n -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR \
-	-o ConnectTimeout=60 -i "$cache/images/debian-12/id_ed25519" -p "$port" root@127.0.0.1 \
+	-o ConnectTimeout=60 -i "$guest_key" -p "$port" root@127.0.0.1 \
 	'echo "$USER on $(hostname)"' 2>&1)
 is "$said" 'root on debian' "ssh through a published port logs in with the guest's key"
 

@@ -14,10 +14,10 @@ disks=(--disk "$scratch/fs,format=raw" --disk "$scratch/raw,format=raw")
 
 vm_start --cpus 2 --memory 512M --net none "${disks[@]}"
 vm_boot 200
-vm_run 60 'mount -t ext4 /dev/vda /mnt && mkdir /mnt/d'
-ok $? "the guest mounts the disk"
-vm_run 200 'cd /mnt/d && for i in $(seq 40); do head -c $((i * 65521)) /dev/urandom >f$i || break; done; sha256sum f* >/mnt/sums && cd / && umount /mnt'
-ok $? "it writes 40 files with checksums"
+vm_ok 60 'mount -t ext4 /dev/vda /mnt && mkdir /mnt/d' \
+	"the guest mounts the disk"
+vm_ok 200 'cd /mnt/d && for i in $(seq 40); do head -c $((i * 65521)) /dev/urandom >f$i || break; done; sha256sum f* >/mnt/sums && cd / && umount /mnt' \
+	"it writes 40 files with checksums"
 vm_kernel_log
 vm_off 60 exit
 
@@ -31,10 +31,10 @@ ok $? "all 40 files have their checksums, as the host reads them"
 
 vm_start --cpus 2 --memory 512M --net none "${disks[@]}"
 vm_boot 200
-vm_run 200 'mount -t ext4 /dev/vda /mnt && cd /mnt/d && sha256sum -c ../sums >/dev/null && cd / && umount /mnt'
-ok $? "all have them at the next boot of the guest"
-vm_run 200 'head -c 32M /dev/urandom >/tmp/r && dd if=/tmp/r of=/dev/vdb bs=1M seek=7 conv=notrunc,fsync 2>/dev/null && sha256sum </tmp/r'
-ok $? "the guest writes 32 MiB to a raw disk and flushes them"
+vm_ok 200 'mount -t ext4 /dev/vda /mnt && cd /mnt/d && sha256sum -c ../sums >/dev/null && cd / && umount /mnt' \
+	"all have them at the next boot of the guest"
+vm_ok 200 'head -c 33554432 /dev/urandom >/tmp/r && dd if=/tmp/r of=/dev/vdb bs=1M seek=7 conv=notrunc,fsync 2>/dev/null && sha256sum </tmp/r' \
+	"the guest writes 32 MiB to a raw disk and flushes them"
 written=$out
 vm_kill KILL
 is "$(tail -c +$((7 * 1048576 + 1)) "$scratch/raw" | head -c 32M | sha256sum)" "$written" \

@@ -12,18 +12,18 @@ server "$scratch"
 port=$((20000 + $$ % 20000))
 vm_start --cpus 2 --memory 768M --net user --publish "127.0.0.1:$port:8080"
 vm_boot 200
-vm_run 120 'ip link set eth0 up && udhcpc -q -n -t 20 -i eth0 -s /bin/dhcp-done >/dev/null 2>&1'
-ok $? "the guest gets an address by DHCP"
+vm_ok 120 'ip link set eth0 up && udhcpc -q -n -t 20 -i eth0 -s /bin/dhcp-done >/dev/null 2>&1' \
+	"the guest gets an address by DHCP"
 url=http://10.0.2.2:$server_port
 
 vm_run 300 "wget -q -O /tmp/down $url/down; sha256sum </tmp/down"
 is "$out" "$(sha256sum <"$scratch/down")" "100 MB from the host to the guest"
-vm_run 120 'head -c 100M /dev/urandom >/tmp/up; rm /tmp/down; sha256sum </tmp/up'
+vm_run 120 'head -c 104857600 /dev/urandom >/tmp/up; rm /tmp/down; sha256sum </tmp/up'
 sum=$out
-vm_run 300 "wget -q -O /dev/null --post-file /tmp/up $url/up"
+vm_run 300 "{ printf 'PUT /up HTTP/1.1\\r\\nContent-Length: 104857600\\r\\n\\r\\n'; cat /tmp/up; } | nc 10.0.2.2 $server_port"
 is "$(sha256sum <"$scratch/up")" "$sum" "100 MB from the guest to the host"
 
-vm_run 30 'mkdir /www && head -c 5M /tmp/up >/www/part && httpd -p 8080 -h /www; sha256sum </www/part'
+vm_run 30 'mkdir /www && head -c 5242880 /tmp/up >/www/part && httpd -p 8080 -h /www; sha256sum </www/part'
 sum=$out
 is "$(perl -MIO::Socket::INET -e '
 	my $s = IO::Socket::INET->new(PeerAddr => "127.0.0.1", PeerPort => shift, Timeout => 60) or die "$!\n";

@@ -8,11 +8,12 @@
 # for in vain ends the test at once, with the end of the console's output. One VM at a time; all of it is gone when
 # the script ends, however it ends.
 #
-#   guest_debian | guest_small FLAVOUR       choose what to boot: fills the array guest with options of maru run
+#   guest_debian [PACKAGE,…] | guest_small FLAVOUR    choose what to boot: fills the array guest with options of maru run
 #   vm_start OPTION…                         start it, with these options besides
 #   vm_wait SECONDS REGEX                    wait for something new on the console
 #   vm_boot SECONDS                          wait for the shell's prompt
 #   vm_run SECONDS COMMAND                   run a line in the guest: its output in $out, its status is returned
+#   vm_ok SECONDS COMMAND DESCRIPTION        a test that it succeeds
 #   vm_kernel_log                            the guest's kernel has nothing to complain about (a test of its own)
 #   vm_off SECONDS [COMMAND]                 power off; maru must end with status 0
 #   vm_kill SIGNAL                           end it from outside
@@ -112,14 +113,19 @@ guest_from()
 	cp --sparse=always "$1/disk.raw" "$scratch/disk.raw" || vm_fail "no room for a copy of the guest's disk"
 }
 
-# Debian with systemd, from a copy of the catalogue's disk that the test may write to: $scratch/disk.raw.
+# Debian with systemd, from a copy of a disk that nobody else writes to (that of debian:12 is its user's):
+# $scratch/disk.raw. With PACKAGE,… these are installed besides, in a guest of its own.
 guest_debian()
 {
-	"$top/guest/debian-12" >"$scratch/pull.log" 2>&1 || {
+	local pristine=$cache/test/debian-12${1:+-$1} options=()
+	pristine=${pristine//,/-}
+	[ "$pristine/manifest.json" -nt "$top/guest/debian-12" ] || options=(--force)
+	"$top/guest/debian-12" --output "$pristine" ${1:+--include "$1"} "${options[@]}" >"$scratch/pull.log" 2>&1 || {
 		sed 's/^/# /' "$scratch/pull.log"
 		vm_fail "the Debian guest could not be made"
 	}
-	guest_from "$cache/images/debian-12"
+	guest_key=$pristine/id_ed25519
+	guest_from "$pristine"
 }
 
 # A kernel with busybox and nothing else.
@@ -151,7 +157,7 @@ vm_start()
 		wait $!
 		echo $? >"$scratch/status.new"
 		mv "$scratch/status.new" "$scratch/status"
-	) &
+	) 2>/dev/null &
 	vm_pid=$!
 	until [ -s "$scratch/pid" ]; do
 		sleep 0.05
@@ -228,6 +234,16 @@ vm_run()
 		[ "$EPOCHSECONDS" -le "$end" ] || vm_fail "no answer within $1 s to: $2"
 		sleep 0.1
 	done
+}
+
+# vm_ok SECONDS COMMAND DESCRIPTION — a test that the command succeeds in the guest.
+vm_ok()
+{
+	local status=0
+	vm_run "$1" "$2" || status=$?
+	ok "$status" "$3"
+	[ "$status" -eq 0 ] || printf 'status %d: %s\n' "$status" "$out" | sed 's/^/# /'
+	return "$status"
 }
 
 vm_kernel_log()
