@@ -107,7 +107,7 @@ $(foreach m,$(MODES),$(eval $(call tree,$(m))))
 
 build/fuzz/fuzz/%: build/fuzz/fuzz/%.o build/fuzz/rooms.a
 	@echo "  LD      $@"
-	$(Q)$(CC_fuzz) -fsanitize=fuzzer,address,undefined $(LINK) -o $@ $^ $(call libs,$(PKGS)) -lm
+	$(Q)$(CC_fuzz) -fsanitize=fuzzer,address,undefined $(LINK) -o $@ $^ $(call libs,$(PKGS)) -lZydis -lm
 
 # Bare-metal test kernels: each tests/bare/test_* is one ELF image, linked with tests/bare/lib/*.
 BARE_CFLAGS := -std=gnu17 -Wall -Wextra -Werror -O1 -g -ffreestanding -fno-pic -fno-stack-protector \
