@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * SYSCALL, SYSRET, SYSENTER, SYSEXIT: SDM vol. 2 under these names; vol. 3, 5.8.7 and 5.8.8. They load fixed
- * descriptors without reading any table. On AMD hosts SYSCALL and SYSENTER differ in compatibility mode; the
- * guest sees Intel's behaviour there: the decoder's features decide which of them exist where.
+ * descriptors without reading any table. In compatibility mode Intel has SYSENTER and AMD SYSCALL (APM vol. 3):
+ * guests choose by vendor, which is the host's.
  */
 #include "cpu/bt/light.h"
 #include "cpu/bt/ops.h"
+#include "cpu/cpuid.h"
 
 static void load_flat(struct bt_vcpu *v, unsigned seg, uint16_t selector, uint16_t attr)
 {
@@ -32,11 +33,13 @@ enum bt_result bt_op_syscall(struct bt_vcpu *v, const struct insn *i)
 {
 	uint16_t cs = (uint16_t)(v->star >> 32) & 0xfffc;
 
-	if (!(v->efer & X86_EFER_SCE) || !bt_code64(v))
+	bool from64 = bt_code64(v);
+
+	if (!(v->efer & X86_EFER_SCE) || !(from64 || (bt_long_mode(v) && v->cpuid->amd)))
 		return bt_raise(v, X86_UD);
 	v->regs[X86_RCX] = v->next_rip;
 	v->regs[X86_R11] = bt_get_rflags(v) & ~(uint64_t)X86_RF;
-	v->next_rip = v->lstar;
+	v->next_rip = from64 ? v->lstar : v->cstar;
 	bt_set_rflags(v, v->regs[X86_R11] & ~v->sfmask);
 	load_flat_code_and_stack(v, cs, (uint16_t)(cs + 8), 0, true);
 	return BT_EXIT;
@@ -64,6 +67,8 @@ enum bt_result bt_op_sysenter(struct bt_vcpu *v, const struct insn *i)
 	uint16_t cs = (uint16_t)v->sysenter_cs & 0xfffc;
 	bool wide = bt_long_mode(v);
 
+	if (wide && v->cpuid->amd)
+		return bt_raise(v, X86_UD);
 	if (!bt_protected(v) || !cs)
 		return bt_raise_error(v, X86_GP, 0);
 	v->sysflags &= ~(X86_VM | X86_IF | X86_RF);
@@ -78,6 +83,8 @@ enum bt_result bt_op_sysexit(struct bt_vcpu *v, const struct insn *i)
 	uint16_t cs = (uint16_t)v->sysenter_cs;
 	bool to64 = i->opsize == 8;
 
+	if (bt_long_mode(v) && v->cpuid->amd)
+		return bt_raise(v, X86_UD);
 	if (!bt_protected(v) || bt_v86(v) || v->cpl != 0 || !(cs & 0xfffc))
 		return bt_raise_error(v, X86_GP, 0);
 	if (to64 && (!bt_canonical(v->regs[X86_RDX]) || !bt_canonical(v->regs[X86_RCX])))

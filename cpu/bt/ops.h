@@ -122,6 +122,15 @@ static inline enum bt_result bt_raise_selector(struct bt_vcpu *v, uint8_t vector
 enum bt_result bt_linear_in(struct bt_vcpu *v, const struct x86_segment *s, uint64_t offset, unsigned len,
 			    unsigned access, uint8_t vector, uint32_t error, uint64_t *lin);
 
+/* Alignment checking of user accesses of 2, 4 or 8 bytes: #AC(0), after the page faults that the access has. */
+enum bt_result bt_raise_misaligned(struct bt_vcpu *v, uint64_t lin, unsigned size, unsigned access);
+static inline enum bt_result bt_check_alignment(struct bt_vcpu *v, uint64_t lin, unsigned size, unsigned access)
+{
+	if (!(v->mode & MODE_ALIGN) || !(lin & (size - 1)))
+		return BT_NEXT;
+	return bt_raise_misaligned(v, lin, size, access);
+}
+
 /* Stacks (stack.c) ----------------------------------------------------------------------------------- */
 
 /*

@@ -59,6 +59,12 @@ enum bt_result bt_linear(struct bt_vcpu *v, unsigned seg, uint64_t offset, unsig
 	return BT_NEXT;
 }
 
+enum bt_result bt_raise_misaligned(struct bt_vcpu *v, uint64_t lin, unsigned size, unsigned access)
+{
+	BT_TRY(bt_probe(v, lin, size, access));
+	return bt_raise_error(v, X86_AC_VEC, 0);
+}
+
 uint64_t bt_effective_address(const struct bt_vcpu *v, const struct insn *i)
 {
 	uint64_t ea = (uint64_t)i->disp;
@@ -77,6 +83,7 @@ enum bt_result bt_load_operand(struct bt_vcpu *v, const struct insn *i, unsigned
 	uint64_t lin;
 
 	BT_TRY(bt_linear(v, i->seg, bt_effective_address(v, i), size, BT_READ, &lin));
+	BT_TRY(bt_check_alignment(v, lin, size, BT_READ));
 	return bt_load(v, lin, size, BT_READ, out);
 }
 
@@ -85,6 +92,7 @@ enum bt_result bt_store_operand(struct bt_vcpu *v, const struct insn *i, unsigne
 	uint64_t lin;
 
 	BT_TRY(bt_linear(v, i->seg, bt_effective_address(v, i), size, BT_WRITE, &lin));
+	BT_TRY(bt_check_alignment(v, lin, size, BT_WRITE));
 	return bt_store(v, lin, size, BT_WRITE, value);
 }
 

@@ -38,6 +38,8 @@ enum bt_result bt_push(struct bt_vcpu *v, struct bt_stack *s, unsigned size, uin
 	uint64_t sp = (s->sp - size) & s->mask, lin;
 
 	BT_TRY(stack_linear(v, s, sp, size, BT_WRITE, &lin));
+	if (!s->access)
+		BT_TRY(bt_check_alignment(v, lin, size, BT_WRITE));
 	BT_TRY(bt_store(v, lin, size, BT_WRITE | s->access, value));
 	s->sp = sp;
 	return BT_NEXT;
@@ -48,6 +50,8 @@ enum bt_result bt_peek(struct bt_vcpu *v, const struct bt_stack *s, unsigned off
 	uint64_t lin;
 
 	BT_TRY(stack_linear(v, s, (s->sp + offset) & s->mask, size, BT_READ, &lin));
+	if (!s->access)
+		BT_TRY(bt_check_alignment(v, lin, size, BT_READ));
 	return bt_load(v, lin, size, BT_READ | s->access, value);
 }
 

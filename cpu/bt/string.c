@@ -116,6 +116,7 @@ static enum bt_result load_element(struct bt_vcpu *v, const struct string *s, un
 	uint64_t lin;
 
 	BT_TRY(bt_linear(v, seg, offset_of(v, s, reg), s->size, BT_READ, &lin));
+	BT_TRY(bt_check_alignment(v, lin, s->size, BT_READ));
 	return bt_load(v, lin, s->size, BT_READ, value);
 }
 
@@ -124,6 +125,7 @@ static enum bt_result store_element(struct bt_vcpu *v, const struct string *s, u
 	uint64_t lin;
 
 	BT_TRY(bt_linear(v, X86_ES, offset_of(v, s, X86_RDI), s->size, BT_WRITE, &lin));
+	BT_TRY(bt_check_alignment(v, lin, s->size, BT_WRITE));
 	return bt_store(v, lin, s->size, BT_WRITE, value);
 }
 
