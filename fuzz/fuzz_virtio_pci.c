@@ -116,6 +116,14 @@ static uint64_t any_gpa(struct input *in)
 	}
 }
 
+/* In the virtio structures, or in the MSI-X table. */
+static uint64_t any_register(struct input *in)
+{
+	uint64_t v = take(in, 2);
+
+	return v & 0x8000 ? RIG_MSIX_BAR + (v & 0xfff) : RIG_BAR + (v & 0x3fff);
+}
+
 static void add_chain(struct input *in, unsigned q)
 {
 	struct drv_buffer b[8];
@@ -126,8 +134,8 @@ static void add_chain(struct input *in, unsigned q)
 	drv_add(&d, q, b, count);
 }
 
-/* A well-formed block request, so that most of them reach the disk. */
-static void add_block_request(struct input *in, unsigned q)
+/* @count times a well-formed block request, so that most of them reach the disk. */
+static void add_block_request(struct input *in, unsigned q, unsigned count)
 {
 	uint64_t header = 0x1000 + 0x100 * take(in, 1) % 0xf000;
 	uint8_t type = (uint8_t)take(in, 1) & 15;
@@ -140,7 +148,28 @@ static void add_block_request(struct input *in, unsigned q)
 
 	ram_store(rig, header, type, 4);
 	ram_store(rig, header + 8, take(in, 2) & 0x3ff, 8);
-	drv_add(&d, q, b, 3);
+	if (type >= 11) {
+		ram_store(rig, header + 64, take(in, 2) & 0x3ff, 8);
+		ram_store(rig, header + 72, take(in, 1), 4);
+		ram_store(rig, header + 76, take(in, 1) & 3, 4);
+	}
+	for (; count; count--)
+		drv_add(&d, q, b, 3);
+}
+
+/* A network card's control command, with data in a buffer of its own or without any. */
+static void add_command(struct input *in)
+{
+	struct drv_buffer b[3] = {
+		{ 0x1000, 2, false },
+		{ 0x1010, (uint32_t)take(in, 1), false },
+		{ 0x1200, 1, true },
+	};
+
+	ram_store(rig, 0x1000, take(in, 2) & 0x0303, 2);
+	ram_store(rig, 0x1010, take(in, 8), 8);
+	drv_add(&d, 2, b, 3);
+	drv_kick(&d, 2);
 }
 
 static void place(void)
@@ -152,18 +181,20 @@ static void place(void)
 
 static void step(struct input *in, struct virtio_device *v)
 {
-	static const uint8_t frame[2000] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff };
+	static const uint8_t frame[2000] = { 1, 0, 0, 0, 0, 5 };
 	unsigned op = (unsigned)take(in, 1), q = op >> 6;
 	unsigned size = 1u << (op >> 6 & 3);
 
 	switch (op & 15) {
 	case 0:
 		place();
+		if (op & 64)
+			drv_enable_msix(&d);
 		drv_start(&d, drv_offered(&d) & (take(in, 4) | VIRTIO_BIT(VIRTIO_F_VERSION_1)),
 			  (uint16_t)(1u << (take(in, 1) & 7)));
 		break;
-	case 1: drv_write(&d, RIG_BAR + (take(in, 2) & 0x3fff), take(in, 8), size); break;
-	case 2: drv_read(&d, RIG_BAR + (take(in, 2) & 0x4fff), size); break;
+	case 1: drv_write(&d, any_register(in), take(in, 8), size); break;
+	case 2: drv_read(&d, any_register(in), size); break;
 	case 3: drv_cfg_write(&d, take(in, 1) & 0xfc, (uint32_t)take(in, 4), MIN(size, 4)); break;
 	case 4: drv_cfg_read(&d, take(in, 1) & 0xfc, MIN(size, 4)); break;
 	case 5: ram_store(rig, take(in, 3) & (LOW_BYTES - 9), take(in, size), size); break;
@@ -187,7 +218,9 @@ static void step(struct input *in, struct virtio_device *v)
 		}
 		break;
 	case 10:
-		if (rig == &rigs[1])
+		if (rig == &rigs[0] && d.q[2].size)
+			add_command(in);
+		else if (rig == &rigs[1])
 			fake_chardev_input(&chr, frame, take(in, 1) * 7);
 		break;
 	case 11:
@@ -204,8 +237,8 @@ static void step(struct input *in, struct virtio_device *v)
 			drv_offer(&d, q, (uint16_t)take(in, 1));
 		break;
 	case 14:
-		if (d.q[q].size)
-			add_block_request(in, q);
+		if (d.q[q & 1].size)
+			add_block_request(in, q & 1, op & 128 ? 40 : 1);
 		break;
 	case 15:
 		if (op == 0xff)

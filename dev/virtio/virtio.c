@@ -143,13 +143,6 @@ void virtio_set_dma(struct virtio_device *v, bool enabled)
 	notify_all(v);
 }
 
-void virtio_config_changed(struct virtio_device *v)
-{
-	v->config_generation++;
-	if (v->status & VIRTIO_STATUS_DRIVER_OK)
-		v->transport_ops->interrupt(v->transport, v->config_vector, true);
-}
-
 void virtio_stopped(struct virtio_device *v)
 {
 	if (v->resetting)

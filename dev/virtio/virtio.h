@@ -81,7 +81,6 @@ struct virtio_device {
 	uint64_t driver_features;
 	uint8_t status;
 	bool resetting; /* the driver has asked for a reset and requests are still in flight */
-	uint8_t config_generation;
 	uint16_t config_vector;
 	struct virtqueue queues[VIRTIO_QUEUES_MAX];
 
@@ -120,8 +119,6 @@ void virtio_requeue(struct virtio_device *v, unsigned queue);
 void virtio_break(struct virtio_device *v, const char *what);
 /* What stop() promised. */
 void virtio_stopped(struct virtio_device *v);
-/* The device has changed its config[]. */
-void virtio_config_changed(struct virtio_device *v);
 
 /* For transports. */
 void virtio_write_status(struct virtio_device *v, uint8_t value);
