@@ -294,18 +294,23 @@ static void send_ipi(struct lapic *l)
 
 static void write_lvt(struct lapic *l, enum lvt i, uint32_t value)
 {
-	uint32_t old = l->lvt[i];
+	uint32_t old;
+	bool level;
 
+	if (i == LVT_TIMER)
+		lapic_timer_sync(l);
+	old = l->lvt[i];
 	value &= lvt_info[i].writable;
 	if (!(l->svr & APIC_SVR_ENABLE))
 		value |= LVT_MASK;
-	/* Remote IRR is for a fixed, level-triggered LINT0. */
-	if (i == LVT_LINT0 && value & LVT_LEVEL && LVT_DELMOD(value) == APIC_FIXED)
+	/* Remote IRR is for a fixed, level-triggered LINT0, whose wire counts at once. */
+	level = i == LVT_LINT0 && value & LVT_LEVEL && LVT_DELMOD(value) == APIC_FIXED;
+	if (level)
 		value |= old & LVT_REMOTE_IRR;
 	l->lvt[i] = value;
 	if (i == LVT_TIMER)
 		lapic_timer_lvt_changed(l, old);
-	if (i == LVT_LINT0 && l->lint[0] && value & LVT_LEVEL)
+	if (level && l->lint[0])
 		lapic_fire_lvt(l, LVT_LINT0);
 	update(l);
 }
@@ -352,12 +357,18 @@ static bool read_register(struct lapic *l, uint32_t offset, uint32_t *out)
 	case APIC_SVR: *out = l->svr; return true;
 	case APIC_ISR ... APIC_ISR + 0x70: *out = l->isr[(offset - APIC_ISR) >> 4]; return true;
 	case APIC_TMR ... APIC_TMR + 0x70: *out = l->tmr[(offset - APIC_TMR) >> 4]; return true;
-	case APIC_IRR ... APIC_IRR + 0x70: *out = l->irr[(offset - APIC_IRR) >> 4]; return true;
+	case APIC_IRR ... APIC_IRR + 0x70:
+		lapic_timer_sync(l);
+		*out = l->irr[(offset - APIC_IRR) >> 4];
+		return true;
 	case APIC_ESR: *out = l->esr; return true;
 	case APIC_ICR: *out = (uint32_t)l->icr; return true;
 	case APIC_ICR2: *out = (uint32_t)(l->icr >> 32); return !lapic_x2apic(l);
 	case APIC_TMICT: *out = l->timer.initial; return true;
-	case APIC_TMCCT: *out = lapic_timer_count(l); return true;
+	case APIC_TMCCT:
+		lapic_timer_sync(l);
+		*out = lapic_timer_count(l);
+		return true;
 	case APIC_TDCR: *out = l->timer.dcr; return true;
 	default: return false;
 	}
@@ -498,6 +509,7 @@ bool lapic_msr_read(struct lapic *l, uint32_t msr, uint64_t *out)
 		return true;
 	}
 	if (msr == MSR_IA32_TSC_DEADLINE) {
+		lapic_timer_sync(l);
 		*out = lapic_timer_tsc_deadline(l);
 		return true;
 	}

@@ -78,6 +78,7 @@ uint32_t lapic_logical_id(const struct lapic *l);
 /* lapic_timer.c */
 void lapic_timer_init(struct lapic *l);
 void lapic_timer_reset(struct lapic *l);
+void lapic_timer_sync(struct lapic *l);
 void lapic_timer_set_count(struct lapic *l, uint32_t value);
 uint32_t lapic_timer_count(const struct lapic *l);
 void lapic_timer_set_divide(struct lapic *l, uint32_t value);

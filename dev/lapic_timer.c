@@ -64,10 +64,23 @@ static void fire(void *opaque)
 	lapic_fire_lvt(l, LVT_TIMER);
 }
 
+/*
+ * Does what has fallen due and the host has not come to yet: before the guest changes the timer, and
+ * before it looks where it could tell.
+ */
+void lapic_timer_sync(struct lapic *l)
+{
+	if (l->timer.running && clock_now_ns(l->clock) >= l->timer.deadline_ns) {
+		clock_cancel(l->clock, &l->timer.timer);
+		fire(l);
+	}
+}
+
 void lapic_timer_set_count(struct lapic *l, uint32_t value)
 {
 	struct lapic_timer *t = &l->timer;
 
+	lapic_timer_sync(l);
 	if (mode_of(l->lvt[LVT_TIMER]) == TSC_DEADLINE)
 		return;
 	t->initial = value;
@@ -77,30 +90,25 @@ void lapic_timer_set_count(struct lapic *l, uint32_t value)
 		stop(l);
 }
 
+/* After lapic_timer_sync(). */
 uint32_t lapic_timer_count(const struct lapic *l)
 {
 	const struct lapic_timer *t = &l->timer;
-	uint64_t now = clock_now_ns(l->clock), left, period;
+	uint64_t now = clock_now_ns(l->clock), left;
 
 	if (!t->running || mode_of(l->lvt[LVT_TIMER]) == TSC_DEADLINE)
 		return 0;
-	if (now < t->deadline_ns) {
-		left = t->deadline_ns - now;
-	} else {
-		/* It has expired and the host has not come to it yet. */
-		period = (uint64_t)t->initial * divide(t);
-		if (mode_of(l->lvt[LVT_TIMER]) != PERIODIC || !period)
-			return 0;
-		left = period - (now - t->deadline_ns) % period;
-	}
+	left = now < t->deadline_ns ? t->deadline_ns - now : 0;
 	return (uint32_t)((left + divide(t) - 1) / divide(t));
 }
 
 void lapic_timer_set_divide(struct lapic *l, uint32_t value)
 {
 	struct lapic_timer *t = &l->timer;
-	uint32_t count = lapic_timer_count(l);
+	uint32_t count;
 
+	lapic_timer_sync(l);
+	count = lapic_timer_count(l);
 	t->dcr = value & 0xb;
 	/* What is left to count is counted at the new rate. */
 	if (t->running && count)
@@ -127,15 +135,13 @@ void lapic_set_tsc_deadline(struct lapic *l, uint64_t guest_tsc, uint64_t deadli
 
 	if (!lapic_hw_enabled(l) || mode_of(l->lvt[LVT_TIMER]) != TSC_DEADLINE)
 		return;
+	lapic_timer_sync(l);
 	stop(l);
 	t->tsc_deadline = guest_tsc;
 	if (!guest_tsc)
 		return;
 	start(l, deadline_ns);
-	if (deadline_ns <= clock_now_ns(l->clock)) {
-		clock_cancel(l->clock, &t->timer);
-		fire(l);
-	}
+	lapic_timer_sync(l);
 }
 
 uint64_t lapic_timer_tsc_deadline(const struct lapic *l)

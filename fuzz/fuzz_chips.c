@@ -204,9 +204,53 @@ static uint16_t take_port(struct input *in)
 
 static uint64_t take_mmio(struct input *in)
 {
-	uint16_t v = (uint16_t)take(in, 2);
+	static const uint16_t hpet[] = { 0x000, 0x010, 0x020, 0x0f0, 0x100, 0x108,
+					 0x120, 0x128, 0x140, 0x148, 0x160, 0x3f8 };
+	static const uint16_t ioapic[] = { IOREGSEL, IOWIN, IOEOI, 0x20 };
+	uint8_t v = (uint8_t)take(in, 1);
 
-	return (v & 0x8000 ? HPET_BASE + (v & 0x3ff) : IOAPIC_BASE + (v & 0x7f));
+	if (v & 1)
+		return HPET_BASE + hpet[(v >> 1 & 15) % ARRAY_SIZE(hpet)] + (v >> 5);
+	return IOAPIC_BASE + ioapic[v >> 1 & 3] + (v >> 5);
+}
+
+/* What a driver does in several steps, which the fuzzer would be long in finding. */
+static void preset(struct board *b, struct input *in, struct lapic *l, unsigned which)
+{
+	uint8_t v = (uint8_t)take(in, 1);
+	unsigned n = v % HPET_TIMERS, pin = v % IOAPIC_PINS;
+	uint64_t now;
+
+	switch (which) {
+	case 0: /* a comparator soon to match */
+		bus_write(b->mmio, HPET_BASE + HPET_GEN_CONF, HPET_ENABLE_CNF | (v >> 2 & 2), 4);
+		bus_write(b->mmio, HPET_BASE + HPET_TIM_CONF(n),
+			  take(in, 1) << 1 | take(in, 1) << 8, 4);
+		now = bus_read(b->mmio, HPET_BASE + HPET_MAIN_CNT, 8);
+		bus_write(b->mmio, HPET_BASE + HPET_TIM_COMP(n), now + take(in, 2), 8);
+		break;
+	case 1: /* the local APIC's timer */
+		lapic_mmio_write(l, APIC_SVR, APIC_SVR_ENABLE | 0xff);
+		lapic_mmio_write(l, APIC_LVT_TIMER, (v & 3u) << 17 | (v | 0x10u));
+		lapic_mmio_write(l, APIC_TDCR, v >> 4);
+		lapic_mmio_write(l, APIC_TMICT, (uint32_t)take(in, 2));
+		lapic_set_tsc_deadline(l, v + 1, b->fc.now_ns + take(in, 2));
+		break;
+	case 2: /* an unmasked pin of the I/O APIC, asserted */
+		bus_write(b->mmio, IOAPIC_BASE + IOREGSEL, IOREDTBL + 2 * pin, 4);
+		bus_write(b->mmio, IOAPIC_BASE + IOWIN, take(in, 2) | 0x10, 4);
+		ioapic_set_irq(b->ioapic, pin, false);
+		ioapic_set_irq(b->ioapic, pin, true);
+		break;
+	case 3: /* ACPI mode with events on, a mouse that reports, alarms */
+		bus_write(b->ports, ACPI_SMI_CMD_PORT, ACPI_ENABLE_COMMAND, 1);
+		bus_write(b->ports, PM_BASE + 2, 0xffff, 2);
+		bus_write(b->ports, PM_BASE + ACPI_GPE0 + 8 + v % 8, 0xff, 1);
+		bus_write(b->ports, I8042_STATUS_PORT, 0xd4, 1);
+		bus_write(b->ports, I8042_DATA_PORT, v & 1 ? 0xf4 : v, 1);
+		i8042_leds(b->kbc);
+		break;
+	}
 }
 
 static void step(struct board *b, struct input *in, uint64_t *advanced)
@@ -265,7 +309,12 @@ static void step(struct board *b, struct input *in, uint64_t *advanced)
 			i8042_mouse(b->kbc, (int8_t)v, (int)(int16_t)(v >> 8), (int8_t)(v >> 4),
 				    (uint8_t)v);
 		break;
-	case 13: fake_chardev_input(&b->chr, in->data, MIN(in->left, 20)); break;
+	case 13:
+		if (op & 0x10)
+			fake_chardev_input(&b->chr, in->data, MIN(in->left, 20));
+		else
+			preset(b, in, l, op >> 6);
+		break;
 	case 14:
 		v = take(in, 1);
 		if (v < 64)

@@ -342,6 +342,12 @@ static void test_timer(void)
 	is_u64(ack(0), 0x80, "one-shot");
 	wr(0, APIC_EOI, 0);
 	is_u64(rd(0, APIC_TMCCT), 0, "stopped at zero");
+	wr(0, APIC_TMICT, 100);
+	fc.now_ns += 500;
+	wr(0, APIC_LVT_TIMER, 0x20080);
+	is_u64(got(0x80), 1, "expired, and the host late: expires before the mode changes");
+	is_u64(rd(0, APIC_TMCCT), 0, "so it is not periodic");
+	wr(0, APIC_LVT_TIMER, 0x80);
 	ok(!fc.armed, "nothing armed");
 	for (unsigned i = 0; i < 8; i++) {
 		static const uint8_t divide[] = { 2, 4, 8, 16, 32, 64, 128, 1 };
@@ -364,6 +370,7 @@ static void test_timer(void)
 	is_u64(rd(0, APIC_TMCCT), 30000, "the count does not wait for the host");
 	fake_clock_advance(&fc, 0);
 	is_u64(got(0x81), 1, "missed periods are one interrupt");
+	ok(!fake_clock_advance(&fc, 0), "which needed no timer, as the guest looked");
 	fake_clock_advance(&fc, 30000);
 	is_u64(got(0x81), 1, "and the next comes in time");
 	wr(0, APIC_TMICT, 1);
