@@ -62,14 +62,16 @@ static inline void rig_stop_loop(void *opaque)
 	loop_stop(opaque);
 }
 
-/* Runs the loop's callbacks for two milliseconds. */
+/* Runs the loop for some rounds: in each, what is due fires before the timer that ends the round. */
 static inline void rig_run_loop(struct rig *rig)
 {
 	struct loop_timer stop;
 
-	loop_timer_init(rig->loop, &stop, rig_stop_loop, rig->loop);
-	loop_timer_arm(&stop, loop_now_ns() + 2 * NS_PER_MS);
-	loop_run(rig->loop);
+	for (unsigned round = 0; round < 16; round++) {
+		loop_timer_init(rig->loop, &stop, rig_stop_loop, rig->loop);
+		loop_timer_arm(&stop, loop_now_ns());
+		loop_run(rig->loop);
+	}
 }
 
 struct drv_buffer {
