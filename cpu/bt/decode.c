@@ -31,54 +31,66 @@ static void clear(struct insn *in)
 
 /* ---- Prefixes and opcode -------------------------------------------------------------------------- */
 
+/* The legacy prefixes, a bit per byte. */
+static const uint64_t legacy_prefixes[4] = {
+	1ull << 0x26 | 1ull << 0x2e | 1ull << 0x36 | 1ull << 0x3e,
+	1ull << (0x64 - 0x40) | 1ull << (0x65 - 0x40) | 1ull << (0x66 - 0x40) | 1ull << (0x67 - 0x40),
+	0,
+	1ull << (0xf0 - 0xc0) | 1ull << (0xf2 - 0xc0) | 1ull << (0xf3 - 0xc0),
+};
+
+static void set_legacy_prefix(struct decoding *d, uint8_t byte)
+{
+	struct insn *in = d->in;
+
+	switch (byte) {
+	case 0x26: case 0x2e: case 0x36: case 0x3e:
+		if (in->code_bits != 64)
+			d->override = (byte >> 3) & 3;
+		break;
+	case 0x64: case 0x65:
+		d->override = byte - 0x60;
+		break;
+	case 0x66:
+		in->opsize_prefix = true;
+		break;
+	case 0x67:
+		in->addrsize_prefix = true;
+		break;
+	case 0xf0:
+		in->lock = true;
+		break;
+	case 0xf2:
+		in->repne = true;
+		in->rep = false;
+		break;
+	case 0xf3:
+		in->rep = true;
+		in->repne = false;
+		break;
+	}
+}
+
 /* Reads all prefixes; leaves the opcode's first byte in @byte. */
 static bool read_prefixes(struct decoding *d, uint8_t *byte)
 {
 	struct insn *in = d->in;
-	bool long_mode = in->code_bits == 64;
+	uint8_t b;
 
 	for (;;) {
-		uint8_t b;
-
 		if (!decode_byte(d, &b))
 			return false;
-		switch (b) {
-		case 0x26: case 0x2e: case 0x36: case 0x3e:
-			if (!long_mode)
-				d->override = (b >> 3) & 3;
+		if ((b & 0xf0) == 0x40 && in->code_bits == 64) {
+			in->rex = b;
+		} else if (legacy_prefixes[b >> 6] >> (b & 63) & 1) {
+			set_legacy_prefix(d, b);
+			in->rex = 0;
+		} else {
 			break;
-		case 0x64: case 0x65:
-			d->override = b - 0x60;
-			break;
-		case 0x66:
-			in->opsize_prefix = true;
-			break;
-		case 0x67:
-			in->addrsize_prefix = true;
-			break;
-		case 0xf0:
-			in->lock = true;
-			break;
-		case 0xf2:
-			in->repne = true;
-			in->rep = false;
-			break;
-		case 0xf3:
-			in->rep = true;
-			in->repne = false;
-			break;
-		case 0x40 ... 0x4f:
-			if (long_mode) {
-				in->rex = b;
-				continue;
-			}
-			/* fall through */
-		default:
-			*byte = b;
-			return true;
 		}
-		in->rex = 0;
 	}
+	*byte = b;
+	return true;
 }
 
 /* C5 and C4 (SDM vol. 2, 2.3.5). */
@@ -193,6 +205,9 @@ static const struct decode_row *find_row(const struct decoding *d, unsigned last
 {
 	const struct insn *in = d->in;
 	const struct decode_row *row = &decode_rows[last];
+
+	if (!row->match && row->feature == DECODE_BASE)
+		return row;
 	uint32_t bits = in->pp << MATCH_PP | in->w << MATCH_W | in->vl << MATCH_L |
 			(in->vl != 0) << MATCH_NL0 | (in->mod == 3) << MATCH_REG |
 			(in->reg & 7) << MATCH_DIGIT | (in->rm & 7) << MATCH_RM |
@@ -207,60 +222,27 @@ static const struct decode_row *find_row(const struct decoding *d, unsigned last
 	return NULL;
 }
 
-static unsigned operand_size(const struct insn *in, enum decode_opsize rule)
-{
-	bool long_mode = in->code_bits == 64;
-	unsigned size = in->opsize_prefix == (in->code_bits == 16) ? 4 : 2;
+/* By rule and, in this order, REX.W, 66 and code size: 0 16 bits, 1 32, 2 64. */
+static const uint8_t operand_sizes[][2][2][3] = {
+	[OPSIZE_v] = {{{2, 4, 4}, {4, 2, 2}}, {{2, 4, 8}, {4, 2, 8}}},
+	[OPSIZE_b] = {{{1, 1, 1}, {1, 1, 1}}, {{1, 1, 1}, {1, 1, 1}}},
+	[OPSIZE_z] = {{{2, 4, 4}, {4, 2, 2}}, {{2, 4, 4}, {4, 2, 2}}},
+	[OPSIZE_d64] = {{{2, 4, 8}, {4, 2, 2}}, {{2, 4, 8}, {4, 2, 8}}},
+	[OPSIZE_f64] = {{{2, 4, 8}, {4, 2, 8}}, {{2, 4, 8}, {4, 2, 8}}},
+	[OPSIZE_y] = {{{4, 4, 4}, {4, 4, 4}}, {{4, 4, 8}, {4, 4, 8}}},
+};
 
-	switch (rule) {
-	case OPSIZE_b:
-		return 1;
-	case OPSIZE_z:
-		return size;
-	case OPSIZE_v:
-		return in->w ? 8 : size;
-	case OPSIZE_d64:
-		return long_mode && (in->w || !in->opsize_prefix) ? 8 : size;
-	case OPSIZE_f64:
-		return long_mode ? 8 : size;
-	case OPSIZE_y:
-		return long_mode && in->w ? 8 : 4;
-	}
-	return size;
-}
-
-static unsigned size_bytes(const struct insn *in, enum decode_size size)
+static unsigned variable_size(const struct insn *in, enum decode_size size)
 {
 	bool long_mode = in->code_bits == 64;
 
 	switch (size) {
-	case SIZE_0:
-	case SIZE_COUNT:
-		return 0;
-	case SIZE_b:
-		return 1;
-	case SIZE_w:
-		return 2;
-	case SIZE_d:
-		return 4;
-	case SIZE_q:
-		return 8;
-	case SIZE_v:
-		return in->opsize;
 	case SIZE_y:
 		return long_mode && in->w ? 8 : 4;
 	case SIZE_cr:
 		return long_mode ? 8 : 4;
 	case SIZE_z:
 		return in->opsize == 2 ? 2 : 4;
-	case SIZE_t:
-		return 10;
-	case SIZE_dq:
-		return 16;
-	case SIZE_qq:
-		return 32;
-	case SIZE_512:
-		return 512;
 	case SIZE_x:
 		return 16 << in->vl;
 	case SIZE_xh:
@@ -285,50 +267,46 @@ static unsigned size_bytes(const struct insn *in, enum decode_size size)
 		return in->opsize == 2 ? 14 : 28;
 	case SIZE_save:
 		return in->opsize == 2 ? 94 : 108;
-	case SIZE_xsave:
-		return 576;
+	default:
+		return 0;
 	}
-	return 0;
+}
+
+static inline unsigned size_bytes(const struct insn *in, enum decode_size size)
+{
+	static const uint16_t fixed[SIZE_COUNT] = {
+		[SIZE_b] = 1, [SIZE_w] = 2, [SIZE_d] = 4, [SIZE_q] = 8, [SIZE_t] = 10, [SIZE_dq] = 16,
+		[SIZE_qq] = 32, [SIZE_512] = 512, [SIZE_xsave] = 576,
+	};
+
+	if (size == SIZE_v)
+		return in->opsize;
+	return fixed[size] ? fixed[size] : variable_size(in, size);
 }
 
 /* ---- What follows from the row --------------------------------------------------------------------- */
 
 static bool read_immediate(struct decoding *d, enum decode_imm kind)
 {
+	/* Bytes, by kind and operand size: 2, 4, 8. */
+	static const uint8_t sizes[][3] = {
+		[IMM_Ib] = {1, 1, 1}, [IMM_Ub] = {1, 1, 1}, [IMM_Iw] = {2, 2, 2}, [IMM_Iz] = {2, 4, 4},
+		[IMM_Iv] = {2, 4, 8}, [IMM_Jb] = {1, 1, 1}, [IMM_Jz] = {2, 4, 4}, [IMM_Ap] = {2, 4, 4},
+		[IMM_Iwb] = {2, 2, 2},
+	};
 	struct insn *in = d->in;
-	unsigned size = 1;
 	uint64_t value;
 
-	switch (kind) {
-	case IMM_NONE:
-		return true;
-	case IMM_Ib:
-	case IMM_Ub:
-	case IMM_Jb:
-		break;
-	case IMM_Iw:
-	case IMM_Iwb:
-		size = 2;
-		break;
-	case IMM_Iz:
-	case IMM_Jz:
-		size = in->opsize == 2 ? 2 : 4;
-		break;
-	case IMM_Iv:
-	case IMM_Ap:
-		size = in->opsize;
-		break;
-	case IMM_moffs:
+	if (kind == IMM_moffs)
 		return decode_moffs(d);
-	}
-	in->imm_size = size;
+	in->imm_size = sizes[kind][in->opsize >> 2];
 	in->imm_bytes_at = d->at;
-	if (!decode_value(d, size, &value))
+	if (!decode_value(d, in->imm_size, &value))
 		return false;
 	if (kind == IMM_Ub || kind == IMM_Iw || kind == IMM_Iwb || kind == IMM_Ap)
 		in->imm = value;
 	else
-		in->imm = decode_sign_extend(value, size);
+		in->imm = decode_sign_extend(value, in->imm_size);
 	if (kind == IMM_Iwb || kind == IMM_Ap) {
 		if (!decode_value(d, kind == IMM_Ap ? 2 : 1, &value))
 			return false;
@@ -337,53 +315,42 @@ static bool read_immediate(struct decoding *d, enum decode_imm kind)
 	return true;
 }
 
+static inline void add_register(struct insn *in, enum insn_field field, unsigned acc, bool byte)
+{
+	in->gpr_fields |= field;
+	in->gpr_read |= acc & ACCESS_READ ? field : 0;
+	in->gpr_written |= acc & ACCESS_WRITE ? field : 0;
+	in->gpr_byte |= byte ? field : 0;
+}
+
 /* General registers by field. False if the encoding names one that does not exist. */
 static bool set_registers(struct decoding *d, const struct decode_row *row, uint64_t form)
 {
 	struct insn *in = d->in;
 	unsigned esize = FORM_GET(form, ESIZE), gsize = FORM_GET(form, GSIZE);
-	bool evex = in->encoding == ENC_EVEX;
 
 	if (gsize) {
-		unsigned acc = FORM_GET(form, GACC);
-
 		if (in->reg > 15)
 			return false;
-		in->gpr_fields |= FIELD_REG;
-		in->gpr_read |= acc & ACCESS_READ ? FIELD_REG : 0;
-		in->gpr_written |= acc & ACCESS_WRITE ? FIELD_REG : 0;
-		in->gpr_byte |= gsize == SIZE_b ? FIELD_REG : 0;
+		add_register(in, FIELD_REG, FORM_GET(form, GACC), gsize == SIZE_b);
 		in->gpr_size = size_bytes(in, gsize);
 	}
-	if (esize && !in->has_mem) {
-		unsigned acc = FORM_GET(form, ACC);
-
-		in->rm &= 15;
-		in->gpr_fields |= FIELD_RM;
-		in->gpr_read |= acc & ACCESS_READ ? FIELD_RM : 0;
-		in->gpr_written |= acc & ACCESS_WRITE ? FIELD_RM : 0;
-		in->gpr_byte |= esize == SIZE_b ? FIELD_RM : 0;
-		if (!gsize)
-			in->gpr_size = size_bytes(in, esize);
-	} else if (evex && in->mod == 3 && !esize) {
-		in->rm |= d->x << 1; /* X is the fifth bit of a vector register */
+	if (in->mod == 3) {
+		if (esize) {
+			add_register(in, FIELD_RM, FORM_GET(form, ACC), esize == SIZE_b);
+			if (!gsize)
+				in->gpr_size = size_bytes(in, esize);
+		} else if (in->encoding == ENC_EVEX) {
+			in->rm |= d->x << 1; /* X is the fifth bit of a vector register */
+		}
 	}
 	if (FORM_GET(form, OACC)) {
-		unsigned acc = FORM_GET(form, OACC);
-
 		in->rm = (in->opcode & 7) | d->b;
-		in->gpr_fields |= FIELD_OPCODE;
-		in->gpr_read |= acc & ACCESS_READ ? FIELD_OPCODE : 0;
-		in->gpr_written |= acc & ACCESS_WRITE ? FIELD_OPCODE : 0;
-		in->gpr_byte |= in->opsize == 1 ? FIELD_OPCODE : 0;
+		add_register(in, FIELD_OPCODE, FORM_GET(form, OACC), in->opsize == 1);
 		in->gpr_size = in->opsize;
 	}
 	if (FORM_GET(form, BACC)) {
-		unsigned acc = FORM_GET(form, BACC);
-
-		in->gpr_fields |= FIELD_VVVV;
-		in->gpr_read |= acc & ACCESS_READ ? FIELD_VVVV : 0;
-		in->gpr_written |= acc & ACCESS_WRITE ? FIELD_VVVV : 0;
+		add_register(in, FIELD_VVVV, FORM_GET(form, BACC), false);
 		in->gpr_size = size_bytes(in, SIZE_y);
 	}
 	in->implicit_read = row->implicit_read;
@@ -458,16 +425,16 @@ static bool check_vector(struct decoding *d, const struct decode_row *row, uint6
 	return !(FORM_GET(form, KVVVV) && in->vvvv > 7) && !(FORM_GET(form, KREG) && in->reg > 7);
 }
 
-/* The size of the memory operand and how it is accessed. */
-static void set_memory(struct decoding *d, const struct decode_row *row, uint64_t form)
+/* What masks, broadcast and alignment make of a vector's memory operand. */
+static void set_vector_memory(struct decoding *d, uint64_t form)
 {
 	struct insn *in = d->in;
 	unsigned elem = FORM_GET(form, ELEM) == ELEM_W ? (in->w ? 8 : 4) : size_bytes(in, FORM_GET(form, ELEM));
-	unsigned align = FORM_GET(form, ALIGN), size = FORM_GET(form, MSIZE);
+	unsigned align = FORM_GET(form, ALIGN);
 	bool broadcast = in->encoding == ENC_EVEX && in->evex_b;
 
-	in->mem_size = broadcast ? elem : size_bytes(in, size);
-	in->mem_access = size == SIZE_0 && in->op != OP_INVLPG ? ACCESS_NONE : FORM_GET(form, ACC);
+	if (broadcast)
+		in->mem_size = elem;
 	in->mem_packed = FORM_GET(form, TUPLE1);
 	if (FORM_GET(form, VMASK)) {
 		in->mem_masked = true;
@@ -478,12 +445,26 @@ static void set_memory(struct decoding *d, const struct decode_row *row, uint64_
 	if (in->mem_masked || broadcast)
 		in->mem_elem = elem;
 	if (in->encoding == ENC_EVEX && d->disp8)
-		in->disp *= broadcast || FORM_GET(form, TUPLE1) ? elem : in->mem_size;
+		in->disp *= FORM_GET(form, TUPLE1) ? elem : in->mem_size;
+	if (align == ALIGN_YES || (align == ALIGN_DEFAULT && in->encoding == ENC_LEGACY && in->mem_size == 16))
+		in->mem_align = in->mem_size;
+}
 
-	if (align == ALIGN_YES || (align == ALIGN_DEFAULT && in->encoding == ENC_LEGACY && in->fpu == FPU_SSE &&
-				   in->mem_size == 16) || size == SIZE_512)
-		in->mem_align = size == SIZE_512 ? 16 : in->mem_size;
-	if (size == SIZE_xsave)
+/* The size of the memory operand and how it is accessed. */
+static void set_memory(struct decoding *d, uint64_t form)
+{
+	struct insn *in = d->in;
+	unsigned size = FORM_GET(form, MSIZE);
+
+	in->mem_size = size_bytes(in, size);
+	in->mem_access = size == SIZE_0 && in->op != OP_INVLPG ? ACCESS_NONE : FORM_GET(form, ACC);
+	if (in->fpu >= FPU_SSE)
+		set_vector_memory(d, form);
+	if (size == SIZE_512)
+		in->mem_align = 16;
+	else if (size == SIZE_c8 && FORM_GET(form, ALIGN) == ALIGN_YES)
+		in->mem_align = 16;
+	else if (size == SIZE_xsave)
 		in->mem_align = 64;
 }
 
@@ -532,7 +513,7 @@ static bool apply_row(struct decoding *d, const struct decode_row *row)
 	in->klass = in->op == OP_COPY ? CLASS_COPY : in->op < OP_FIRST_CALL ? CLASS_REWRITE : CLASS_CALL;
 	in->fpu = FORM_GET(form, UNIT);
 	in->may_trap = FORM_GET(form, TRAP);
-	in->opsize = operand_size(in, FORM_GET(form, OPSIZE));
+	in->opsize = operand_sizes[FORM_GET(form, OPSIZE)][in->w][in->opsize_prefix][in->code_bits >> 5];
 	if (in->encoding == ENC_LEGACY) {
 		if (!(row->match >> 32 & 3 << MATCH_PP))
 			in->pp = PP_NP;
@@ -551,7 +532,7 @@ static bool apply_row(struct decoding *d, const struct decode_row *row)
 			return false;
 	}
 	if (in->has_mem || FORM_GET(form, IMM) == IMM_moffs)
-		set_memory(d, row, form);
+		set_memory(d, form);
 	return true;
 }
 
@@ -610,7 +591,7 @@ enum decode_result decode(const uint8_t *code, size_t avail, unsigned code_bits,
 	row = find_row(&d, index & ~DECODE_INDEX_MODRM);
 	if (!row || !apply_row(&d, row))
 		return invalid(&d);
-	if (!read_immediate(&d, FORM_GET(row->form, IMM)))
+	if (FORM_GET(row->form, IMM) && !read_immediate(&d, FORM_GET(row->form, IMM)))
 		return out_of_bytes(&d);
 	set_flags(in, row, row->form);
 	use_counter(in);

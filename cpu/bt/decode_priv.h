@@ -33,12 +33,20 @@ static inline bool decode_byte(struct decoding *d, uint8_t *byte)
 /* Little-endian, @size 1, 2, 4 or 8. */
 static inline bool decode_value(struct decoding *d, unsigned size, uint64_t *value)
 {
-	uint64_t v = 0;
+	const uint8_t *p = d->code + d->at;
+	uint64_t v;
 
 	if (d->limit - d->at < size)
 		return false;
-	for (unsigned i = 0; i < size; i++)
-		v |= (uint64_t)d->code[d->at + i] << (8 * i);
+	if (size == 1)
+		v = p[0];
+	else if (size == 4)
+		v = p[0] | p[1] << 8 | p[2] << 16 | (uint32_t)p[3] << 24;
+	else if (size == 2)
+		v = p[0] | p[1] << 8;
+	else
+		v = p[0] | p[1] << 8 | p[2] << 16 | (uint64_t)p[3] << 24 | (uint64_t)p[4] << 32 |
+		    (uint64_t)p[5] << 40 | (uint64_t)p[6] << 48 | (uint64_t)p[7] << 56;
 	d->at += size;
 	*value = v;
 	return true;
