@@ -278,6 +278,7 @@ static inline void scene32(struct bt_vcpu *v, unsigned cpl)
 	v->tr = (struct x86_segment){.selector = TSS_SEL, .attr = 0x8b, .limit = 0x67, .base = TSS};
 	put(TSS + 4, 4, STACK0);
 	put(TSS + 8, 2, DS0);
+	put(TSS + 102, 2, 0x68); /* no I/O bitmap */
 	v->cr0 = X86_CR0_PE | X86_CR0_PG | X86_CR0_ET | X86_CR0_NE;
 	v->cr4 = X86_CR4_OSFXSR;
 	v->xcr0 = 1;
