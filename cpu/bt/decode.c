@@ -396,7 +396,7 @@ static bool check_vector(struct decoding *d, const struct decode_row *row, uint6
 		if (rounding && !round)
 			return false;
 		if (rounding)
-			in->vl = FORM_GET(form, LIG) ? 0 : 2;
+			in->vl = 2;
 		if (in->vl == 3 || (in->evex_b && in->mod != 3 && !FORM_GET(form, BCST)))
 			return false;
 		if ((in->evex_aaa && mask == MASK_NO) || (!in->evex_aaa && (mask == MASK_MUST || in->evex_z)))
@@ -415,6 +415,8 @@ static bool check_vector(struct decoding *d, const struct decode_row *row, uint6
 	}
 	if (needs & ~d->features)
 		return false;
+	if (in->encoding == ENC_EVEX && FORM_GET(form, LIG))
+		in->vl = 0;
 
 	if (!FORM_GET(form, VVVV) && in->vvvv != (FORM_GET(form, VSIB) ? d->v2 : 0))
 		return false;

@@ -99,13 +99,13 @@ struct insn {
 	uint8_t opsize;	  /* effective operand size of integer operands: 1, 2, 4 or 8 bytes (64-bit defaults applied: PUSH, near branches …) */
 	uint8_t addrsize; /* 2, 4, 8 bytes */
 	uint8_t w;	  /* REX.W, VEX.W, EVEX.W */
-	uint8_t vl;	  /* VEX/EVEX vector length: 0 128, 1 256, 2 512 */
+	uint8_t vl;	  /* VEX/EVEX vector length: 0 128 (also EVEX scalars), 1 256, 2 512 */
 	uint8_t evex_z, evex_b, evex_aaa;
 	uint8_t evex_ll;  /* the length field itself, which is the rounding mode with evex_b and registers */
 	uint8_t vvvv;	  /* VEX/EVEX second source, 0..31, already inverted; 0 when unused */
 
 	bool has_modrm;
-	uint8_t mod, reg, rm; /* reg and rm extended by REX/VEX (0..15) or EVEX (0..31) */
+	uint8_t mod, reg, rm; /* reg and rm extended by REX/VEX (0..15) or EVEX (0..31); FIELD_OPCODE's register is in rm */
 	uint8_t cc;	      /* condition of JCC, SETcc, CMOVcc */
 	uint8_t sreg;	      /* segment register operand (MOV Sreg, PUSH Sreg, Lxx), enum x86_seg_reg */
 
@@ -115,7 +115,11 @@ struct insn {
 	 * mask, x87, control … register is not in gpr_fields.
 	 */
 	uint8_t gpr_fields, gpr_read, gpr_written, gpr_byte;
-	uint8_t gpr_size;     /* the common width of these operands in bytes; 4-byte writes zero the upper half */
+	/*
+	 * Their width in bytes; where it is not common to all (MOVZX, CRC32) that of the reg field. A 4-byte
+	 * write zeroes the upper half of the register, a shorter one keeps what is above it.
+	 */
+	uint8_t gpr_size;
 	uint16_t implicit_read, implicit_written; /* general registers used without being named: bit per enum x86_gpr */
 
 	/* Memory operand. */

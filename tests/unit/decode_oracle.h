@@ -287,6 +287,34 @@ static inline const char *oracle_compare_vector(const struct oracle *o)
 	return NULL;
 }
 
+/* Immediates, operand and address size, vector length. */
+static inline const char *oracle_compare_sizes(const struct oracle *o)
+{
+	const ZydisDecodedInstruction *zi = &o->zi;
+	const struct insn *in = &o->in;
+	uint64_t mask;
+
+	if (in->addrsize * 8 != zi->address_width)
+		return "address size";
+	/* The operand size as an attribute of the mode says nothing to LAHF (8 bits) and MOVNTI (32 or 64). */
+	if (in->klass != CLASS_CALL && in->fpu == FPU_NONE && in->op != OP_NOP && in->opsize * 8 != zi->operand_width &&
+	    zi->mnemonic != ZYDIS_MNEMONIC_LAHF && zi->mnemonic != ZYDIS_MNEMONIC_SAHF &&
+	    zi->mnemonic != ZYDIS_MNEMONIC_MOVNTI)
+		return "operand size";
+	if ((in->encoding == ENC_EVEX || in->fpu == FPU_AVX) && 128 << in->vl != zi->avx.vector_length)
+		return "vector length";
+	if (in->imm_size * 8 != zi->raw.imm[0].size)
+		return "immediate size";
+	if (!in->imm_size)
+		return NULL;
+	mask = ~0ull >> (64 - 8 * in->imm_size);
+	if (in->imm_bytes_at != zi->raw.imm[0].offset || ((uint64_t)in->imm & mask) != (zi->raw.imm[0].value.u & mask))
+		return "immediate";
+	if (zi->raw.imm[1].size && in->imm2 != zi->raw.imm[1].value.u)
+		return "second immediate";
+	return NULL;
+}
+
 /* Differences that are meant. */
 static inline bool oracle_excused(const struct oracle *o, const char *what)
 {
@@ -371,6 +399,8 @@ static inline const char *oracle_compare(struct oracle *o, const uint8_t *code, 
 		what = "length";
 	} else {
 		what = oracle_compare_operands(o);
+		if (!what)
+			what = oracle_compare_sizes(o);
 		if (!what)
 			what = oracle_compare_flags(o);
 		if (!what)

@@ -200,6 +200,171 @@ static void test_evex(struct oracle *o)
 	report(&t, name);
 }
 
+/* ---- Without an oracle ------------------------------------------------------------------------------ */
+
+static void test_table(void)
+{
+	unsigned wrong = 0, indexed = 0;
+
+	for (unsigned i = 1; i < decode_row_count; i++) {
+		const struct decode_row *row = &decode_rows[i];
+		bool same = i > 1 && row[-1].key == row->key;
+
+		/* In order, so that the rows of an opcode stand together. */
+		if (i > 1 && row->key < row[-1].key) {
+			diag("row %u: key %03x is out of order", i, row->key);
+			wrong++;
+		}
+		if (same && FORM_GET(row->form, MODRM) != FORM_GET(row[-1].form, MODRM)) {
+			diag("row %u: key %03x has a ModRM byte or not", i, row->key);
+			wrong++;
+		}
+		if (row->op >= OP_COUNT || row->flags >= FLAGS_KINDS || row->feature >= DECODE_FEATURE_COUNT ||
+		    FORM_GET(row->form, MSIZE) >= SIZE_COUNT) {
+			diag("row %u: key %03x has a field out of range", i, row->key);
+			wrong++;
+		}
+		/* What is locked is read and written; what has a size is accessed. */
+		if ((FORM_GET(row->form, LOCK) && FORM_GET(row->form, ACC) != ACCESS_RW) ||
+		    (FORM_GET(row->form, MSIZE) && !FORM_GET(row->form, ACC)) ||
+		    (FORM_GET(row->form, GSIZE) && !FORM_GET(row->form, GACC))) {
+			diag("row %u: key %03x has a wrong access", i, row->key);
+			wrong++;
+		}
+		/* A masked or broadcast memory operand has elements that fill it. */
+		if (FORM_GET(row->form, MSIZE) && (FORM_GET(row->form, MASK) || FORM_GET(row->form, BCST)) &&
+		    !FORM_GET(row->form, ELEM)) {
+			diag("row %u: key %03x has no element size", i, row->key);
+			wrong++;
+		}
+	}
+	ok(!wrong, "%u rows are well-formed", decode_row_count - 1);
+	wrong = 0;
+	for (unsigned key = 0; key < DECODE_MAPS * 256; key++) {
+		unsigned row = decode_index[key] & ~DECODE_INDEX_MODRM;
+
+		if (!row)
+			continue;
+		indexed++;
+		if (row >= decode_row_count || decode_rows[row].key > key || key - decode_rows[row].key >= 16 ||
+		    !(decode_index[key] & DECODE_INDEX_MODRM) != !FORM_GET(decode_rows[row].form, MODRM))
+			wrong++;
+	}
+	ok(!wrong, "%u opcodes have an index that fits", indexed);
+}
+
+static struct insn decode_bytes(unsigned bits, uint64_t features, const char *hex)
+{
+	const struct decode_features f = {.bits = features};
+	uint8_t code[INSN_MAX_LEN];
+	unsigned size = 0, byte;
+	struct insn in;
+	int used;
+
+	while (size < sizeof(code) && sscanf(hex, "%x%n", &byte, &used) == 1) {
+		code[size++] = byte;
+		hex += used;
+	}
+	if (decode(code, size, bits, &f, &in) != DECODE_OK)
+		in.klass = 255;
+	return in;
+}
+
+static void test_limits(void)
+{
+	const struct decode_features all = {.bits = ~0ull};
+	static const uint8_t longest[15] = {0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x48, 0xc7, 0x05};
+	uint8_t code[16];
+	unsigned short_ok = 0;
+	struct insn in;
+
+	/* Seven prefixes, REX, C7 /0 with RIP and a 32-bit immediate: 19 bytes. */
+	memcpy(code, longest, 15);
+	is_u64(decode(code, 15, 64, &all, &in), DECODE_TOO_LONG, "an instruction of more than 15 bytes is too long");
+	for (unsigned i = 0; i < 15; i++)
+		short_ok += decode(code, i, 64, &all, &in) == DECODE_TRUNCATED;
+	is_u64(short_ok, 15, "of too few bytes to tell it is truncated");
+	memset(code, 0x66, sizeof(code));
+	is_u64(decode(code, 16, 32, &all, &in), DECODE_TOO_LONG, "nothing but prefixes is too long");
+	memset(code, 0x66, 14);
+	code[14] = 0x90;
+	ok(decode(code, 15, 32, &all, &in) == DECODE_OK && in.len == 15, "15 bytes are not");
+}
+
+#define ONLY(feature) (1ull << DECODE_##feature)
+
+static void test_features(void)
+{
+	struct insn in = decode_bytes(64, 0, "f3 0f bd c1");
+
+	ok(in.klass == CLASS_COPY && !in.pp && in.gpr_read == (FIELD_REG | FIELD_RM), "LZCNT not offered is BSR");
+	in = decode_bytes(64, ONLY(LZCNT), "f3 0f bd c1");
+	ok(in.klass == CLASS_COPY && in.pp == PP_F3, "LZCNT");
+	ok(decode_bytes(64, 0, "c5 f8 58 c1").klass == CLASS_INVALID, "VADDPS needs AVX");
+	ok(decode_bytes(64, ONLY(AVX), "c5 f8 58 c1").klass == CLASS_COPY, "VADDPS");
+	ok(decode_bytes(64, ONLY(AVX), "c5 fd fe c1").klass == CLASS_INVALID, "VPADDD ymm needs AVX2");
+	ok(decode_bytes(64, ONLY(AVX), "c5 f9 fe c1").klass == CLASS_COPY, "VPADDD xmm does not");
+	ok(decode_bytes(64, ONLY(AVX512F), "62 f1 74 08 58 c1").klass == CLASS_INVALID, "short EVEX needs VL");
+	ok(decode_bytes(64, ONLY(AVX512F), "62 f1 74 48 58 c1").klass == CLASS_COPY, "512 bits do not");
+	ok(decode_bytes(64, ONLY(AVX512F), "62 f1 76 08 58 c1").klass == CLASS_COPY, "nor do scalars");
+	ok(decode_bytes(64, ONLY(AVX512BW), "62 f1 75 48 fc c1").klass == CLASS_INVALID, "VPADDB needs F too");
+	ok(decode_bytes(64, 0, "c4 e2 70 f2 c1").klass == CLASS_INVALID, "ANDN needs BMI1");
+	ok(decode_bytes(64, ONLY(BMI1), "c4 e2 70 f2 c1").klass == CLASS_COPY, "ANDN does not need AVX");
+	ok(decode_bytes(64, ~0ull, "c7 f8 00 00 00 00").klass == CLASS_INVALID, "XBEGIN is not offered");
+	in = decode_bytes(64, 0, "f3 0f 1e fa");
+	ok(in.klass == CLASS_REWRITE && in.op == OP_NOP, "ENDBR64 is a NOP");
+	in = decode_bytes(64, 0, "f2 0f 1a 08");
+	ok(in.op == OP_NOP && !in.mem_size && !in.mem_access, "BNDCN is a NOP that reads nothing");
+}
+
+/* What Zydis does not tell. */
+static void test_fields(void)
+{
+	struct insn in = decode_bytes(64, ~0ull, "48 0f a3 08");
+
+	ok(in.op == OP_BT_MEM && in.klass == CLASS_REWRITE && in.mem_size == 8, "BT m, r reaches beyond its operand");
+	ok(decode_bytes(64, ~0ull, "48 0f a3 c8").op == OP_COPY, "BT r, r does not");
+	ok(decode_bytes(64, ~0ull, "48 0f ba 20 05").op == OP_COPY, "nor does BT m, imm");
+	in = decode_bytes(64, ~0ull, "c4 e2 69 2e 08");
+	ok(in.mem_masked && in.mem_elem == 4 && in.mem_mask_vreg == 2 && in.mem_access == ACCESS_WRITE,
+	   "VMASKMOVPS: elements and mask register");
+	in = decode_bytes(64, ~0ull, "62 f2 7d 49 8a 08");
+	ok(in.mem_packed && in.mem_masked && in.mem_size == 64 && in.mem_elem == 4, "VCOMPRESSPS is packed");
+	in = decode_bytes(64, ~0ull, "62 f1 74 58 58 48 02");
+	ok(in.mem_size == 4 && in.mem_elem == 4 && !in.mem_masked && in.disp == 8, "broadcast: one element, disp8 * 4");
+	in = decode_bytes(64, ~0ull, "c4 e2 71 90 04 90");
+	ok(in.op == OP_GATHER && in.vsib && in.index == 2 && in.base == 0 && in.mem_size == 4 && in.mem_elem == 4,
+	   "VPGATHERDD: index register and element");
+	ok(decode_bytes(64, ~0ull, "c4 e2 71 90 04 88").klass == CLASS_INVALID, "mask and index must not be one");
+	in = decode_bytes(32, ~0ull, "9a 78 56 34 12 cd ab");
+	ok(in.op == OP_CALL_FAR && in.imm == 0x12345678 && in.imm2 == 0xabcd && !in.has_mem, "CALL 0xabcd:0x12345678");
+	in = decode_bytes(16, ~0ull, "c8 10 00 03");
+	ok(in.op == OP_ENTER && in.imm == 16 && in.imm2 == 3, "ENTER 16, 3");
+	in = decode_bytes(64, ~0ull, "0f b2 08");
+	ok(in.op == OP_LOAD_FAR && in.sreg == X86_SS && in.mem_size == 6, "LSS");
+	in = decode_bytes(32, ~0ull, "c5 08");
+	ok(in.op == OP_LOAD_FAR && in.sreg == X86_DS, "LDS");
+	in = decode_bytes(32, ~0ull, "0f a9");
+	ok(in.op == OP_POP_SEG && in.sreg == X86_GS, "POP GS");
+	ok(decode_bytes(64, ~0ull, "8e c8").klass == CLASS_INVALID, "CS cannot be loaded by MOV");
+	in = decode_bytes(64, ~0ull, "0f 20 18");
+	ok(in.op == OP_MOV_FROM_CR && in.reg == 3 && in.gpr_fields == FIELD_RM && !in.has_mem, "MOV CR ignores mod");
+	in = decode_bytes(64, ~0ull, "f3 64 a4");
+	ok(in.op == OP_MOVS && in.seg == X86_FS && in.rep && in.opsize == 1 && !in.has_mem &&
+		   in.implicit_written == (1 << X86_RSI | 1 << X86_RDI | 1 << X86_RCX),
+	   "REP MOVSB FS:");
+	in = decode_bytes(64, ~0ull, "f3 a6");
+	ok(in.flags_maybe == X86_ARITH_FLAGS && !in.flags_written, "REPE CMPSB may keep the flags");
+	in = decode_bytes(64, ~0ull, "d3 e0");
+	ok(in.flags_maybe == X86_ARITH_FLAGS && !in.flags_written, "so may SHL by CL");
+	in = decode_bytes(64, ~0ull, "66 0f 6f 00");
+	ok(in.mem_align == 16 && in.fpu == FPU_SSE && in.pp == PP_66 && in.opsize == 4, "MOVDQA: alignment, prefix");
+	in = decode_bytes(64, ~0ull, "48 0f c7 08");
+	ok(in.mem_align == 16 && in.mem_size == 16 && in.lockable && in.mem_access == ACCESS_RW, "CMPXCHG16B");
+	in = decode_bytes(64, ~0ull, "62 f1 74 58 58 c1");
+	ok(in.vl == 2 && in.evex_ll == 2 && in.evex_b, "rounding: vector length and its field");
+}
+
 int main(void)
 {
 	static const unsigned bits[3] = {16, 32, 64};
@@ -209,6 +374,10 @@ int main(void)
 	diag("SEED=%" PRIu64, rng);
 	for (unsigned i = 0; i < 3; i++)
 		oracle_init(&oracles[i], bits[i]);
+	test_table();
+	test_limits();
+	test_features();
+	test_fields();
 	for (unsigned i = 0; i < 3; i++)
 		test_legacy(&oracles[i]);
 	test_vex(&oracles[1]);
