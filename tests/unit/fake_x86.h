@@ -10,12 +10,16 @@
 #include <stdarg.h>
 #include <string.h>
 
+#include "cpu/bt/light.h"
 #include "cpu/bt/ops.h"
 #include "cpu/cpuid.h"
 #include "tests/tap.h"
 
 #define FAKE_PAGES 64u
 #define FAKE_SIZE (FAKE_PAGES * 4096u)
+
+/* The ops under test have the guest's vector state in the host's registers: nothing here may touch it. */
+#define FAKE_LIGHT __attribute__((target("general-regs-only"), no_sanitize("address", "undefined")))
 
 enum { FAKE_USER = 1, FAKE_READ_ONLY = 2, FAKE_ABSENT = 4, FAKE_MMIO = 8 };
 
@@ -29,26 +33,35 @@ static struct {
 	uint8_t tpr;
 } fake;
 
-static inline enum bt_result fake_check(struct bt_vcpu *v, uint64_t lin, unsigned access)
+/* Not bt_raise_error(): as a function of this file it may use vector registers. */
+FAKE_LIGHT static inline enum bt_result fake_raise(struct bt_vcpu *v, uint8_t vector, uint32_t error, uint64_t cr2)
+{
+	bt_zero(&v->exception, sizeof(v->exception));
+	v->exception.vector = vector;
+	v->exception.has_error = true;
+	v->exception.error = error;
+	v->exception.cr2 = cr2;
+	return BT_FAULT;
+}
+
+FAKE_LIGHT static inline enum bt_result fake_check(struct bt_vcpu *v, uint64_t lin, unsigned access)
 {
 	bool user = (access & BT_AS_USER) || (v->cpl == 3 && !(access & BT_SYSTEM));
 	uint32_t error = 0;
 	uint8_t page = lin < FAKE_SIZE ? fake.page[lin >> 12] : FAKE_ABSENT;
 
 	if (lin >= 0x800000000000 && lin < 0xffff800000000000)
-		return bt_raise_error(v, X86_GP, 0);
+		return fake_raise(v, X86_GP, 0, 0);
 	if (!(page & FAKE_ABSENT)) {
 		if (!(user && !(page & FAKE_USER)) && !((access & BT_WRITE) && (page & FAKE_READ_ONLY)))
 			return BT_NEXT;
 		error = X86_PFEC_P;
 	}
 	error |= (access & BT_WRITE ? X86_PFEC_W : 0) | (user ? X86_PFEC_U : 0);
-	bt_raise_error(v, X86_PF_VEC, error);
-	v->exception.cr2 = lin;
-	return BT_FAULT;
+	return fake_raise(v, X86_PF_VEC, error, lin);
 }
 
-enum bt_result bt_probe(struct bt_vcpu *v, uint64_t lin, unsigned len, unsigned access)
+FAKE_LIGHT enum bt_result bt_probe(struct bt_vcpu *v, uint64_t lin, unsigned len, unsigned access)
 {
 	if (fake_check(v, lin, access) == BT_FAULT)
 		return BT_FAULT;
@@ -57,38 +70,38 @@ enum bt_result bt_probe(struct bt_vcpu *v, uint64_t lin, unsigned len, unsigned 
 	return BT_NEXT;
 }
 
-enum bt_result bt_load_bytes(struct bt_vcpu *v, uint64_t lin, void *buf, unsigned len, unsigned access)
+FAKE_LIGHT enum bt_result bt_load_bytes(struct bt_vcpu *v, uint64_t lin, void *buf, unsigned len, unsigned access)
 {
 	if (bt_probe(v, lin, len, access) == BT_FAULT)
 		return BT_FAULT;
 	if (fake.page[lin >> 12] & FAKE_MMIO)
 		fake.mmio++;
-	memcpy(buf, fake.mem + lin, len);
+	bt_copy(buf, fake.mem + lin, len);
 	return BT_NEXT;
 }
 
-enum bt_result bt_store_bytes(struct bt_vcpu *v, uint64_t lin, const void *buf, unsigned len, unsigned access)
+FAKE_LIGHT enum bt_result bt_store_bytes(struct bt_vcpu *v, uint64_t lin, const void *buf, unsigned len, unsigned access)
 {
 	if (bt_probe(v, lin, len, access | BT_WRITE) == BT_FAULT)
 		return BT_FAULT;
 	if (fake.page[lin >> 12] & FAKE_MMIO)
 		fake.mmio++;
-	memcpy(fake.mem + lin, buf, len);
+	bt_copy(fake.mem + lin, buf, len);
 	return BT_NEXT;
 }
 
-enum bt_result bt_load(struct bt_vcpu *v, uint64_t lin, unsigned size, unsigned access, uint64_t *out)
+FAKE_LIGHT enum bt_result bt_load(struct bt_vcpu *v, uint64_t lin, unsigned size, unsigned access, uint64_t *out)
 {
 	*out = 0;
 	return bt_load_bytes(v, lin, out, size, access);
 }
 
-enum bt_result bt_store(struct bt_vcpu *v, uint64_t lin, unsigned size, unsigned access, uint64_t value)
+FAKE_LIGHT enum bt_result bt_store(struct bt_vcpu *v, uint64_t lin, unsigned size, unsigned access, uint64_t value)
 {
 	return bt_store_bytes(v, lin, &value, size, access);
 }
 
-void *bt_ram(struct bt_vcpu *v, uint64_t lin, unsigned *len, unsigned access, enum bt_result *res)
+FAKE_LIGHT void *bt_ram(struct bt_vcpu *v, uint64_t lin, unsigned *len, unsigned access, enum bt_result *res)
 {
 	unsigned left = 4096 - (lin & 0xfff);
 
