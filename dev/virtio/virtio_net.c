@@ -95,13 +95,17 @@ static void send_chain(struct virtio_net *net)
 
 static void transmit(struct virtio_net *net)
 {
-	for (unsigned budget = net->v.queues[QUEUE_TX].size; budget; budget--) {
-		if (!virtio_pop(&net->v, QUEUE_TX, &net->chain))
-			return;
+	struct virtqueue *vq = &net->v.queues[QUEUE_TX];
+	unsigned sent = 0;
+
+	while (sent < vq->size && virtio_pop(&net->v, QUEUE_TX, &net->chain)) {
 		send_chain(net);
-		virtio_push(&net->v, QUEUE_TX, net->chain.head, 0);
+		virtqueue_fill(vq, sent++, net->chain.head, 0);
 	}
-	virtio_requeue(&net->v, QUEUE_TX);
+	if (sent)
+		virtio_publish(&net->v, QUEUE_TX, sent);
+	if (sent == vq->size)
+		virtio_requeue(&net->v, QUEUE_TX);
 }
 
 /* Receive. */

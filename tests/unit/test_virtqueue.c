@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The virtqueue library: ordinary rings, suppression of kicks and interrupts, and hostile rings. */
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+
+#include "base/log.h"
 #include "dev/virtio/virtqueue.h"
 #include "tests/tap.h"
 
@@ -330,6 +335,73 @@ static void test_hostile_indirect(void)
 	expect_broken("an indirect next outside of its table");
 }
 
+static atomic_bool scribbling, stop_scribbling;
+
+/* A second vCPU that changes the rings while the device works on them. */
+static void *scribble(void *opaque)
+{
+	static const uint8_t field[5] = { 1, 2, 8, 12, 14 };
+	uint64_t x = 88172645463325252;
+	volatile uint8_t *ram = mem->ram_base;
+
+	while (!stop_scribbling) {
+		x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+		/* What may come out right: some bytes of each field, heads, the index. */
+		ram[DESC + (x >> 8) % SIZE * 16 + field[x % 5]] = (uint8_t)(x >> 32) & 15;
+		ram[TABLE + (x >> 16) % SIZE * 16 + field[x % 5]] = (uint8_t)(x >> 40) & 7;
+		ram[AVAIL + 2 + (x >> 24) % SIZE * 2] = (uint8_t)(x >> 48) & 15;
+		scribbling = true;
+	}
+	return NULL;
+}
+
+static void test_race(void)
+{
+	pthread_t other;
+	unsigned chains = 0, rounds = 0, bad = 0;
+
+	if (pthread_create(&other, NULL, scribble, NULL))
+		abort();
+	while (!scribbling)
+		sched_yield();
+	for (rounds = 0; rounds < 200000; rounds++) {
+		if (rounds % SIZE == 0) {
+			/* On a busy host the two take turns: begin with something that works. */
+			for (unsigned i = 0; i < SIZE; i++) {
+				desc(DESC, i, i % 4 ? DATA : TABLE, 64,
+				     i % 4 ? i % 2 * WRITE : INDIRECT, 0);
+				desc(TABLE, i, DATA, 32, 0, 0);
+				store(AVAIL + 4 + 2 * i, i, 2);
+			}
+			store(AVAIL + 2, SIZE, 2);
+			virtqueue_reset(&vq);
+			vq.size = SIZE;
+			vq.desc_gpa = DESC;
+			vq.avail_gpa = AVAIL;
+			vq.used_gpa = USED;
+			virtqueue_enable(&vq, true, rounds & SIZE);
+			if (rounds % 1024 == 0)
+				sched_yield();
+		}
+		if (virtqueue_pop(&vq, &chain) != VIRTQUEUE_CHAIN)
+			continue;
+		chains++;
+		for (unsigned i = 0; i < chain.out_count + chain.in_count; i++) {
+			uint64_t gpa = (uint64_t)((uint8_t *)iov[i].iov_base - mem->ram_base);
+
+			bad += gpa >= RAM || iov[i].iov_len > RAM - gpa || !iov[i].iov_len;
+		}
+		bad += chain.head >= SIZE || chain.out_count + chain.in_count > SIZE;
+		virtqueue_fill(&vq, 0, chain.head, chain.in_bytes);
+		virtqueue_publish(&vq, 1);
+	}
+	stop_scribbling = true;
+	pthread_join(other, NULL);
+	diag("%u chains in %u rounds", chains, rounds);
+	ok(chains > 0, "a second vCPU changes the rings under way: some chains come through");
+	is_u64(bad, 0, "and all of them are what was checked");
+}
+
 int main(void)
 {
 	if (memory_create(RAM, &mem))
@@ -343,6 +415,8 @@ int main(void)
 	test_hostile_geometry();
 	test_hostile_chains();
 	test_hostile_indirect();
+	log_init("test", LOG_LEVEL_ERROR);
+	test_race();
 	memory_destroy(mem);
 	return done_testing();
 }
