@@ -179,11 +179,31 @@ static struct error *read_snapshots(struct qcow2 *q)
 	return NULL;
 }
 
+static struct error *overlapping(const struct qcow2 *q)
+{
+	return error_new("'%s' is not a usable qcow2 image: two of its tables are in the same place; it "
+			 "can only be opened readonly",
+			 q->img->name);
+}
+
 /* The clusters that hold tables, for qcow2_overlaps. */
 static struct error *collect_metadata(struct qcow2 *q)
 {
 	struct qcow2_bigtable *tables[] = { &q->rt, &q->l1 };
+	const struct qcow2_run fixed[] = {
+		{ 0, 1 },
+		{ q->l1.offset, (q->l1.count * 8ull + q->cluster_bytes - 1) >> q->cluster_bits },
+		{ q->rt.offset, q->header.rt_clusters },
+		{ q->header.snapshots_offset,
+		  (q->snapshots_bytes + q->cluster_bytes - 1) >> q->cluster_bits },
+	};
 
+	for (unsigned a = 0; a < ARRAY_SIZE(fixed); a++)
+		for (unsigned b = 0; b < a; b++)
+			if (fixed[a].clusters && fixed[b].clusters &&
+			    ranges_meet(fixed[a].offset, fixed[a].clusters << q->cluster_bits,
+					fixed[b].offset, fixed[b].clusters << q->cluster_bits))
+				return overlapping(q);
 	for (unsigned n = 0; n < ARRAY_SIZE(tables); n++) {
 		for (uint32_t i = 0; i < tables[n]->count; i++) {
 			uint64_t offset = tables[n]->entry[i] & QCOW2_OFFSET_MASK;
@@ -197,9 +217,7 @@ static struct error *collect_metadata(struct qcow2 *q)
 						 q->img->name);
 			/* The set is empty still but for tables: what it finds is a table twice. */
 			if (qcow2_overlaps(q, offset, 1))
-				return error_new("'%s' is not a usable qcow2 image: two of its tables "
-						 "are in the same place; it can only be opened readonly",
-						 q->img->name);
+				return overlapping(q);
 			if (!qcow2_set_add(&q->meta, offset, &was_there))
 				return error_new("out of memory opening disk '%s'", q->img->name);
 		}

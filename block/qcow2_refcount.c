@@ -326,6 +326,10 @@ void qcow2_apply_released(struct qcow2 *q)
 			if (r == 0 && k < n && count == 0)
 				r = qcow2_corrupt(q, "cluster %llu is in use and counts as free",
 						  (unsigned long long)(first + k));
+			/* A hostile image: a guest cluster that was in one of the tables. */
+			if (r == 0 && count == 1 && qcow2_overlaps(q, (first + k) << q->cluster_bits, 1))
+				r = qcow2_corrupt(q, "metadata at cluster %llu was given back",
+						  (unsigned long long)(first + k));
 			if (r == 0 && count > 0)
 				r = qcow2_refcount_set(q, first + k, count - 1);
 			if (r == 0 && count == 1) {

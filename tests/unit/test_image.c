@@ -237,7 +237,8 @@ static void test_overlaps(struct loop *loop)
 	uint8_t buf[512];
 
 	memset(buf, 0x77, sizeof(buf));
-	for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+	for (unsigned i = 0; i < ARRAY_SIZE(cases) * 2; i++) {
+		bool discard = i >= ARRAY_SIZE(cases);
 		struct block_device *dev;
 		struct image_info info;
 		uint64_t before;
@@ -249,17 +250,29 @@ static void test_overlaps(struct loop *loop)
 		disk_write(dev, 0, buf, 512);
 		block_close(dev);
 		is_u64(peek("o.qcow2", 3 * 65536), 1ull << 63 | 4 * 65536, "the L2 table is where it should be");
-		patch("o.qcow2", 4 * 65536, 1ull << 63 | cases[i].target, 8);
-		before = peek("o.qcow2", cases[i].target);
+		const char *what = cases[i % ARRAY_SIZE(cases)].what;
+		uint64_t target = cases[i % ARRAY_SIZE(cases)].target;
+
+		patch("o.qcow2", 4 * 65536, 1ull << 63 | target, 8);
+		/* The second entry: the first one is what a discard of it changes. */
+		before = peek("o.qcow2", target + 8);
 		dev = disk_open(loop, "o.qcow2", QCOW2, false);
-		is_u64((uint64_t)disk_write(dev, 0, buf, 512), (uint64_t)-EIO, "%s is not written over",
-		       cases[i].what);
+		if (discard) {
+			is_u64((uint64_t)disk_do(dev, BLOCK_DISCARD, 0, NULL, 65536, false), 0,
+			       "%s: discarded", what);
+			disk_flush(dev);
+		} else {
+			is_u64((uint64_t)disk_write(dev, 0, buf, 512), (uint64_t)-EIO,
+			       "%s is not written over", what);
+		}
 		is_u64((uint64_t)disk_write(dev, 512 * 1024, buf, 512), (uint64_t)-EIO,
-		       "%s: nothing is written any more", cases[i].what);
+		       "%s: nothing is written any more", what);
 		block_close(dev);
-		is_u64(peek("o.qcow2", cases[i].target), before, "%s is as it was", cases[i].what);
+		is_u64(peek("o.qcow2", target + 8), before, "%s is as it was", what);
+		if (target != 4 * 65536)
+			ok(peek("o.qcow2", target) != 0, "%s is still there", what);
 		ok(no_error(image_info("o.qcow2", QCOW2, &info)) && info.corrupt, "%s: marked as corrupt",
-		   cases[i].what);
+		   what);
 	}
 	/* Counts that call the image's own tables free. */
 	unlink("o.qcow2");

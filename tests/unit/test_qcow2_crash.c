@@ -279,8 +279,12 @@ static void crash_image(const struct image_bytes *first, unsigned events, struct
 
 static bool write_file(const char *path, const struct image_bytes *b)
 {
-	int fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
-	bool good = fd >= 0 && write(fd, b->data, b->len) == (ssize_t)b->len;
+	bool good;
+	int fd;
+
+	unlink(path); /* and not O_TRUNC, which makes some file systems write out at once */
+	fd = open(path, O_RDWR | O_CREAT, 0600);
+	good = fd >= 0 && write(fd, b->data, b->len) == (ssize_t)b->len;
 
 	close(fd);
 	return good;
