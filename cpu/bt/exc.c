@@ -405,9 +405,10 @@ enum bt_result bt_op_into(struct bt_vcpu *v, const struct insn *i)
 /* A privileged software exception: no DPL check; EXT is set in errors (vol. 2, "INT1"). DR6 is unchanged. */
 enum bt_result bt_op_int1(struct bt_vcpu *v, const struct insn *i)
 {
-	v->dr[7] &= ~(1ull << 13);
-	if (software_interrupt(v, X86_DB, EVENT_HARDWARE) != BT_FAULT)
+	if (software_interrupt(v, X86_DB, EVENT_HARDWARE) != BT_FAULT) {
+		v->dr[7] &= ~(1ull << 13);
 		return BT_EXIT;
+	}
 	if (has_selector_error(v->exception.vector))
 		v->exception.error |= 1;
 	return BT_FAULT;

@@ -271,10 +271,12 @@ void bt_drop_privileged_segments(struct bt_vcpu *v)
 	static const uint8_t segs[] = {X86_ES, X86_DS, X86_FS, X86_GS};
 
 	for (unsigned n = 0; n < sizeof(segs); n++) {
-		const struct x86_segment *s = &v->seg[segs[n]];
+		struct x86_segment *s = &v->seg[segs[n]];
 		bool conforming = (s->attr & 0x1c) == 0x1c;
 
-		if (!conforming && v->cpl > (s->attr & X86_ATTR_DPL) >> 5)
+		if (bt_selector_is_null(s->selector))
+			s->selector = 0; /* FS and GS keep a base that was loaded by other means */
+		else if (!conforming && v->cpl > (s->attr & X86_ATTR_DPL) >> 5)
 			load_null(v, segs[n], 0);
 	}
 }

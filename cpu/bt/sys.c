@@ -43,8 +43,10 @@ enum bt_result bt_op_cpuid(struct bt_vcpu *v, const struct insn *i)
 			r.ebx = cpuid_xsave_size(v->cpuid, v->xcr0, true);
 		break;
 	case 0x8000001e:
-		if (leaf <= v->cpuid->max_extended)
+		if (leaf <= v->cpuid->max_extended) {
 			r.eax = v->index;
+			r.ebx = v->index & 0xff; /* core; one thread each */
+		}
 		break;
 	}
 	v->regs[X86_RAX] = r.eax;

@@ -198,6 +198,8 @@ enum bt_result bt_task_switch(struct bt_vcpu *v, uint16_t selector, const struct
 	BT_TRY(bt_probe(v, (uint32_t)(old_base + save_offset), save_size, BT_WRITE | BT_SYSTEM));
 	if (reason == TASK_CALL)
 		BT_TRY(bt_probe(v, (uint32_t)s.base, 2, BT_WRITE | BT_SYSTEM));
+	BT_TRY(bt_probe(v, old_lin, 8, BT_WRITE | BT_SYSTEM));
+	BT_TRY(bt_probe(v, tss->lin, 8, BT_WRITE | BT_SYSTEM));
 	if (new32 && (v->cr0 & X86_CR0_PG) && (v->cr4 & X86_CR4_PAE))
 		BT_TRY(bt_tlb_load_pdptes(v, t.cr3));
 

@@ -195,6 +195,14 @@ static void test_iret(void)
 	is_u64(ret(bt_op_iret, 8, 0), BT_EXIT, "IRETQ to compatibility mode");
 	is_u64(v.mode & MODE_CODE_MASK, MODE_CODE32, "mode");
 	scene64(&v, 0);
+	v.seg[X86_FS] = (struct x86_segment){.selector = 3, .base = 0x7fff00001000};
+	v.seg[X86_ES] = v.seg[X86_DS];
+	PUSH(8, DS3, 0x7000, 2, CS64_3, 0x9200);
+	is_u64(ret(bt_op_iret, 8, 0), BT_EXIT, "IRETQ to 64-bit code at CPL 3");
+	is_u64(v.fs_base, 0x7fff00001000, "a null FS keeps its base");
+	is_u64(v.seg[X86_FS].selector, 0, "and becomes 0");
+	is_u64(v.seg[X86_ES].selector, 0, "ES of DPL 0 becomes null");
+	scene64(&v, 0);
 	PUSH(8, 0, 0x7000, 2, CS64_3, 0x9200);
 	ok(faulted(&v, ret(bt_op_iret, 8, 0), X86_GP, 0), "IRETQ to CPL 3 with a null SS");
 	scene64(&v, 0);

@@ -143,6 +143,12 @@ static void test_faults(void)
 	is_u64(v.tr.selector, TSS_SEL, "in the old task");
 
 	scene32(&v, 0);
+	make_task();
+	fake.page[GDT >> 12] = FAKE_READ_ONLY;
+	ok(far(bt_op_jmp_far, TSS2_SEL) == BT_FAULT && v.exception.vector == X86_PF_VEC, "read-only GDT: #PF");
+	is_u64(get(TSS + 32, 4), 0, "before anything is saved");
+
+	scene32(&v, 0);
 	v.sysflags |= X86_NT;
 	put(TSS, 2, TSS2_SEL);
 	make_task();
