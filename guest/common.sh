@@ -15,7 +15,7 @@ PATH=$PATH:/usr/sbin:/sbin
 
 me=${0##*/}
 work=		# the unfinished folder, removed on the way out
-child=		# the long-running program, ended on the way out
+child=		# the long-running program, leader of a process group that is ended on the way out
 
 say()
 {
@@ -32,12 +32,27 @@ clean_up()
 {
 	local status=$?
 	trap '' INT TERM HUP
-	if [ -n "$child" ] && kill -0 "$child" 2>/dev/null; then
-		# It has files of its own to remove; give it the time.
-		kill -TERM "$child" 2>/dev/null || true
+	if [ -n "$child" ]; then
+		# It has files and mounts of its own to remove; give it the time.
+		kill -TERM -- "-$child" 2>/dev/null || true
+		for _ in $(seq 100); do
+			kill -0 -- "-$child" 2>/dev/null || break
+			sleep 0.1
+		done
+		kill -KILL -- "-$child" 2>/dev/null || true
 		wait "$child" 2>/dev/null || true
+		# fakeroot's daemon has left the group; what run() put into its environment still tells that it is ours.
+		local environment
+		for environment in $(grep -lsxzF "MARU_PULL=$work" /proc/[0-9]*/environ 2>/dev/null); do
+			environment=${environment#/proc/}
+			kill -KILL "${environment%/*}" 2>/dev/null || true
+		done
 	fi
-	[ -z "$work" ] || rm -rf --one-file-system "$work"
+	if [ -n "$work" ]; then
+		# A guest's folders may be without the right to write.
+		find "$work" -xdev -type d ! -perm -700 -exec chmod u+rwx {} + 2>/dev/null || true
+		rm -rf --one-file-system "$work"
+	fi
 	exit "$status"
 }
 trap clean_up EXIT
@@ -52,6 +67,17 @@ cache_folder()
 	*) base=${HOME:?HOME is not set: set it or XDG_CACHE_HOME}/.cache ;;
 	esac
 	printf '%s/maru\n' "$base"
+}
+
+# run COMMAND… — in a process group of its own, so that all of it can be ended at any time, without the lock's descriptor.
+run()
+{
+	local status=0
+	MARU_PULL=$work setsid "$@" </dev/null 9>&- &
+	child=$!
+	wait "$child" || status=$?
+	child=
+	return "$status"
 }
 
 # need PROGRAM:PACKAGE… — all that is missing is named at once, with the command that gets it.
