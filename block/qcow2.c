@@ -292,7 +292,7 @@ static struct error *open_tables(struct qcow2 *q)
 {
 	const struct qcow2_header *h = &q->header;
 	uint64_t l2_bytes = q->img->is_top ? L2_CACHE_TOP_BYTES : L2_CACHE_BACKING_BYTES;
-	uint64_t file_bytes;
+	uint64_t file_bytes, l2_tables;
 	struct error *err;
 	struct stat st;
 
@@ -306,7 +306,8 @@ static struct error *open_tables(struct qcow2 *q)
 	    h->snapshots_offset > q->file_end)
 		return error_new("'%s' is not a usable qcow2 image: it is cut off; copy it again",
 				 q->img->name);
-	if (!qcow2_cache_init(&q->l2, (unsigned)MAX(l2_bytes >> q->cluster_bits, CACHE_MIN_TABLES)) ||
+	l2_tables = MIN(l2_bytes >> q->cluster_bits, h->l1_entries); /* there are no more of them */
+	if (!qcow2_cache_init(&q->l2, (unsigned)MAX(l2_tables, CACHE_MIN_TABLES)) ||
 	    !qcow2_cache_init(&q->rb,
 			      (unsigned)MAX(RB_CACHE_BYTES >> q->cluster_bits, CACHE_MIN_TABLES)) ||
 	    !qcow2_set_init(&q->meta))

@@ -198,6 +198,71 @@ static void test_dirty(struct loop *loop, uint64_t seed)
 	free(m.bytes);
 }
 
+/* More tables than the caches hold: a sector in each of 700 L2 tables, in a random order, three times. */
+static void test_many_tables(struct loop *loop, uint64_t seed)
+{
+	enum { TABLES = 700 };
+	static uint32_t last[TABLES]; /* what was written there last; 0: nothing */
+	uint64_t covers = 512 * MiB;
+	struct rng r = { seed };
+	struct block_device *dev;
+	uint8_t buf[512], want[512];
+	unsigned bad = 0;
+
+	unlink("a.qcow2");
+	ok(no_error(image_create("a.qcow2", BLOCK_FORMAT_QCOW2, TABLES * covers, NULL, 0, NULL)),
+	   "many tables: made");
+	for (unsigned pass = 0; pass < 3; pass++) {
+		dev = disk_open(loop, "a.qcow2", BLOCK_FORMAT_QCOW2, false);
+		for (unsigned i = 0; i < 1000; i++) {
+			unsigned t = (unsigned)rng_below(&r, TABLES);
+
+			memset(want, 0, 512);
+			memcpy(want, &last[t], 4);
+			bad += disk_read(dev, t * covers + t * 512ull, buf, 512) != 0 ||
+			       memcmp(buf, want, 512) != 0;
+			last[t] = pass * 1000 + i + 1;
+			memcpy(want, &last[t], 4);
+			bad += disk_write(dev, t * covers + t * 512ull, want, 512) != 0;
+		}
+		block_close(dev);
+	}
+	is_u64(bad, 0, "many tables: what was written is read");
+	check_image("a.qcow2", 0, "many tables");
+}
+
+/* More refcount blocks than the cache holds, and a refcount table that has to grow again and again. */
+static void test_many_counts(struct loop *loop)
+{
+	struct image_options o = { .cluster_bytes = 512, .refcount_bits = 64 };
+	uint64_t size = 150 * MiB;
+	uint8_t *buf = malloc(MiB), *got = malloc(MiB);
+	struct block_device *dev;
+	unsigned bad = 0;
+
+	unlink("a.qcow2");
+	ok(no_error(image_create("a.qcow2", BLOCK_FORMAT_QCOW2, size, NULL, 0, &o)), "many counts: made");
+	dev = disk_open(loop, "a.qcow2", BLOCK_FORMAT_QCOW2, false);
+	for (uint64_t at = 0; at < size; at += MiB) {
+		memset(buf, (int)(at / MiB) + 1, MiB);
+		bad += disk_write(dev, at, buf, MiB) != 0;
+	}
+	bad += disk_do(dev, BLOCK_DISCARD, MiB, NULL, 2 * MiB, false) != 0 || disk_flush(dev) != 0;
+	memset(buf, 0x99, MiB);
+	bad += disk_write(dev, 2 * MiB, buf, MiB) != 0;
+	block_close(dev);
+	dev = disk_open(loop, "a.qcow2", BLOCK_FORMAT_QCOW2, true);
+	for (uint64_t at = 0; at < size; at += MiB) {
+		memset(buf, at == MiB ? 0 : at == 2 * MiB ? 0x99 : (int)(at / MiB) + 1, MiB);
+		bad += disk_read(dev, at, got, MiB) != 0 || memcmp(buf, got, MiB) != 0;
+	}
+	block_close(dev);
+	is_u64(bad, 0, "many counts: what was written is read");
+	check_image("a.qcow2", 0, "many counts");
+	free(buf);
+	free(got);
+}
+
 int main(void)
 {
 	uint64_t seed = test_seed();
@@ -214,6 +279,8 @@ int main(void)
 	test_compressed(loop, "compression_type=zstd,cluster_size=32k", seed + 300);
 	test_compressed(loop, "compat=0.10,cluster_size=2M", seed + 400);
 	test_dirty(loop, seed + 500);
+	test_many_tables(loop, seed + 600);
+	test_many_counts(loop);
 	loop_destroy(loop);
 	disk_dir_remove();
 	return done_testing();
