@@ -81,7 +81,7 @@ static void emit_evex_head(struct emit *e, const struct insn *i, unsigned reg, u
 	emit8(e, 0x62);
 	emit8(e, inv_r << 7 | inv_x << 6 | inv_b << 5 | inv_r2 << 4 | i->map);
 	emit8(e, i->w << 7 | (~vvvv & 15) << 3 | 1 << 2 | i->pp);
-	emit8(e, i->evex_z << 7 | i->vl << 5 | i->evex_b << 4 | (~vvvv >> 4 & 1) << 3 | i->evex_aaa);
+	emit8(e, i->evex_z << 7 | i->evex_ll << 5 | i->evex_b << 4 | (~vvvv >> 4 & 1) << 3 | i->evex_aaa);
 }
 
 void emit_reencode(struct emit *e, const struct insn *i, const uint8_t *code, unsigned reg,
