@@ -53,21 +53,20 @@ static enum bt_result read_gate(struct bt_vcpu *v, uint8_t vector, struct gate *
 {
 	bool wide = bt_long_mode(v);
 	unsigned size = wide ? 16 : 8;
-	uint64_t lin = v->idtr.base + vector * size, raw, upper = 0;
+	uint64_t lin = v->idtr.base + vector * size, entry[2] = {0}, raw;
 
 	if (vector * size + size - 1 > v->idtr.limit)
 		return gate_error(v, X86_GP, vector);
 	if (!wide)
 		lin = (uint32_t)lin;
-	BT_TRY(bt_load(v, lin, 8, BT_READ | BT_SYSTEM, &raw));
-	if (wide)
-		BT_TRY(bt_load(v, lin + 8, 8, BT_READ | BT_SYSTEM, &upper));
+	BT_TRY(bt_load_bytes(v, lin, entry, size, BT_READ | BT_SYSTEM));
+	raw = entry[0];
 	g->selector = (uint16_t)(raw >> 16);
 	g->ist = raw >> 32 & 7;
 	g->type = raw >> 40 & 31; /* with S */
 	g->dpl = raw >> 45 & 3;
 	g->present = raw >> 47 & 1;
-	g->offset = (raw & 0xffff) | (raw >> 32 & 0xffff0000) | upper << 32;
+	g->offset = (raw & 0xffff) | (raw >> 32 & 0xffff0000) | entry[1] << 32;
 	if (!(g->type & 8))
 		g->offset &= 0xffff;
 	return BT_NEXT;

@@ -98,14 +98,30 @@ static enum bt_result iret_to_v86(struct bt_vcpu *v, struct bt_stack *s, uint64_
 	return returned(v);
 }
 
+/* A frame: RIP, CS, RFLAGS, RSP, SS; the last two only when they are popped. */
+struct frame {
+	uint64_t word[5];
+};
+
+/* IRETQ from 64-bit code, the common case: all five at once. */
+static enum bt_result load_frame64(struct bt_vcpu *v, const struct bt_stack *s, struct frame *f)
+{
+	if (!bt_canonical(s->sp) || !bt_canonical(s->sp + sizeof(*f) - 1))
+		return bt_raise_error(v, X86_SS_VEC, 0);
+	if (v->mode & MODE_ALIGN)
+		BT_TRY(bt_check_alignment(v, s->sp, 8, BT_READ));
+	return bt_load_bytes(v, s->sp, f, sizeof(*f), BT_READ);
+}
+
 enum bt_result bt_op_iret(struct bt_vcpu *v, const struct insn *i)
 {
-	uint64_t offset, raw, flags, sp = 0;
+	uint64_t offset, flags, sp = 0;
 	uint16_t selector, ss_selector = 0;
 	unsigned size = i->opsize, old_cpl = v->cpl, cpl;
 	struct bt_descriptor cs, ss;
 	struct bt_stack s;
-	bool with_stack, to64;
+	struct frame f;
+	bool with_stack, to64, whole;
 
 	v->nmi_blocked = false;
 	if (!bt_protected(v) || bt_v86(v))
@@ -116,10 +132,15 @@ enum bt_result bt_op_iret(struct bt_vcpu *v, const struct insn *i)
 		return iret_task(v);
 	}
 	bt_stack_current(v, &s);
-	BT_TRY(bt_pop(v, &s, size, &offset));
-	BT_TRY(bt_pop(v, &s, size, &raw));
-	BT_TRY(bt_pop(v, &s, size, &flags));
-	selector = (uint16_t)raw;
+	whole = s.flat && size == 8;
+	if (whole)
+		BT_TRY(load_frame64(v, &s, &f));
+	else
+		for (unsigned n = 0; n < 3; n++)
+			BT_TRY(bt_pop(v, &s, size, &f.word[n]));
+	offset = f.word[0];
+	selector = (uint16_t)f.word[1];
+	flags = f.word[2];
 	if (size == 4 && (flags & X86_VM) && v->cpl == 0 && !bt_long_mode(v))
 		return iret_to_v86(v, &s, offset, selector, flags);
 	BT_TRY(bt_check_return_cs(v, selector, &cs));
@@ -128,9 +149,10 @@ enum bt_result bt_op_iret(struct bt_vcpu *v, const struct insn *i)
 	/* 64-bit code always pops SS:RSP (vol. 3, 6.14.3). */
 	with_stack = cpl != v->cpl || bt_code64(v);
 	if (with_stack) {
-		BT_TRY(bt_pop(v, &s, size, &sp));
-		BT_TRY(bt_pop(v, &s, size, &raw));
-		ss_selector = (uint16_t)raw;
+		for (unsigned n = 3; n < 5 && !whole; n++)
+			BT_TRY(bt_pop(v, &s, size, &f.word[n]));
+		sp = f.word[3];
+		ss_selector = (uint16_t)f.word[4];
 		BT_TRY(bt_check_return_ss(v, ss_selector, cpl, to64, &ss));
 	}
 	BT_TRY(bt_check_code_offset(v, &cs, offset));
