@@ -14,6 +14,7 @@
  */
 #include "vm/sandbox.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
@@ -254,8 +255,8 @@ static const int common_calls[] = {
 };
 /* Devices run on the thread that touches them: a vCPU, or the loop. */
 static const int device_calls[] = {
-	__NR_epoll_ctl, __NR_timerfd_settime, __NR_sendto, __NR_sendmsg, __NR_recvfrom, __NR_recvmsg,
-	__NR_readv, __NR_io_uring_enter, __NR_poll, __NR_ppoll, __NR_shutdown,
+	__NR_epoll_ctl, __NR_timerfd_settime, __NR_sendto, __NR_sendmsg, __NR_sendmmsg, __NR_recvfrom,
+	__NR_recvmsg, __NR_recvmmsg, __NR_readv, __NR_poll, __NR_ppoll, __NR_shutdown,
 };
 static const int loop_calls[] = {
 	__NR_epoll_wait, __NR_epoll_pwait, __NR_accept4, __NR_fcntl, __NR_getsockopt, __NR_setsockopt,
@@ -282,11 +283,11 @@ static void emit_common(struct program *p)
 
 static int install(struct program *p, unsigned flags)
 {
-	struct sock_fprog prog = { .len = p->length, .filter = p->code };
+	struct sock_fprog prog;
 
 	emit_return(p, SECCOMP_RET_KILL_PROCESS);
-	if (p->length == PROGRAM_MAX)
-		return -1;
+	assert(p->length < PROGRAM_MAX);
+	prog = (struct sock_fprog){ .len = p->length, .filter = p->code };
 	return syscall(__NR_seccomp, SECCOMP_SET_MODE_FILTER, flags, &prog);
 }
 
