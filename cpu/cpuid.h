@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * CPUID as the guest sees it: the host's user-visible instruction set, as far as the engine can run it, on a
- * machine of one socket with N cores. SDM vol. 2, "CPUID".
+ * CPUID as the guest sees it: the host's user-visible instruction set, as far as the engine can run
+ * it, on a machine of one socket with N cores. SDM vol. 2, "CPUID".
  *
- * The model is made once per machine and then only read. What depends on the vCPU's state (OSXSAVE, APIC
- * ids, XSAVE sizes by XCR0) the engine fills in.
+ * The model is made once per machine and then only read. What depends on the vCPU's state (OSXSAVE,
+ * APIC ids, XSAVE sizes by XCR0) the engine fills in.
  */
 #ifndef CPU_CPUID_H
 #define CPU_CPUID_H
@@ -17,7 +17,8 @@
 struct decode_features;
 
 #define CPUID_ENTRIES 64
-#define CPUID_XSAVE_COMPONENTS 8 /* x87, SSE, AVX, (MPX: 2), AVX-512: 3; PKRU and later are not offered */
+#define CPUID_XSAVE_COMPONENTS \
+	8 /* x87, SSE, AVX, (MPX: 2), AVX-512: 3; PKRU and later are not offered */
 
 struct cpuid_entry {
 	uint32_t leaf, subleaf;
@@ -27,10 +28,10 @@ struct cpuid_entry {
 
 struct cpuid_model {
 	unsigned vcpus;
-	bool amd;	     /* or compatible: Hygon */
-	uint8_t phys_bits;   /* MAXPHYADDR */
-	uint64_t xcr0;	     /* bits that XSETBV accepts */
-	bool has_spec_ctrl;  /* IA32_SPEC_CTRL, IA32_PRED_CMD, IA32_ARCH_CAPABILITIES are offered */
+	bool amd;	    /* or compatible: Hygon */
+	uint8_t phys_bits;  /* MAXPHYADDR */
+	uint64_t xcr0;	    /* bits that XSETBV accepts */
+	bool has_spec_ctrl; /* IA32_SPEC_CTRL, IA32_PRED_CMD, IA32_ARCH_CAPABILITIES are offered */
 	struct {
 		uint32_t offset, size; /* in the standard format; size 0: not offered */
 		bool aligned;	       /* to 64 bytes in the compacted format */
@@ -44,14 +45,18 @@ void cpuid_model_init(struct cpuid_model *m, unsigned vcpus, uint64_t tsc_hz);
 /* The decoder's features that go with it. */
 void cpuid_decode_features(const struct cpuid_model *m, struct decode_features *out);
 
-/* Leaves beyond the maximum: zeros on AMD, else the highest basic leaf. Inline, so that light code can use it. */
-static inline struct cpuid_result cpuid_guest(const struct cpuid_model *m, uint32_t leaf, uint32_t subleaf)
+/*
+ * Leaves beyond the maximum: zeros on AMD, else the highest basic leaf. Inline, so that light code
+ * can use it.
+ */
+static inline struct cpuid_result cpuid_guest(const struct cpuid_model *m, uint32_t leaf,
+					      uint32_t subleaf)
 {
 	bool hypervisor = leaf == 0x40000000;
 
 	if (!hypervisor && !(leaf & 0x80000000 ? leaf <= m->max_extended : leaf <= m->max_basic)) {
 		if (m->amd)
-			return (struct cpuid_result){0};
+			return (struct cpuid_result){ 0 };
 		leaf = m->max_basic;
 	}
 	for (unsigned n = 0; n < m->count && n < CPUID_ENTRIES; n++) {
@@ -60,7 +65,7 @@ static inline struct cpuid_result cpuid_guest(const struct cpuid_model *m, uint3
 		if (e->leaf == leaf && (!e->by_subleaf || e->subleaf == subleaf))
 			return e->result;
 	}
-	return (struct cpuid_result){0};
+	return (struct cpuid_result){ 0 };
 }
 
 /* The size of the XSAVE area for the components of @xcr0, standard or compacted. */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The called instructions and event delivery on hostile state: instructions are decoded from the input in a mode that it
- * chooses, over registers, descriptor tables and memory that it fills. Nothing may crash, hang or assert.
+ * The called instructions and event delivery on hostile state: instructions are decoded from the
+ * input in a mode that it chooses, over registers, descriptor tables and memory that it fills.
+ * Nothing may crash, hang or assert.
  */
 #include "cpu/bt/decode.h"
 #include "tests/unit/fake_x86.h"
@@ -43,7 +44,7 @@ static void call_op(const struct insn *i)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct input in = {data, size};
+	struct input in = { data, size };
 	struct decode_features features;
 	uint8_t mode, page[FAKE_PAGES], code[16];
 	uint64_t offset, xcr0;
@@ -52,7 +53,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	switch (mode & 7) {
 	case 0: scene_real(&v); break;
 	case 1: scene_v86(&v, mode >> 4 & 3); break;
-	case 2: case 3: scene32(&v, mode & 8 ? 3 : 0); break;
+	case 2:
+	case 3: scene32(&v, mode & 8 ? 3 : 0); break;
 	default: scene64(&v, mode & 8 ? 3 : 0); break;
 	}
 	take(&in, page, sizeof(page));
@@ -65,7 +67,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	take(&in, &xcr0, 8);
 	v.xcr0 = (xcr0 & fake.cpuid.xcr0) | 1;
-	v.cr4 |= X86_CR4_OSXSAVE | (xcr0 >> 32 & (X86_CR4_PCIDE | X86_CR4_UMIP | X86_CR4_FSGSBASE | X86_CR4_SMAP));
+	v.cr4 |= X86_CR4_OSXSAVE |
+		 (xcr0 >> 32 & (X86_CR4_PCIDE | X86_CR4_UMIP | X86_CR4_FSGSBASE | X86_CR4_SMAP));
 	v.sysflags ^= (uint32_t)(xcr0 >> 40) & (X86_IOPL | X86_NT | X86_DF | X86_AC);
 	bt_mode_update(&v);
 	cpuid_decode_features(&fake.cpuid, &features);
@@ -79,8 +82,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			take(&in, fake.mem + offset % (FAKE_SIZE - 8), 8);
 		}
 		take(&in, code, sizeof(code));
-		if (decode(code, sizeof(code), bt_code64(&v) ? 64 : v.seg[X86_CS].attr & X86_ATTR_DB ? 32 : 16,
-			   &features, &i) != DECODE_OK || i.klass != CLASS_CALL)
+		if (decode(code, sizeof(code),
+			   bt_code64(&v)		      ? 64
+			   : v.seg[X86_CS].attr & X86_ATTR_DB ? 32
+							      : 16,
+			   &features, &i) != DECODE_OK ||
+		    i.klass != CLASS_CALL)
 			continue;
 		if (i.rep || i.repne)
 			v.regs[X86_RCX] &= 0xffff;

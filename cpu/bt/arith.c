@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Decimal adjustment and other old instructions that 64-bit hosts cannot run, XLAT and BOUND: SDM vol. 2 under
- * their names. Flags that the manual leaves undefined: OF cleared, SF, ZF and PF from the result.
+ * Decimal adjustment and other old instructions that 64-bit hosts cannot run, XLAT and BOUND: SDM
+ * vol. 2 under their names. Flags that the manual leaves undefined: OF cleared, SF, ZF and PF from
+ * the result.
  */
 #include "cpu/bt/light.h"
 #include "cpu/bt/ops.h"
@@ -144,7 +145,9 @@ enum bt_result bt_op_bound(struct bt_vcpu *v, const struct insn *i)
 	return BT_NEXT;
 }
 
-/* RPL of the destination selector is raised to the source's; ZF says whether. Protected mode only. */
+/*
+ * RPL of the destination selector is raised to the source's; ZF says whether. Protected mode only.
+ */
 enum bt_result bt_op_arpl(struct bt_vcpu *v, const struct insn *i)
 {
 	uint64_t dest, lin = 0, flags = bt_get_rflags(v) & ~(uint64_t)X86_ZF;

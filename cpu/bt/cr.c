@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Control, debug and extended control registers: SDM vol. 2, "MOV—Move to/from Control Registers", "MOV—Move
- * to/from Debug Registers", LMSW, SMSW, CLTS, XGETBV, XSETBV; vol. 3, 2.5, 4.1 (paging), 9.8.5 (IA-32e mode),
- * 18.2 (debug registers).
+ * Control, debug and extended control registers: SDM vol. 2, "MOV—Move to/from Control Registers",
+ * "MOV—Move to/from Debug Registers", LMSW, SMSW, CLTS, XGETBV, XSETBV; vol. 3, 2.5, 4.1 (paging),
+ * 9.8.5 (IA-32e mode), 18.2 (debug registers).
  */
 #include "cpu/bt/light.h"
 #include "cpu/bt/ops.h"
 #include "cpu/cpuid.h"
 
-#define CR0_KNOWN                                                                                                   \
-	(X86_CR0_PE | X86_CR0_MP | X86_CR0_EM | X86_CR0_TS | X86_CR0_ET | X86_CR0_NE | X86_CR0_WP | X86_CR0_AM |      \
-	 X86_CR0_NW | X86_CR0_CD | X86_CR0_PG)
+#define CR0_KNOWN                                                                      \
+	(X86_CR0_PE | X86_CR0_MP | X86_CR0_EM | X86_CR0_TS | X86_CR0_ET | X86_CR0_NE | \
+	 X86_CR0_WP | X86_CR0_AM | X86_CR0_NW | X86_CR0_CD | X86_CR0_PG)
 #define DR6_FIXED 0xffff0ff0ull
 #define DR6_WRITABLE 0xe00full
 #define DR7_FIXED 0x400ull
@@ -28,7 +28,7 @@ static bool uses_pdptes(uint64_t cr0, uint64_t cr4, uint64_t efer)
 	return (cr0 & X86_CR0_PG) && (cr4 & X86_CR4_PAE) && !(efer & X86_EFER_LMA);
 }
 
-/* CR0 --------------------------------------------------------------------------------------------------- */
+/* CR0 ------------------------------------------------------------------------------------------ */
 
 static enum bt_result write_cr0(struct bt_vcpu *v, uint64_t value)
 {
@@ -66,7 +66,7 @@ static enum bt_result write_cr0(struct bt_vcpu *v, uint64_t value)
 	return changed ? BT_EXIT : BT_NEXT;
 }
 
-/* CR3 --------------------------------------------------------------------------------------------------- */
+/* CR3 ------------------------------------------------------------------------------------------ */
 
 static enum bt_result write_cr3(struct bt_vcpu *v, uint64_t value)
 {
@@ -81,7 +81,7 @@ static enum bt_result write_cr3(struct bt_vcpu *v, uint64_t value)
 	return BT_EXIT;
 }
 
-/* CR4 --------------------------------------------------------------------------------------------------- */
+/* CR4 ------------------------------------------------------------------------------------------ */
 
 static bool offers(const struct bt_vcpu *v, uint32_t leaf, unsigned reg, unsigned bit)
 {
@@ -93,8 +93,8 @@ static bool offers(const struct bt_vcpu *v, uint32_t leaf, unsigned reg, unsigne
 
 static uint64_t cr4_known(const struct bt_vcpu *v)
 {
-	uint64_t known = X86_CR4_TSD | X86_CR4_DE | X86_CR4_PSE | X86_CR4_PAE | X86_CR4_MCE | X86_CR4_PGE |
-			 X86_CR4_PCE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT;
+	uint64_t known = X86_CR4_TSD | X86_CR4_DE | X86_CR4_PSE | X86_CR4_PAE | X86_CR4_MCE |
+			 X86_CR4_PGE | X86_CR4_PCE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT;
 
 	if (offers(v, 1, 2, 17))
 		known |= X86_CR4_PCIDE;
@@ -131,7 +131,7 @@ static enum bt_result write_cr4(struct bt_vcpu *v, uint64_t value)
 	return changed ? BT_EXIT : BT_NEXT;
 }
 
-/* MOV CR ------------------------------------------------------------------------------------------------ */
+/* MOV CR --------------------------------------------------------------------------------------- */
 
 static unsigned register_size(const struct bt_vcpu *v)
 {
@@ -145,25 +145,16 @@ enum bt_result bt_op_mov_from_cr(struct bt_vcpu *v, const struct insn *i)
 	if (v->cpl)
 		return gp(v);
 	switch (i->reg) {
-	case 0:
-		value = v->cr0;
-		break;
-	case 2:
-		value = v->cr2;
-		break;
-	case 3:
-		value = v->cr3;
-		break;
-	case 4:
-		value = v->cr4;
-		break;
+	case 0: value = v->cr0; break;
+	case 2: value = v->cr2; break;
+	case 3: value = v->cr3; break;
+	case 4: value = v->cr4; break;
 	case 8:
 		bt_heavy_begin(v);
 		value = bt_chip_get_tpr(v);
 		bt_heavy_end(v);
 		break;
-	default:
-		return bt_raise(v, X86_UD);
+	default: return bt_raise(v, X86_UD);
 	}
 	bt_set_reg(v, i->rm & 15, register_size(v), true, value);
 	return BT_NEXT;
@@ -178,15 +169,10 @@ enum bt_result bt_op_mov_to_cr(struct bt_vcpu *v, const struct insn *i)
 	if (v->cpl)
 		return gp(v);
 	switch (i->reg) {
-	case 0:
-		return write_cr0(v, value);
-	case 2:
-		v->cr2 = value;
-		return BT_NEXT;
-	case 3:
-		return write_cr3(v, value);
-	case 4:
-		return write_cr4(v, value);
+	case 0: return write_cr0(v, value);
+	case 2: v->cr2 = value; return BT_NEXT;
+	case 3: return write_cr3(v, value);
+	case 4: return write_cr4(v, value);
 	default:
 		if (value > 15)
 			return gp(v);
@@ -230,7 +216,7 @@ enum bt_result bt_op_smsw(struct bt_vcpu *v, const struct insn *i)
 	return BT_NEXT;
 }
 
-/* MOV DR ------------------------------------------------------------------------------------------------ */
+/* MOV DR --------------------------------------------------------------------------------------- */
 
 /* Also which register: DR4 and DR5 are DR6 and DR7 unless CR4.DE is set. */
 static enum bt_result check_dr(struct bt_vcpu *v, unsigned *number)
@@ -245,7 +231,7 @@ static enum bt_result check_dr(struct bt_vcpu *v, unsigned *number)
 	if (v->cpl)
 		return gp(v);
 	if (v->dr[7] & DR7_GD) {
-		v->exception = (struct bt_exception){.vector = X86_DB, .dr6 = DR6_BD};
+		v->exception = (struct bt_exception){ .vector = X86_DB, .dr6 = DR6_BD };
 		return BT_FAULT;
 	}
 	return BT_NEXT;
@@ -281,7 +267,7 @@ enum bt_result bt_op_mov_to_dr(struct bt_vcpu *v, const struct insn *i)
 	return BT_EXIT;
 }
 
-/* XCR0 -------------------------------------------------------------------------------------------------- */
+/* XCR0 ----------------------------------------------------------------------------------------- */
 
 enum bt_result bt_op_xgetbv(struct bt_vcpu *v, const struct insn *i)
 {

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Delivery of exceptions and interrupts. SDM vol. 3, chapter 6; vol. 2, "INT n/INTO/INT3/INT1" (whose
- * pseudo-code covers every event); 8.8 of vol. 3 for IA-32e mode, 21.3 (virtual-8086), 21.1.4 (real).
+ * Delivery of exceptions and interrupts. SDM vol. 3, chapter 6; vol. 2, "INT n/INTO/INT3/INT1"
+ * (whose pseudo-code covers every event); 8.8 of vol. 3 for IA-32e mode, 21.3 (virtual-8086),
+ * 21.1.4 (real).
  *
- * bt_deliver_once() makes one attempt and leaves error codes without the EXT bit. bt_deliver_exception()
- * and bt_deliver_interrupt() add it and walk from a fault during delivery to the next event, to #DF and to
- * shutdown (SDM vol. 3, table 6-5).
+ * bt_deliver_once() makes one attempt and leaves error codes without the EXT bit.
+ * bt_deliver_exception() and bt_deliver_interrupt() add it and walk from a fault during delivery to
+ * the next event, to #DF and to shutdown (SDM vol. 3, table 6-5).
  */
 #include "cpu/bt/light.h"
 #include "cpu/bt/ops.h"
@@ -20,13 +21,17 @@ struct gate {
 
 void bt_load_rflags(struct bt_vcpu *v, uint64_t rflags)
 {
-	/* RF suppresses instruction breakpoints for one instruction; without any it would only go stale here. */
+	/*
+	 * RF suppresses instruction breakpoints for one instruction; without any it would only go
+	 * stale here.
+	 */
 	if (!(v->dr[7] & 0xff))
 		rflags &= ~(uint64_t)X86_RF;
 	bt_set_rflags(v, rflags & 0x3f7fd7);
 }
 
-enum bt_result bt_check_code_offset(struct bt_vcpu *v, const struct bt_descriptor *cs, uint64_t offset)
+enum bt_result bt_check_code_offset(struct bt_vcpu *v, const struct bt_descriptor *cs,
+				    uint64_t offset)
 {
 	bool fits;
 
@@ -37,7 +42,8 @@ enum bt_result bt_check_code_offset(struct bt_vcpu *v, const struct bt_descripto
 	return fits ? BT_NEXT : bt_raise_error(v, X86_GP, 0);
 }
 
-void bt_load_cs(struct bt_vcpu *v, const struct bt_descriptor *cs, uint16_t selector, unsigned cpl, uint64_t offset)
+void bt_load_cs(struct bt_vcpu *v, const struct bt_descriptor *cs, uint16_t selector, unsigned cpl,
+		uint64_t offset)
 {
 	v->seg[X86_CS] = bt_segment(cs, (uint16_t)((selector & 0xfffc) | cpl));
 	v->cpl = (uint8_t)cpl;
@@ -53,7 +59,7 @@ static enum bt_result read_gate(struct bt_vcpu *v, uint8_t vector, struct gate *
 {
 	bool wide = bt_long_mode(v);
 	unsigned size = wide ? 16 : 8;
-	uint64_t lin = v->idtr.base + vector * size, entry[2] = {0}, raw;
+	uint64_t lin = v->idtr.base + vector * size, entry[2] = { 0 }, raw;
 
 	if (vector * size + size - 1 > v->idtr.limit)
 		return gate_error(v, X86_GP, vector);
@@ -73,7 +79,8 @@ static enum bt_result read_gate(struct bt_vcpu *v, uint8_t vector, struct gate *
 }
 
 /* Real-address mode: vol. 3, 21.1.4. */
-static enum bt_result deliver_real(struct bt_vcpu *v, uint8_t vector, uint64_t return_rip, uint32_t flags_image)
+static enum bt_result deliver_real(struct bt_vcpu *v, uint8_t vector, uint64_t return_rip,
+				   uint32_t flags_image)
 {
 	struct bt_stack s;
 	uint64_t entry;
@@ -95,8 +102,8 @@ static enum bt_result deliver_real(struct bt_vcpu *v, uint8_t vector, uint64_t r
 }
 
 /* Vol. 2, "INT n", TASK-GATE; vol. 3, 6.12.2. */
-static enum bt_result deliver_task(struct bt_vcpu *v, const struct gate *g, bool has_error, uint32_t error,
-				   uint64_t return_rip, uint32_t flags_image)
+static enum bt_result deliver_task(struct bt_vcpu *v, const struct gate *g, bool has_error,
+				   uint32_t error, uint64_t return_rip, uint32_t flags_image)
 {
 	struct bt_descriptor tss;
 	struct bt_stack s;
@@ -119,8 +126,11 @@ static enum bt_result deliver_task(struct bt_vcpu *v, const struct gate *g, bool
 	return BT_NEXT;
 }
 
-/* The handler's code segment; *cpl: the level it runs at. Vol. 2, "INT n", TRAP-OR-INTERRUPT-GATE. */
-static enum bt_result check_handler(struct bt_vcpu *v, const struct gate *g, struct bt_descriptor *cs, unsigned *cpl)
+/*
+ * The handler's code segment; *cpl: the level it runs at. Vol. 2, "INT n", TRAP-OR-INTERRUPT-GATE.
+ */
+static enum bt_result check_handler(struct bt_vcpu *v, const struct gate *g,
+				    struct bt_descriptor *cs, unsigned *cpl)
 {
 	unsigned dpl;
 
@@ -149,8 +159,8 @@ static void enter_handler(struct bt_vcpu *v, const struct gate *g)
 }
 
 /* IA-32e mode: vol. 3, 6.14. */
-static enum bt_result deliver_long(struct bt_vcpu *v, const struct gate *g, bool has_error, uint32_t error,
-				   uint64_t return_rip, uint32_t flags_image)
+static enum bt_result deliver_long(struct bt_vcpu *v, const struct gate *g, bool has_error,
+				   uint32_t error, uint64_t return_rip, uint32_t flags_image)
 {
 	struct bt_descriptor cs;
 	struct bt_stack s;
@@ -187,7 +197,8 @@ static enum bt_result deliver_long(struct bt_vcpu *v, const struct gate *g, bool
 	BT_TRY(bt_store_bytes(v, sp, frame, words * 8, BT_WRITE | s.access));
 	BT_TRY(bt_set_accessed(v, &cs));
 	if (cpl != v->cpl)
-		v->seg[X86_SS] = (struct x86_segment){.selector = (uint16_t)cpl, .attr = (uint16_t)(cpl << 5)};
+		v->seg[X86_SS] = (struct x86_segment){ .selector = (uint16_t)cpl,
+						       .attr = (uint16_t)(cpl << 5) };
 	v->regs[X86_RSP] = sp;
 	bt_load_cs(v, &cs, g->selector, cpl, g->offset);
 	enter_handler(v, g);
@@ -195,10 +206,10 @@ static enum bt_result deliver_long(struct bt_vcpu *v, const struct gate *g, bool
 }
 
 /* 16- and 32-bit protected mode and virtual-8086 mode. */
-static enum bt_result deliver_legacy(struct bt_vcpu *v, const struct gate *g, bool has_error, uint32_t error,
-				     uint64_t return_rip, uint32_t flags_image)
+static enum bt_result deliver_legacy(struct bt_vcpu *v, const struct gate *g, bool has_error,
+				     uint32_t error, uint64_t return_rip, uint32_t flags_image)
 {
-	static const uint8_t v86_segs[] = {X86_GS, X86_FS, X86_DS, X86_ES};
+	static const uint8_t v86_segs[] = { X86_GS, X86_FS, X86_DS, X86_ES };
 	struct bt_descriptor cs, ss;
 	struct bt_stack s;
 	unsigned cpl, size = g->type & 8 ? 4 : 2;
@@ -236,12 +247,13 @@ static enum bt_result deliver_legacy(struct bt_vcpu *v, const struct gate *g, bo
 	enter_handler(v, g);
 	if (v86)
 		for (unsigned n = 0; n < sizeof(v86_segs); n++)
-			v->seg[v86_segs[n]] = (struct x86_segment){0};
+			v->seg[v86_segs[n]] = (struct x86_segment){ 0 };
 	return BT_NEXT;
 }
 
-enum bt_result bt_deliver_once(struct bt_vcpu *v, uint8_t vector, enum bt_event_kind kind, bool has_error,
-			       uint32_t error, uint64_t return_rip, uint32_t flags_image)
+enum bt_result bt_deliver_once(struct bt_vcpu *v, uint8_t vector, enum bt_event_kind kind,
+			       bool has_error, uint32_t error, uint64_t return_rip,
+			       uint32_t flags_image)
 {
 	enum bt_result res;
 	struct gate g;
@@ -255,7 +267,8 @@ enum bt_result bt_deliver_once(struct bt_vcpu *v, uint8_t vector, enum bt_event_
 		BT_TRY(read_gate(v, vector, &g));
 		known = g.type == DESC_INT || g.type == DESC_TRAP;
 		if (!bt_long_mode(v))
-			known |= g.type == DESC_INT16 || g.type == DESC_TRAP16 || g.type == DESC_TASK_GATE;
+			known |= g.type == DESC_INT16 || g.type == DESC_TRAP16 ||
+				 g.type == DESC_TASK_GATE;
 		if (!known || (kind != EVENT_HARDWARE && g.dpl < v->cpl))
 			return gate_error(v, X86_GP, vector);
 		if (!g.present)
@@ -275,7 +288,7 @@ enum bt_result bt_deliver_once(struct bt_vcpu *v, uint8_t vector, enum bt_event_
 	return BT_NEXT;
 }
 
-/* Double faults ------------------------------------------------------------------------------------------- */
+/* Double faults -------------------------------------------------------------------------------- */
 
 static bool is_contributory(uint8_t vector)
 {
@@ -295,7 +308,9 @@ static bool makes_double_fault(const struct bt_exception *first, const struct bt
 	return is_contributory(first->vector) && is_contributory(second->vector);
 }
 
-/* SDM vol. 3, 18.3.1.1: the RF of the pushed image. Faults set it, but for instruction breakpoints. */
+/*
+ * SDM vol. 3, 18.3.1.1: the RF of the pushed image. Faults set it, but for instruction breakpoints.
+ */
 static uint32_t pushed_flags(const struct bt_vcpu *v, const struct bt_exception *e)
 {
 	uint32_t flags = (uint32_t)bt_get_rflags(v);
@@ -321,8 +336,8 @@ static void note_exception(struct bt_vcpu *v, const struct bt_exception *e)
 }
 
 /*
- * Delivers @e, and what faults in its delivery raise. @is_interrupt: an external interrupt or NMI, which is
- * benign whatever its vector.
+ * Delivers @e, and what faults in its delivery raise. @is_interrupt: an external interrupt or NMI,
+ * which is benign whatever its vector.
  */
 static bool deliver(struct bt_vcpu *v, struct bt_exception e, bool is_interrupt)
 {
@@ -336,8 +351,8 @@ static bool deliver(struct bt_vcpu *v, struct bt_exception e, bool is_interrupt)
 			note_exception(v, &e);
 			flags = pushed_flags(v, &e);
 		}
-		if (bt_deliver_once(v, e.vector, kind, e.has_error && bt_protected(v), e.error, v->rip, flags) !=
-		    BT_FAULT) {
+		if (bt_deliver_once(v, e.vector, kind, e.has_error && bt_protected(v), e.error,
+				    v->rip, flags) != BT_FAULT) {
 			v->rip = v->next_rip;
 			return true;
 		}
@@ -345,12 +360,14 @@ static bool deliver(struct bt_vcpu *v, struct bt_exception e, bool is_interrupt)
 		if (kind == EVENT_HARDWARE && has_selector_error(next.vector))
 			next.error |= 1; /* EXT */
 		if (!is_interrupt && kind == EVENT_HARDWARE) {
-			if (double_fault && (is_contributory(next.vector) || next.vector == X86_PF_VEC))
+			if (double_fault &&
+			    (is_contributory(next.vector) || next.vector == X86_PF_VEC))
 				return false;
 			if (makes_double_fault(&e, &next)) {
 				if (next.vector == X86_PF_VEC)
 					v->cr2 = next.cr2;
-				next = (struct bt_exception){.vector = X86_DF_VEC, .has_error = true};
+				next = (struct bt_exception){ .vector = X86_DF_VEC,
+							      .has_error = true };
 				double_fault = true;
 			}
 		}
@@ -371,10 +388,10 @@ bool bt_deliver_interrupt(struct bt_vcpu *v, uint8_t vector)
 	v->halted = false;
 	if (vector == X86_NMI)
 		v->nmi_blocked = true;
-	return deliver(v, (struct bt_exception){.vector = vector}, true);
+	return deliver(v, (struct bt_exception){ .vector = vector }, true);
 }
 
-/* Instructions ------------------------------------------------------------------------------------------- */
+/* Instructions --------------------------------------------------------------------------------- */
 
 static enum bt_result software_interrupt(struct bt_vcpu *v, uint8_t vector, enum bt_event_kind kind)
 {
@@ -401,7 +418,10 @@ enum bt_result bt_op_into(struct bt_vcpu *v, const struct insn *i)
 	return software_interrupt(v, X86_OFV, EVENT_BREAK);
 }
 
-/* A privileged software exception: no DPL check; EXT is set in errors (vol. 2, "INT1"). DR6 is unchanged. */
+/*
+ * A privileged software exception: no DPL check; EXT is set in errors (vol. 2, "INT1"). DR6 is
+ * unchanged.
+ */
 enum bt_result bt_op_int1(struct bt_vcpu *v, const struct insn *i)
 {
 	if (software_interrupt(v, X86_DB, EVENT_HARDWARE) != BT_FAULT) {

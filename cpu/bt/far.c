@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Far JMP, CALL and RET. SDM vol. 2, "JMP", "CALL", "RET"; vol. 3, 5.8 (transfers between code segments, call
- * gates), 6.8.4 (stack switching), 8.3 (tasks).
+ * Far JMP, CALL and RET. SDM vol. 2, "JMP", "CALL", "RET"; vol. 3, 5.8 (transfers between code
+ * segments, call gates), 6.8.4 (stack switching), 8.3 (tasks).
  */
 #include "cpu/bt/light.h"
 #include "cpu/bt/ops.h"
 
-static enum bt_result far_operand(struct bt_vcpu *v, const struct insn *i, uint16_t *selector, uint64_t *offset)
+static enum bt_result far_operand(struct bt_vcpu *v, const struct insn *i, uint16_t *selector,
+				  uint64_t *offset)
 {
 	uint64_t lin, sel;
 
@@ -35,10 +36,11 @@ static enum bt_result transferred(struct bt_vcpu *v)
 }
 
 /*
- * Checks a code segment that is reached directly, or (@gate) through a gate, without change of privilege.
- * JMP and direct CALL: conforming DPL ≤ CPL, else DPL = CPL and RPL ≤ CPL.
+ * Checks a code segment that is reached directly, or (@gate) through a gate, without change of
+ * privilege. JMP and direct CALL: conforming DPL ≤ CPL, else DPL = CPL and RPL ≤ CPL.
  */
-static enum bt_result check_target(struct bt_vcpu *v, const struct bt_descriptor *cs, uint16_t selector, bool gate)
+static enum bt_result check_target(struct bt_vcpu *v, const struct bt_descriptor *cs,
+				   uint16_t selector, bool gate)
 {
 	unsigned dpl = bt_desc_dpl(cs);
 
@@ -46,7 +48,8 @@ static enum bt_result check_target(struct bt_vcpu *v, const struct bt_descriptor
 		return bt_raise_selector(v, X86_GP, selector);
 	if (bt_long_mode(v) && bt_desc_is_long(cs) && bt_desc_is_big(cs))
 		return bt_raise_selector(v, X86_GP, selector);
-	if (bt_desc_is_conforming(cs) ? dpl > v->cpl : dpl != v->cpl || (!gate && (selector & 3u) > v->cpl))
+	if (bt_desc_is_conforming(cs) ? dpl > v->cpl
+				      : dpl != v->cpl || (!gate && (selector & 3u) > v->cpl))
 		return bt_raise_selector(v, X86_GP, selector);
 	if (!bt_desc_is_present(cs))
 		return bt_raise_selector(v, X86_NP, selector);
@@ -54,7 +57,8 @@ static enum bt_result check_target(struct bt_vcpu *v, const struct bt_descriptor
 }
 
 /* A gate or TSS as the target of JMP or CALL: DPL ≥ CPL and DPL ≥ RPL, present. */
-static enum bt_result check_gate(struct bt_vcpu *v, const struct bt_descriptor *d, uint16_t selector)
+static enum bt_result check_gate(struct bt_vcpu *v, const struct bt_descriptor *d,
+				 uint16_t selector)
 {
 	unsigned dpl = bt_desc_dpl(d);
 
@@ -65,8 +69,8 @@ static enum bt_result check_gate(struct bt_vcpu *v, const struct bt_descriptor *
 	return BT_NEXT;
 }
 
-static enum bt_result jump_to_task(struct bt_vcpu *v, const struct bt_descriptor *d, uint16_t selector,
-				   enum bt_task_reason reason)
+static enum bt_result jump_to_task(struct bt_vcpu *v, const struct bt_descriptor *d,
+				   uint16_t selector, enum bt_task_reason reason)
 {
 	uint32_t flags = (uint32_t)bt_get_rflags(v) & ~X86_RF;
 	struct bt_descriptor tss = *d;
@@ -91,8 +95,9 @@ static enum bt_result jump_to_task(struct bt_vcpu *v, const struct bt_descriptor
 }
 
 /* A call gate's code segment and entry point. @g->upper is filled in IA-32e mode. */
-static enum bt_result read_call_gate(struct bt_vcpu *v, struct bt_descriptor *g, uint16_t gate_selector,
-				     struct bt_descriptor *cs, uint16_t *selector, uint64_t *offset)
+static enum bt_result read_call_gate(struct bt_vcpu *v, struct bt_descriptor *g,
+				     uint16_t gate_selector, struct bt_descriptor *cs,
+				     uint16_t *selector, uint64_t *offset)
 {
 	BT_TRY(check_gate(v, g, gate_selector));
 	if (bt_long_mode(v))
@@ -111,10 +116,10 @@ static enum bt_result read_call_gate(struct bt_vcpu *v, struct bt_descriptor *g,
 	return BT_NEXT;
 }
 
-/* JMP ---------------------------------------------------------------------------------------------------- */
+/* JMP ------------------------------------------------------------------------------------------ */
 
-static enum bt_result jmp_code(struct bt_vcpu *v, struct bt_descriptor *cs, uint16_t selector, uint64_t offset,
-			       bool gate)
+static enum bt_result jmp_code(struct bt_vcpu *v, struct bt_descriptor *cs, uint16_t selector,
+			       uint64_t offset, bool gate)
 {
 	BT_TRY(check_target(v, cs, selector, gate));
 	BT_TRY(bt_check_code_offset(v, cs, offset));
@@ -163,9 +168,10 @@ enum bt_result bt_op_jmp_far(struct bt_vcpu *v, const struct insn *i)
 	return bt_raise_selector(v, X86_GP, selector);
 }
 
-/* CALL --------------------------------------------------------------------------------------------------- */
+/* CALL ----------------------------------------------------------------------------------------- */
 
-static enum bt_result call_real(struct bt_vcpu *v, const struct insn *i, uint16_t selector, uint64_t offset)
+static enum bt_result call_real(struct bt_vcpu *v, const struct insn *i, uint16_t selector,
+				uint64_t offset)
 {
 	struct bt_stack s;
 
@@ -181,8 +187,8 @@ static enum bt_result call_real(struct bt_vcpu *v, const struct insn *i, uint16_
 }
 
 /* To the same privilege: the return address goes to the current stack, in @size. */
-static enum bt_result call_code(struct bt_vcpu *v, struct bt_descriptor *cs, uint16_t selector, uint64_t offset,
-				unsigned size, bool gate)
+static enum bt_result call_code(struct bt_vcpu *v, struct bt_descriptor *cs, uint16_t selector,
+				uint64_t offset, unsigned size, bool gate)
 {
 	struct bt_stack s;
 
@@ -202,8 +208,8 @@ static enum bt_result call_code(struct bt_vcpu *v, struct bt_descriptor *cs, uin
 }
 
 /* To more privilege: vol. 3, 5.8.5. @count parameters of @size bytes are copied. */
-static enum bt_result call_inner(struct bt_vcpu *v, struct bt_descriptor *cs, uint16_t selector, uint64_t offset,
-				 unsigned size, unsigned count)
+static enum bt_result call_inner(struct bt_vcpu *v, struct bt_descriptor *cs, uint16_t selector,
+				 uint64_t offset, unsigned size, unsigned count)
 {
 	unsigned cpl = bt_desc_dpl(cs);
 	uint64_t parameter[31];
@@ -272,7 +278,7 @@ enum bt_result bt_op_call_far(struct bt_vcpu *v, const struct insn *i)
 	return bt_raise_selector(v, X86_GP, selector);
 }
 
-/* RET ---------------------------------------------------------------------------------------------------- */
+/* RET ------------------------------------------------------------------------------------------ */
 
 static enum bt_result ret_real(struct bt_vcpu *v, const struct insn *i, struct bt_stack *s)
 {
@@ -311,7 +317,7 @@ enum bt_result bt_check_return_cs(struct bt_vcpu *v, uint16_t selector, struct b
 enum bt_result bt_check_return_ss(struct bt_vcpu *v, uint16_t selector, unsigned cpl, bool to64,
 				  struct bt_descriptor *ss)
 {
-	*ss = (struct bt_descriptor){0};
+	*ss = (struct bt_descriptor){ 0 };
 	if (bt_selector_is_null(selector)) {
 		if (!to64 || cpl == 3 || (selector & 3u) != cpl)
 			return bt_raise_error(v, X86_GP, 0);
@@ -320,13 +326,13 @@ enum bt_result bt_check_return_ss(struct bt_vcpu *v, uint16_t selector, unsigned
 	return bt_check_stack_segment(v, selector, cpl, X86_GP, ss);
 }
 
-void bt_load_return_stack(struct bt_vcpu *v, const struct bt_descriptor *ss, uint16_t selector, uint64_t sp,
-			  uint64_t extra)
+void bt_load_return_stack(struct bt_vcpu *v, const struct bt_descriptor *ss, uint16_t selector,
+			  uint64_t sp, uint64_t extra)
 {
 	struct x86_segment *s = &v->seg[X86_SS];
 
 	if (bt_selector_is_null(selector))
-		*s = (struct x86_segment){.selector = selector, .attr = (uint16_t)(v->cpl << 5)};
+		*s = (struct x86_segment){ .selector = selector, .attr = (uint16_t)(v->cpl << 5) };
 	else
 		*s = bt_segment(ss, selector);
 	if (bt_code64(v))
@@ -363,7 +369,8 @@ enum bt_result bt_op_ret_far(struct bt_vcpu *v, const struct insn *i)
 	BT_TRY(bt_pop(v, &s, i->opsize, &sp));
 	BT_TRY(bt_pop(v, &s, i->opsize, &raw));
 	ss_selector = (uint16_t)raw;
-	BT_TRY(bt_check_return_ss(v, ss_selector, selector & 3, bt_long_mode(v) && bt_desc_is_long(&cs), &ss));
+	BT_TRY(bt_check_return_ss(v, ss_selector, selector & 3,
+				  bt_long_mode(v) && bt_desc_is_long(&cs), &ss));
 	BT_TRY(bt_check_code_offset(v, &cs, offset));
 	BT_TRY(bt_set_accessed(v, &cs));
 	if (!bt_selector_is_null(ss_selector))

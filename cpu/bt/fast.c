@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * SYSCALL, SYSRET, SYSENTER, SYSEXIT: SDM vol. 2 under these names; vol. 3, 5.8.7 and 5.8.8. They load fixed
- * descriptors without reading any table. In compatibility mode Intel has SYSENTER and AMD SYSCALL (APM vol. 3):
- * guests choose by vendor, which is the host's.
+ * SYSCALL, SYSRET, SYSENTER, SYSEXIT: SDM vol. 2 under these names; vol. 3, 5.8.7 and 5.8.8. They
+ * load fixed descriptors without reading any table. In compatibility mode Intel has SYSENTER and
+ * AMD SYSCALL (APM vol. 3): guests choose by vendor, which is the host's.
  */
 #include "cpu/bt/light.h"
 #include "cpu/bt/ops.h"
@@ -18,7 +18,8 @@ static void load_flat(struct bt_vcpu *v, unsigned seg, uint16_t selector, uint16
 }
 
 /* Code: execute, read, accessed; data: read, write, accessed. */
-static void load_flat_code_and_stack(struct bt_vcpu *v, uint16_t cs, uint16_t ss, unsigned cpl, bool code64)
+static void load_flat_code_and_stack(struct bt_vcpu *v, uint16_t cs, uint16_t ss, unsigned cpl,
+				     bool code64)
 {
 	uint16_t dpl = (uint16_t)(cpl << 5);
 
@@ -58,7 +59,8 @@ enum bt_result bt_op_sysret(struct bt_vcpu *v, const struct insn *i)
 		return bt_raise_error(v, X86_GP, 0);
 	v->next_rip = to64 ? v->regs[X86_RCX] : (uint32_t)v->regs[X86_RCX];
 	bt_load_rflags(v, (v->regs[X86_R11] & 0x3c7fd7) | 2);
-	load_flat_code_and_stack(v, (uint16_t)((base + (to64 ? 16 : 0)) | 3), (uint16_t)((base + 8) | 3), 3, to64);
+	load_flat_code_and_stack(v, (uint16_t)((base + (to64 ? 16 : 0)) | 3),
+				 (uint16_t)((base + 8) | 3), 3, to64);
 	return BT_EXIT;
 }
 
@@ -91,7 +93,7 @@ enum bt_result bt_op_sysexit(struct bt_vcpu *v, const struct insn *i)
 		return bt_raise_error(v, X86_GP, 0);
 	v->next_rip = to64 ? v->regs[X86_RDX] : (uint32_t)v->regs[X86_RDX];
 	v->regs[X86_RSP] = to64 ? v->regs[X86_RCX] : (uint32_t)v->regs[X86_RCX];
-	load_flat_code_and_stack(v, (uint16_t)((cs + (to64 ? 32 : 16)) | 3), (uint16_t)((cs + (to64 ? 40 : 24)) | 3), 3,
-				 to64);
+	load_flat_code_and_stack(v, (uint16_t)((cs + (to64 ? 32 : 16)) | 3),
+				 (uint16_t)((cs + (to64 ? 40 : 24)) | 3), 3, to64);
 	return BT_EXIT;
 }

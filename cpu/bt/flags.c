@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * PUSHF, POPF, CLI, STI, CLD, STD, STAC, CLAC: SDM vol. 2 under these names. VME and PVI are not offered, so
- * virtual-8086 mode needs IOPL 3.
+ * PUSHF, POPF, CLI, STI, CLD, STD, STAC, CLAC: SDM vol. 2 under these names. VME and PVI are not
+ * offered, so virtual-8086 mode needs IOPL 3.
  */
 #include "cpu/bt/light.h"
 #include "cpu/bt/ops.h"
@@ -18,7 +18,8 @@ enum bt_result bt_op_pushf(struct bt_vcpu *v, const struct insn *i)
 	if (v86_denies(v))
 		return bt_raise_error(v, X86_GP, 0);
 	bt_stack_current(v, &s);
-	BT_TRY(bt_push(v, &s, i->opsize, bt_truncate(bt_get_rflags(v) & ~(uint64_t)(X86_VM | X86_RF), i->opsize)));
+	BT_TRY(bt_push(v, &s, i->opsize,
+		       bt_truncate(bt_get_rflags(v) & ~(uint64_t)(X86_VM | X86_RF), i->opsize)));
 	bt_stack_commit(v, &s);
 	return BT_NEXT;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * IRET in every mode. SDM vol. 2, "IRET/IRETD/IRETQ"; NMIs are unblocked whatever comes of it (vol. 3, 6.7.1).
+ * IRET in every mode. SDM vol. 2, "IRET/IRETD/IRETQ"; NMIs are unblocked whatever comes of it (vol.
+ * 3, 6.7.1).
  */
 #include "cpu/bt/light.h"
 #include "cpu/bt/ops.h"
@@ -78,9 +79,10 @@ static enum bt_result iret_task(struct bt_vcpu *v)
 }
 
 /* From CPL 0 to virtual-8086 mode: EIP, CS, EFLAGS have been popped. */
-static enum bt_result iret_to_v86(struct bt_vcpu *v, struct bt_stack *s, uint64_t offset, uint16_t cs, uint64_t flags)
+static enum bt_result iret_to_v86(struct bt_vcpu *v, struct bt_stack *s, uint64_t offset,
+				  uint16_t cs, uint64_t flags)
 {
-	static const uint8_t order[] = {X86_SS, X86_ES, X86_DS, X86_FS, X86_GS};
+	static const uint8_t order[] = { X86_SS, X86_ES, X86_DS, X86_FS, X86_GS };
 	uint64_t sp, selector[5];
 
 	BT_TRY(bt_pop(v, s, 4, &sp));

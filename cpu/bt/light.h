@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What light code (vcpu.h: C that runs while the guest's vector state is in the host's registers) uses in
- * place of libc, whose memcpy() and memset() clobber vector registers.
+ * What light code (vcpu.h: C that runs while the guest's vector state is in the host's registers)
+ * uses in place of libc, whose memcpy() and memset() clobber vector registers.
  */
 #ifndef CPU_BT_LIGHT_H
 #define CPU_BT_LIGHT_H

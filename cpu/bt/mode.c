@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the selected mode means for translated code: v->mode (the block key), the copies of segment bases,
- * and the limits below which an access needs no look at its segment.
+ * What the selected mode means for translated code: v->mode (the block key), the copies of segment
+ * bases, and the limits below which an access needs no look at its segment.
  *
- * Called after every change of segments, CPL, control registers, EFER, XCR0 and RFLAGS; it is on the path
- * of each system call and interrupt, so the common case (64-bit code) is short.
+ * Called after every change of segments, CPL, control registers, EFER, XCR0 and RFLAGS; it is on
+ * the path of each system call and interrupt, so the common case (64-bit code) is short.
  */
 #include "cpu/bt/ops.h"
 

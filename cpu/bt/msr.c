@@ -1,23 +1,42 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Model-specific registers: SDM vol. 4, chapter 2; RDMSR and WRMSR in vol. 2. An MSR that is not here is #GP(0) to
- * the guest and a line in the log.
+ * Model-specific registers: SDM vol. 4, chapter 2; RDMSR and WRMSR in vol. 2. An MSR that is not
+ * here is #GP(0) to the guest and a line in the log.
  *
- * IA32_ARCH_CAPABILITIES says that this CPU has none of the speculation leaks that a guest would pay dearly
- * to work around: translated code does not share address spaces the way that they need (RDCL_NO and its
- * kin), and with enhanced IBRS a guest uses no retpolines, which would defeat return prediction.
+ * IA32_ARCH_CAPABILITIES says that this CPU has none of the speculation leaks that a guest would
+ * pay dearly to work around: translated code does not share address spaces the way that they need
+ * (RDCL_NO and its kin), and with enhanced IBRS a guest uses no retpolines, which would defeat
+ * return prediction.
  */
 #include "cpu/bt/light.h"
 #include "cpu/bt/ops.h"
 #include "cpu/cpuid.h"
 
 enum {
-	MSR_P5_MC_ADDR = 0, MSR_P5_MC_TYPE = 1, MSR_TSC = 0x10, MSR_PLATFORM_ID = 0x17, MSR_APIC_BASE = 0x1b,
-	MSR_FEATURE_CONTROL = 0x3a, MSR_TSC_ADJUST = 0x3b, MSR_SPEC_CTRL = 0x48, MSR_PRED_CMD = 0x49,
-	MSR_BIOS_SIGN_ID = 0x8b, MSR_PLATFORM_INFO = 0xce, MSR_MTRRCAP = 0xfe, MSR_ARCH_CAPABILITIES = 0x10a,
-	MSR_SYSENTER_CS = 0x174, MSR_SYSENTER_ESP = 0x175, MSR_SYSENTER_EIP = 0x176,
-	MSR_MCG_CAP = 0x179, MSR_MCG_STATUS = 0x17a, MSR_MISC_ENABLE = 0x1a0, MSR_DEBUGCTL = 0x1d9,
-	MSR_MTRR_PHYS = 0x200, MSR_PAT = 0x277, MSR_MTRR_DEF_TYPE = 0x2ff, MSR_TSC_DEADLINE = 0x6e0,
+	MSR_P5_MC_ADDR = 0,
+	MSR_P5_MC_TYPE = 1,
+	MSR_TSC = 0x10,
+	MSR_PLATFORM_ID = 0x17,
+	MSR_APIC_BASE = 0x1b,
+	MSR_FEATURE_CONTROL = 0x3a,
+	MSR_TSC_ADJUST = 0x3b,
+	MSR_SPEC_CTRL = 0x48,
+	MSR_PRED_CMD = 0x49,
+	MSR_BIOS_SIGN_ID = 0x8b,
+	MSR_PLATFORM_INFO = 0xce,
+	MSR_MTRRCAP = 0xfe,
+	MSR_ARCH_CAPABILITIES = 0x10a,
+	MSR_SYSENTER_CS = 0x174,
+	MSR_SYSENTER_ESP = 0x175,
+	MSR_SYSENTER_EIP = 0x176,
+	MSR_MCG_CAP = 0x179,
+	MSR_MCG_STATUS = 0x17a,
+	MSR_MISC_ENABLE = 0x1a0,
+	MSR_DEBUGCTL = 0x1d9,
+	MSR_MTRR_PHYS = 0x200,
+	MSR_PAT = 0x277,
+	MSR_MTRR_DEF_TYPE = 0x2ff,
+	MSR_TSC_DEADLINE = 0x6e0,
 	MSR_X2APIC = 0x800,
 };
 #define MSR_EFER 0xc0000080u
@@ -40,17 +59,19 @@ enum {
 
 #define MTRRCAP_VALUE 0x508ull /* 8 variable ranges, fixed ranges, write-combining */
 #define MISC_ENABLE_READ_ONLY (1ull << 11 | 1ull << 12) /* no BTS, no PEBS */
-#define MISC_ENABLE_WRITABLE (1ull | 1ull << 3 | 1ull << 16 | 1ull << 18 | 1ull << 22 | 1ull << 23 | 1ull << 34)
+#define MISC_ENABLE_WRITABLE \
+	(1ull | 1ull << 3 | 1ull << 16 | 1ull << 18 | 1ull << 22 | 1ull << 23 | 1ull << 34)
 #define EFER_WRITABLE ((uint64_t)(X86_EFER_SCE | X86_EFER_LME | X86_EFER_NXE))
 #define DEBUGCTL_WRITABLE 3ull /* LBR, BTF */
 
 /*
- * RDCL_NO, IBRS_ALL, SKIP_L1DFL_VMENTRY, SSB_NO, MDS_NO, IF_PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO, FBSDP_NO,
- * PSDP_NO, BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO, ITS_NO.
+ * RDCL_NO, IBRS_ALL, SKIP_L1DFL_VMENTRY, SSB_NO, MDS_NO, IF_PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO,
+ * FBSDP_NO, PSDP_NO, BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO, ITS_NO.
  */
-#define ARCH_CAPABILITIES_VALUE                                                                                     \
-	(1ull << 0 | 1ull << 1 | 1ull << 3 | 1ull << 4 | 1ull << 5 | 1ull << 6 | 1ull << 8 | 1ull << 13 | 1ull << 14 | \
-	 1ull << 15 | 1ull << 20 | 1ull << 24 | 1ull << 26 | 1ull << 27 | 1ull << 62)
+#define ARCH_CAPABILITIES_VALUE                                                              \
+	(1ull << 0 | 1ull << 1 | 1ull << 3 | 1ull << 4 | 1ull << 5 | 1ull << 6 | 1ull << 8 | \
+	 1ull << 13 | 1ull << 14 | 1ull << 15 | 1ull << 20 | 1ull << 24 | 1ull << 26 |       \
+	 1ull << 27 | 1ull << 62)
 
 /* The eleven fixed-range MTRRs in order of address (SDM vol. 3, 12.11.2.2), or -1. */
 static int fixed_mtrr(uint32_t msr)
@@ -79,8 +100,9 @@ static bool valid_types(uint64_t value, unsigned types)
 static bool is_amd_msr(const struct bt_vcpu *v, uint32_t msr)
 {
 	return v->cpuid->amd &&
-	       (msr == MSR_AMD_SYSCFG || msr == MSR_AMD_HWCR || msr == MSR_AMD_INT_PENDING || msr == MSR_AMD_LS_CFG ||
-		msr == MSR_AMD_DC_CFG || msr == MSR_AMD_DE_CFG || msr == MSR_AMD_BU_CFG2);
+	       (msr == MSR_AMD_SYSCFG || msr == MSR_AMD_HWCR || msr == MSR_AMD_INT_PENDING ||
+		msr == MSR_AMD_LS_CFG || msr == MSR_AMD_DC_CFG || msr == MSR_AMD_DE_CFG ||
+		msr == MSR_AMD_BU_CFG2);
 }
 
 static uint64_t read_amd_msr(uint32_t msr)
@@ -105,7 +127,7 @@ static enum bt_result unknown(struct bt_vcpu *v, const char *verb, uint32_t msr)
 	return bt_raise_error(v, X86_GP, 0);
 }
 
-/* Reading ------------------------------------------------------------------------------------------------ */
+/* Reading -------------------------------------------------------------------------------------- */
 
 static bool read_plain(const struct bt_vcpu *v, uint32_t msr, uint64_t *value)
 {
@@ -113,80 +135,35 @@ static bool read_plain(const struct bt_vcpu *v, uint32_t msr, uint64_t *value)
 	case MSR_P5_MC_ADDR:
 	case MSR_P5_MC_TYPE:
 	case MSR_PLATFORM_ID:
-	case MSR_MCG_CAP: /* no banks */
-		*value = 0;
-		break;
-	case MSR_TSC:
-		*value = bt_guest_tsc(v);
-		break;
-	case MSR_TSC_ADJUST:
-		*value = v->tsc_adjust;
-		break;
+	case MSR_MCG_CAP: /* no banks */ *value = 0; break;
+	case MSR_TSC: *value = bt_guest_tsc(v); break;
+	case MSR_TSC_ADJUST: *value = v->tsc_adjust; break;
 	case MSR_FEATURE_CONTROL:
 		*value = 1; /* locked, nothing enabled */
 		break;
-	case MSR_BIOS_SIGN_ID:
-		*value = v->bios_sign_id;
-		break;
+	case MSR_BIOS_SIGN_ID: *value = v->bios_sign_id; break;
 	case MSR_PLATFORM_INFO: /* the ratio of the TSC to a bus of 100 MHz */
 		*value = (bt_tsc_hz(v) / 100000000 & 0xff) << 8;
 		break;
-	case MSR_MTRRCAP:
-		*value = MTRRCAP_VALUE;
-		break;
-	case MSR_SYSENTER_CS:
-		*value = v->sysenter_cs;
-		break;
-	case MSR_SYSENTER_ESP:
-		*value = v->sysenter_esp;
-		break;
-	case MSR_SYSENTER_EIP:
-		*value = v->sysenter_eip;
-		break;
-	case MSR_MCG_STATUS:
-		*value = v->mcg_status;
-		break;
-	case MSR_MISC_ENABLE:
-		*value = v->misc_enable | MISC_ENABLE_READ_ONLY;
-		break;
-	case MSR_DEBUGCTL:
-		*value = v->debugctl;
-		break;
-	case MSR_PAT:
-		*value = v->pat;
-		break;
-	case MSR_MTRR_DEF_TYPE:
-		*value = v->mtrr_def_type;
-		break;
-	case MSR_EFER:
-		*value = v->efer;
-		break;
-	case MSR_STAR:
-		*value = v->star;
-		break;
-	case MSR_LSTAR:
-		*value = v->lstar;
-		break;
-	case MSR_CSTAR:
-		*value = v->cstar;
-		break;
-	case MSR_FMASK:
-		*value = v->sfmask;
-		break;
-	case MSR_FS_BASE:
-		*value = v->seg[X86_FS].base;
-		break;
-	case MSR_GS_BASE:
-		*value = v->seg[X86_GS].base;
-		break;
-	case MSR_KERNEL_GS_BASE:
-		*value = v->kernel_gs_base;
-		break;
-	case MSR_TSC_AUX:
-		*value = v->tsc_aux;
-		break;
-	default:
-		return false;
+	case MSR_MTRRCAP: *value = MTRRCAP_VALUE; break;
+	case MSR_SYSENTER_CS: *value = v->sysenter_cs; break;
+	case MSR_SYSENTER_ESP: *value = v->sysenter_esp; break;
+	case MSR_SYSENTER_EIP: *value = v->sysenter_eip; break;
+	case MSR_MCG_STATUS: *value = v->mcg_status; break;
+	case MSR_MISC_ENABLE: *value = v->misc_enable | MISC_ENABLE_READ_ONLY; break;
+	case MSR_DEBUGCTL: *value = v->debugctl; break;
+	case MSR_PAT: *value = v->pat; break;
+	case MSR_MTRR_DEF_TYPE: *value = v->mtrr_def_type; break;
+	case MSR_EFER: *value = v->efer; break;
+	case MSR_STAR: *value = v->star; break;
+	case MSR_LSTAR: *value = v->lstar; break;
+	case MSR_CSTAR: *value = v->cstar; break;
+	case MSR_FMASK: *value = v->sfmask; break;
+	case MSR_FS_BASE: *value = v->seg[X86_FS].base; break;
+	case MSR_GS_BASE: *value = v->seg[X86_GS].base; break;
+	case MSR_KERNEL_GS_BASE: *value = v->kernel_gs_base; break;
+	case MSR_TSC_AUX: *value = v->tsc_aux; break;
+	default: return false;
 	}
 	return true;
 }
@@ -226,7 +203,7 @@ enum bt_result bt_read_msr(struct bt_vcpu *v, uint32_t msr, uint64_t *value)
 	return unknown(v, "read", msr);
 }
 
-/* Writing ------------------------------------------------------------------------------------------------ */
+/* Writing -------------------------------------------------------------------------------------- */
 
 static enum bt_result gp(struct bt_vcpu *v)
 {
@@ -258,7 +235,9 @@ static void write_deadline(struct bt_vcpu *v, uint64_t deadline)
 
 	if (deadline > now_tsc && hz) {
 		/* delta * 10^9 / hz; more than 64 bits is "never". */
-		__asm__("mulq %3" : "=a"(low), "=d"(high) : "a"(deadline - now_tsc), "r"(1000000000ull));
+		__asm__("mulq %3"
+			: "=a"(low), "=d"(high)
+			: "a"(deadline - now_tsc), "r"(1000000000ull));
 		if (high >= hz) {
 			ns = UINT64_MAX;
 		} else {
@@ -287,32 +266,24 @@ static void move_tsc(struct bt_vcpu *v, uint64_t delta)
 
 static bool is_canonical_msr(uint32_t msr)
 {
-	return msr == MSR_SYSENTER_ESP || msr == MSR_SYSENTER_EIP || msr == MSR_LSTAR || msr == MSR_CSTAR ||
-	       msr == MSR_FS_BASE || msr == MSR_GS_BASE || msr == MSR_KERNEL_GS_BASE;
+	return msr == MSR_SYSENTER_ESP || msr == MSR_SYSENTER_EIP || msr == MSR_LSTAR ||
+	       msr == MSR_CSTAR || msr == MSR_FS_BASE || msr == MSR_GS_BASE ||
+	       msr == MSR_KERNEL_GS_BASE;
 }
 
 /* Registers that take any canonical address or any value. */
 static uint64_t *plain_register(struct bt_vcpu *v, uint32_t msr)
 {
 	switch (msr) {
-	case MSR_SYSENTER_CS:
-		return &v->sysenter_cs;
-	case MSR_SYSENTER_ESP:
-		return &v->sysenter_esp;
-	case MSR_SYSENTER_EIP:
-		return &v->sysenter_eip;
-	case MSR_STAR:
-		return &v->star;
-	case MSR_LSTAR:
-		return &v->lstar;
-	case MSR_CSTAR:
-		return &v->cstar;
-	case MSR_FMASK:
-		return &v->sfmask;
-	case MSR_KERNEL_GS_BASE:
-		return &v->kernel_gs_base;
-	default:
-		return NULL;
+	case MSR_SYSENTER_CS: return &v->sysenter_cs;
+	case MSR_SYSENTER_ESP: return &v->sysenter_esp;
+	case MSR_SYSENTER_EIP: return &v->sysenter_eip;
+	case MSR_STAR: return &v->star;
+	case MSR_LSTAR: return &v->lstar;
+	case MSR_CSTAR: return &v->cstar;
+	case MSR_FMASK: return &v->sfmask;
+	case MSR_KERNEL_GS_BASE: return &v->kernel_gs_base;
+	default: return NULL;
 	}
 }
 
@@ -348,7 +319,8 @@ static enum bt_result write_mtrr(struct bt_vcpu *v, uint32_t msr, uint64_t value
 
 static bool is_mtrr(uint32_t msr)
 {
-	return msr == MSR_MTRR_DEF_TYPE || fixed_mtrr(msr) >= 0 || (msr >= MSR_MTRR_PHYS && msr < MSR_MTRR_PHYS + 16);
+	return msr == MSR_MTRR_DEF_TYPE || fixed_mtrr(msr) >= 0 ||
+	       (msr >= MSR_MTRR_PHYS && msr < MSR_MTRR_PHYS + 16);
 }
 
 static enum bt_result write_special(struct bt_vcpu *v, uint32_t msr, uint64_t value)
@@ -356,17 +328,10 @@ static enum bt_result write_special(struct bt_vcpu *v, uint32_t msr, uint64_t va
 	switch (msr) {
 	case MSR_P5_MC_ADDR:
 	case MSR_P5_MC_TYPE:
-	case MSR_BIOS_SIGN_ID:
-		return BT_NEXT;
-	case MSR_TSC:
-		move_tsc(v, value - bt_guest_tsc(v));
-		return BT_EXIT;
-	case MSR_TSC_ADJUST:
-		move_tsc(v, value - v->tsc_adjust);
-		return BT_EXIT;
-	case MSR_TSC_DEADLINE:
-		write_deadline(v, value);
-		return BT_EXIT;
+	case MSR_BIOS_SIGN_ID: return BT_NEXT;
+	case MSR_TSC: move_tsc(v, value - bt_guest_tsc(v)); return BT_EXIT;
+	case MSR_TSC_ADJUST: move_tsc(v, value - v->tsc_adjust); return BT_EXIT;
+	case MSR_TSC_DEADLINE: write_deadline(v, value); return BT_EXIT;
 	case MSR_MCG_STATUS:
 		if (value & ~7ull)
 			return gp(v);
@@ -387,21 +352,15 @@ static enum bt_result write_special(struct bt_vcpu *v, uint32_t msr, uint64_t va
 			return gp(v);
 		v->pat = value;
 		return BT_NEXT;
-	case MSR_EFER:
-		return write_efer(v, value);
-	case MSR_FS_BASE:
-		write_base(v, X86_FS, value);
-		return BT_NEXT;
-	case MSR_GS_BASE:
-		write_base(v, X86_GS, value);
-		return BT_NEXT;
+	case MSR_EFER: return write_efer(v, value);
+	case MSR_FS_BASE: write_base(v, X86_FS, value); return BT_NEXT;
+	case MSR_GS_BASE: write_base(v, X86_GS, value); return BT_NEXT;
 	case MSR_TSC_AUX:
 		if (value >> 32)
 			return gp(v);
 		v->tsc_aux = value;
 		return BT_NEXT;
-	default:
-		return unknown(v, "write", msr);
+	default: return unknown(v, "write", msr);
 	}
 }
 
@@ -425,7 +384,7 @@ enum bt_result bt_write_msr(struct bt_vcpu *v, uint32_t msr, uint64_t value)
 	if (is_mtrr(msr))
 		return write_mtrr(v, msr, value);
 	if (v->cpuid->has_spec_ctrl && (msr == MSR_SPEC_CTRL || msr == MSR_PRED_CMD)) {
-		if (value & ~1ull) /* IBRS; IBPB: nothing to do, translated branches are not predicted across modes */
+		if (value & ~1ull) /* IBRS; IBPB has nothing to do here */
 			return gp(v);
 		if (msr == MSR_SPEC_CTRL)
 			v->spec_ctrl = value;
@@ -436,7 +395,7 @@ enum bt_result bt_write_msr(struct bt_vcpu *v, uint32_t msr, uint64_t value)
 	return write_special(v, msr, value);
 }
 
-/* Instructions ------------------------------------------------------------------------------------------ */
+/* Instructions --------------------------------------------------------------------------------- */
 
 enum bt_result bt_op_rdmsr(struct bt_vcpu *v, const struct insn *i)
 {

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Between the files that implement the "called" instructions and the system behaviour of x86: descriptors,
- * stacks, control transfers, and the ops that ops.c collects.
+ * Between the files that implement the "called" instructions and the system behaviour of x86:
+ * descriptors, stacks, control transfers, and the ops that ops.c collects.
  *
- * Functions that return enum bt_result and can fail leave v->exception set and, unless their comment says
- * otherwise, the vCPU as it was.
+ * Functions that return enum bt_result and can fail leave v->exception set and, unless their
+ * comment says otherwise, the vCPU as it was.
  */
 #ifndef CPU_BT_OPS_H
 #define CPU_BT_OPS_H
@@ -16,13 +16,13 @@
 #include "cpu/bt/vcpu.h"
 
 /* Propagates BT_FAULT. */
-#define BT_TRY(call)                         \
-	do {                                 \
-		if ((call) == BT_FAULT)      \
-			return BT_FAULT;     \
+#define BT_TRY(call)                     \
+	do {                             \
+		if ((call) == BT_FAULT)  \
+			return BT_FAULT; \
 	} while (0)
 
-/* Descriptors (seg.c) -------------------------------------------------------------------------------- */
+/* Descriptors (seg.c) -------------------------------------------------------------------------- */
 
 /* A descriptor as it is in memory. @upper: base bits 63:32 of a 16-byte system descriptor. */
 struct bt_descriptor {
@@ -33,9 +33,18 @@ struct bt_descriptor {
 
 /* Types of system descriptors (SDM vol. 3, table 3-2). */
 enum {
-	DESC_TSS16 = 1, DESC_LDT = 2, DESC_TSS16_BUSY = 3, DESC_CALL16 = 4, DESC_TASK_GATE = 5,
-	DESC_INT16 = 6, DESC_TRAP16 = 7, DESC_TSS = 9, DESC_TSS_BUSY = 11, DESC_CALL = 12,
-	DESC_INT = 14, DESC_TRAP = 15,
+	DESC_TSS16 = 1,
+	DESC_LDT = 2,
+	DESC_TSS16_BUSY = 3,
+	DESC_CALL16 = 4,
+	DESC_TASK_GATE = 5,
+	DESC_INT16 = 6,
+	DESC_TRAP16 = 7,
+	DESC_TSS = 9,
+	DESC_TSS_BUSY = 11,
+	DESC_CALL = 12,
+	DESC_INT = 14,
+	DESC_TRAP = 15,
 };
 
 static inline unsigned bt_desc_type(const struct bt_descriptor *d)
@@ -93,11 +102,18 @@ struct x86_segment bt_segment(const struct bt_descriptor *descriptor, uint16_t s
 
 /* Is entry @selector, of @len bytes, within its table? Then where. */
 bool bt_descriptor_address(const struct bt_vcpu *v, uint16_t selector, unsigned len, uint64_t *lin);
-/* Reads the 8-byte descriptor of a selector that is not null; beyond the table's limit: @vector(selector). */
+/*
+ * Reads the 8-byte descriptor of a selector that is not null; beyond the table's limit:
+ * @vector(selector).
+ */
 enum bt_result bt_read_descriptor(struct bt_vcpu *v, uint16_t selector, uint8_t vector,
 				  struct bt_descriptor *d);
-/* The upper half of a system descriptor in IA-32e mode; #GP(selector) when it is beyond the limit or its type field is not 0. */
-enum bt_result bt_read_descriptor_upper(struct bt_vcpu *v, uint16_t selector, struct bt_descriptor *d);
+/*
+ * The upper half of a system descriptor in IA-32e mode; #GP(selector) when it is beyond the limit
+ * or its type field is not 0.
+ */
+enum bt_result bt_read_descriptor_upper(struct bt_vcpu *v, uint16_t selector,
+					struct bt_descriptor *d);
 /* Sets the accessed bit of a code or data descriptor in memory, atomically, when it is clear. */
 enum bt_result bt_set_accessed(struct bt_vcpu *v, struct bt_descriptor *d);
 /* Sets or clears the busy bit of a TSS descriptor in memory. */
@@ -108,8 +124,8 @@ enum bt_result bt_load_segment(struct bt_vcpu *v, unsigned seg, uint16_t selecto
 /* A segment register in real-address or virtual-8086 mode. */
 void bt_load_segment_real(struct bt_vcpu *v, unsigned seg, uint16_t selector);
 /* Checks a new SS for CPL @cpl: errors are @vector(selector), not present #SS(selector). */
-enum bt_result bt_check_stack_segment(struct bt_vcpu *v, uint16_t selector, unsigned cpl, uint8_t vector,
-				      struct bt_descriptor *d);
+enum bt_result bt_check_stack_segment(struct bt_vcpu *v, uint16_t selector, unsigned cpl,
+				      uint8_t vector, struct bt_descriptor *d);
 /* After a return to an outer level: data segments that are too privileged become null. */
 void bt_drop_privileged_segments(struct bt_vcpu *v);
 
@@ -118,20 +134,28 @@ static inline enum bt_result bt_raise_selector(struct bt_vcpu *v, uint8_t vector
 	return bt_raise_error(v, vector, selector & 0xfffc);
 }
 
-/* bt_linear() for a segment that need not be loaded. @error is that of a violation, @vector SS or GP. */
-enum bt_result bt_linear_in(struct bt_vcpu *v, const struct x86_segment *s, uint64_t offset, unsigned len,
-			    unsigned access, uint8_t vector, uint32_t error, uint64_t *lin);
+/*
+ * bt_linear() for a segment that need not be loaded. @error is that of a violation, @vector SS or
+ * GP.
+ */
+enum bt_result bt_linear_in(struct bt_vcpu *v, const struct x86_segment *s, uint64_t offset,
+			    unsigned len, unsigned access, uint8_t vector, uint32_t error,
+			    uint64_t *lin);
 
-/* Alignment checking of user accesses of 2, 4 or 8 bytes: #AC(0), after the page faults that the access has. */
+/*
+ * Alignment checking of user accesses of 2, 4 or 8 bytes: #AC(0), after the page faults that the
+ * access has.
+ */
 enum bt_result bt_raise_misaligned(struct bt_vcpu *v, uint64_t lin, unsigned size, unsigned access);
-static inline enum bt_result bt_check_alignment(struct bt_vcpu *v, uint64_t lin, unsigned size, unsigned access)
+static inline enum bt_result bt_check_alignment(struct bt_vcpu *v, uint64_t lin, unsigned size,
+						unsigned access)
 {
 	if (!(v->mode & MODE_ALIGN) || !(lin & (size - 1)))
 		return BT_NEXT;
 	return bt_raise_misaligned(v, lin, size, access);
 }
 
-/* Stacks (stack.c) ----------------------------------------------------------------------------------- */
+/* Stacks (stack.c) ----------------------------------------------------------------------------- */
 
 /*
  * A stack being pushed to or popped from, before anything is committed. Violations are #SS(error).
@@ -149,55 +173,69 @@ void bt_stack_current(const struct bt_vcpu *v, struct bt_stack *s);
 enum bt_result bt_push(struct bt_vcpu *v, struct bt_stack *s, unsigned size, uint64_t value);
 enum bt_result bt_pop(struct bt_vcpu *v, struct bt_stack *s, unsigned size, uint64_t *value);
 /* The value @offset bytes above the top. */
-enum bt_result bt_peek(struct bt_vcpu *v, const struct bt_stack *s, unsigned offset, unsigned size, uint64_t *value);
+enum bt_result bt_peek(struct bt_vcpu *v, const struct bt_stack *s, unsigned offset, unsigned size,
+		       uint64_t *value);
 /* Checks that @len more bytes can be pushed. */
 enum bt_result bt_stack_room(struct bt_vcpu *v, const struct bt_stack *s, unsigned len);
 /* rSP becomes s->sp. */
 void bt_stack_commit(struct bt_vcpu *v, const struct bt_stack *s);
-/* SS:rSP for privilege @cpl from the current TSS; errors #TS. 64-bit: RSPn. (SDM vol. 3, 8.2.1, 8.7) */
-enum bt_result bt_stack_from_tss(struct bt_vcpu *v, unsigned cpl, struct bt_stack *s, struct bt_descriptor *ss,
-				 uint16_t *selector);
+/*
+ * SS:rSP for privilege @cpl from the current TSS; errors #TS. 64-bit: RSPn. (SDM vol. 3, 8.2.1,
+ * 8.7)
+ */
+enum bt_result bt_stack_from_tss(struct bt_vcpu *v, unsigned cpl, struct bt_stack *s,
+				 struct bt_descriptor *ss, uint16_t *selector);
 
-/* Control transfers ------------------------------------------------------------------------------------ */
+/* Control transfers ---------------------------------------------------------------------------- */
 
 /* Is @offset a place where code of @cs can run? else #GP(0) (exc.c). */
-enum bt_result bt_check_code_offset(struct bt_vcpu *v, const struct bt_descriptor *cs, uint64_t offset);
+enum bt_result bt_check_code_offset(struct bt_vcpu *v, const struct bt_descriptor *cs,
+				    uint64_t offset);
 /* CS:rIP becomes @selector with RPL @cpl; v->next_rip, CPL. v->mode is not yet recomputed. */
-void bt_load_cs(struct bt_vcpu *v, const struct bt_descriptor *cs, uint16_t selector, unsigned cpl, uint64_t offset);
+void bt_load_cs(struct bt_vcpu *v, const struct bt_descriptor *cs, uint16_t selector, unsigned cpl,
+		uint64_t offset);
 
 /* RET and IRET (far.c): the code segment to return to; #GP, #NP. */
 enum bt_result bt_check_return_cs(struct bt_vcpu *v, uint16_t selector, struct bt_descriptor *cs);
-/* The stack segment to return to at CPL @cpl; null is good for 64-bit code below CPL 3. #GP, #SS. */
+/*
+ * The stack segment to return to at CPL @cpl; null is good for 64-bit code below CPL 3. #GP, #SS.
+ */
 enum bt_result bt_check_return_ss(struct bt_vcpu *v, uint16_t selector, unsigned cpl, bool to64,
 				  struct bt_descriptor *ss);
 /* SS:rSP of the return, after bt_load_cs(); rSP is @sp + @extra. */
-void bt_load_return_stack(struct bt_vcpu *v, const struct bt_descriptor *ss, uint16_t selector, uint64_t sp,
-			  uint64_t extra);
+void bt_load_return_stack(struct bt_vcpu *v, const struct bt_descriptor *ss, uint16_t selector,
+			  uint64_t sp, uint64_t extra);
 
 /* Where an event comes from: selects the checks of its delivery. */
 enum bt_event_kind {
 	EVENT_HARDWARE, /* external interrupt, exception, INT1 */
 	EVENT_SOFTWARE, /* INT n */
-	EVENT_BREAK,	/* INT3, INTO: as INT n, but allowed in virtual-8086 mode whatever the IOPL */
+	EVENT_BREAK, /* INT3, INTO: as INT n, but allowed in virtual-8086 mode whatever the IOPL */
 };
 
 /*
- * One attempt at delivering an event through the IDT or IVT: the return address is @return_rip. Success
- * sets v->next_rip, not v->rip (a task switch sets both). Error codes are without EXT. (exc.c)
+ * One attempt at delivering an event through the IDT or IVT: the return address is @return_rip.
+ * Success sets v->next_rip, not v->rip (a task switch sets both). Error codes are without EXT.
+ * (exc.c)
  */
-enum bt_result bt_deliver_once(struct bt_vcpu *v, uint8_t vector, enum bt_event_kind kind, bool has_error,
-			       uint32_t error, uint64_t return_rip, uint32_t flags_image);
+enum bt_result bt_deliver_once(struct bt_vcpu *v, uint8_t vector, enum bt_event_kind kind,
+			       bool has_error, uint32_t error, uint64_t return_rip,
+			       uint32_t flags_image);
 
 enum bt_task_reason { TASK_JMP, TASK_CALL, TASK_IRET };
 /*
- * Hardware task switch to the TSS @selector (already checked to be a usable TSS in the GDT). The outgoing
- * task resumes at @return_rip with @flags_image. Sets v->rip and v->next_rip; a fault after the
- * point of no return is raised in the new task (SDM vol. 3, 8.3). (task.c)
+ * Hardware task switch to the TSS @selector (already checked to be a usable TSS in the GDT). The
+ * outgoing task resumes at @return_rip with @flags_image. Sets v->rip and v->next_rip; a fault
+ * after the point of no return is raised in the new task (SDM vol. 3, 8.3). (task.c)
  */
 enum bt_result bt_task_switch(struct bt_vcpu *v, uint16_t selector, const struct bt_descriptor *tss,
-			      enum bt_task_reason reason, uint64_t return_rip, uint32_t flags_image);
+			      enum bt_task_reason reason, uint64_t return_rip,
+			      uint32_t flags_image);
 
-/* RFLAGS as IRET, POPF and task switches load them; the caller recomputes the mode. RF stays only where it can matter. */
+/*
+ * RFLAGS as IRET, POPF and task switches load them; the caller recomputes the mode. RF stays only
+ * where it can matter.
+ */
 void bt_load_rflags(struct bt_vcpu *v, uint64_t rflags);
 /* How a change of IF from 0 to 1 ends an op. */
 static inline enum bt_result bt_flags_changed(uint32_t mode_before, uint32_t sysflags_before,
@@ -215,22 +253,24 @@ enum bt_result bt_check_port(struct bt_vcpu *v, uint16_t port, unsigned size);
 enum bt_result bt_read_msr(struct bt_vcpu *v, uint32_t msr, uint64_t *value);
 enum bt_result bt_write_msr(struct bt_vcpu *v, uint32_t msr, uint64_t value);
 
-/* Extended state (xstate.c) --------------------------------------------------------------------------- */
+/* Extended state (xstate.c) -------------------------------------------------------------------- */
 
 struct bt_xarea {
 	_Alignas(64) uint8_t bytes[X86_XSAVE_MAX];
 };
 
 /*
- * The guest's live registers to and from @a: XSAVE's standard format of the host, components @mask. The header says which
- * are not in their initial state. x87 pointers are saved as 0: the host's would tell the guest our addresses.
+ * The guest's live registers to and from @a: XSAVE's standard format of the host, components @mask.
+ * The header says which are not in their initial state. x87 pointers are saved as 0: the host's
+ * would tell the guest our addresses.
  */
 void bt_xarea_save(struct bt_xarea *a, uint64_t mask);
 void bt_xarea_restore(const struct bt_xarea *a, uint64_t mask);
 
-/* Between bt_heavy_begin() and bt_heavy_end() only (heavy.c) ---------------------------------------- */
+/* Between bt_heavy_begin() and bt_heavy_end() only (heavy.c) ----------------------------------- */
 
-void bt_log_guest(const struct bt_vcpu *v, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void bt_log_guest(const struct bt_vcpu *v, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
 bool bt_chip_read_msr(struct bt_vcpu *v, uint32_t msr, uint64_t *value);
 bool bt_chip_write_msr(struct bt_vcpu *v, uint32_t msr, uint64_t value);
 uint64_t bt_chip_get_deadline(struct bt_vcpu *v);
@@ -238,19 +278,19 @@ void bt_chip_set_deadline(struct bt_vcpu *v, uint64_t guest_tsc, uint64_t deadli
 uint8_t bt_chip_get_tpr(struct bt_vcpu *v);
 void bt_chip_set_tpr(struct bt_vcpu *v, uint8_t tpr);
 
-/* The ops ------------------------------------------------------------------------------------------------ */
+/* The ops -------------------------------------------------------------------------------------- */
 
 /* flags.c */
 bt_op bt_op_pushf, bt_op_popf, bt_op_cli, bt_op_sti, bt_op_cld, bt_op_std, bt_op_stac, bt_op_clac;
 /* arith.c */
-bt_op bt_op_aaa, bt_op_aas, bt_op_aad, bt_op_aam, bt_op_daa, bt_op_das, bt_op_salc, bt_op_xlat, bt_op_bound,
-	bt_op_arpl;
+bt_op bt_op_aaa, bt_op_aas, bt_op_aad, bt_op_aam, bt_op_daa, bt_op_das, bt_op_salc, bt_op_xlat,
+	bt_op_bound, bt_op_arpl;
 /* stack.c */
 bt_op bt_op_pusha, bt_op_popa, bt_op_push_seg, bt_op_pop_seg, bt_op_enter;
 /* seg.c, sysseg.c */
 bt_op bt_op_mov_seg_to, bt_op_mov_seg_from, bt_op_load_far;
-bt_op bt_op_sgdt, bt_op_sidt, bt_op_lgdt, bt_op_lidt, bt_op_sldt, bt_op_str, bt_op_lldt, bt_op_ltr, bt_op_lar,
-	bt_op_lsl, bt_op_verr, bt_op_verw;
+bt_op bt_op_sgdt, bt_op_sidt, bt_op_lgdt, bt_op_lidt, bt_op_sldt, bt_op_str, bt_op_lldt, bt_op_ltr,
+	bt_op_lar, bt_op_lsl, bt_op_verr, bt_op_verw;
 /* far.c, iret.c, fast.c */
 bt_op bt_op_jmp_far, bt_op_call_far, bt_op_ret_far, bt_op_iret;
 bt_op bt_op_syscall, bt_op_sysret, bt_op_sysenter, bt_op_sysexit;
@@ -261,14 +301,14 @@ bt_op bt_op_movs, bt_op_cmps, bt_op_stos, bt_op_lods, bt_op_scas, bt_op_ins, bt_
 /* port.c */
 bt_op bt_op_in, bt_op_out;
 /* sys.c */
-bt_op bt_op_hlt, bt_op_cpuid, bt_op_rdtsc, bt_op_rdtscp, bt_op_rdpmc, bt_op_rdpid, bt_op_invd, bt_op_wbinvd,
-	bt_op_invlpg, bt_op_invpcid, bt_op_swapgs, bt_op_rdfsbase, bt_op_rdgsbase, bt_op_wrfsbase,
-	bt_op_wrgsbase;
+bt_op bt_op_hlt, bt_op_cpuid, bt_op_rdtsc, bt_op_rdtscp, bt_op_rdpmc, bt_op_rdpid, bt_op_invd,
+	bt_op_wbinvd, bt_op_invlpg, bt_op_invpcid, bt_op_swapgs, bt_op_rdfsbase, bt_op_rdgsbase,
+	bt_op_wrfsbase, bt_op_wrgsbase;
 /* msr.c */
 bt_op bt_op_rdmsr, bt_op_wrmsr;
 /* cr.c */
-bt_op bt_op_mov_from_cr, bt_op_mov_to_cr, bt_op_mov_from_dr, bt_op_mov_to_dr, bt_op_clts, bt_op_lmsw, bt_op_smsw,
-	bt_op_xgetbv, bt_op_xsetbv;
+bt_op bt_op_mov_from_cr, bt_op_mov_to_cr, bt_op_mov_from_dr, bt_op_mov_to_dr, bt_op_clts,
+	bt_op_lmsw, bt_op_smsw, bt_op_xgetbv, bt_op_xsetbv;
 /* xstate.c, x87env.c, vmem.c */
 bt_op bt_op_fxsave, bt_op_fxrstor, bt_op_xsave, bt_op_xsaveopt, bt_op_xsavec, bt_op_xrstor;
 bt_op bt_op_fnsave, bt_op_frstor, bt_op_fnstenv, bt_op_fldenv;

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* IN and OUT, and who may: SDM vol. 2 under these names; vol. 1, 19.5 (IOPL and the I/O permission bitmap). */
+/*
+ * IN and OUT, and who may: SDM vol. 2 under these names; vol. 1, 19.5 (IOPL and the I/O permission
+ * bitmap).
+ */
 #include "cpu/bt/light.h"
 #include "cpu/bt/ops.h"
 

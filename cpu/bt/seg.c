@@ -8,7 +8,7 @@
 
 enum { TYPE_CODE = 8, TYPE_EXPAND_DOWN = 4, TYPE_READ_WRITE = 2 };
 
-/* Offsets to linear addresses ----------------------------------------------------------------------- */
+/* Offsets to linear addresses ------------------------------------------------------------------ */
 
 static bool within_limit(const struct x86_segment *s, bool typed, uint64_t offset, unsigned len)
 {
@@ -21,8 +21,9 @@ static bool within_limit(const struct x86_segment *s, bool typed, uint64_t offse
 	return last <= s->limit;
 }
 
-enum bt_result bt_linear_in(struct bt_vcpu *v, const struct x86_segment *s, uint64_t offset, unsigned len,
-			    unsigned access, uint8_t vector, uint32_t error, uint64_t *lin)
+enum bt_result bt_linear_in(struct bt_vcpu *v, const struct x86_segment *s, uint64_t offset,
+			    unsigned len, unsigned access, uint8_t vector, uint32_t error,
+			    uint64_t *lin)
 {
 	/* Virtual-8086 segments pass: they are present writable data. */
 	bool typed = bt_protected(v);
@@ -44,8 +45,8 @@ enum bt_result bt_linear_in(struct bt_vcpu *v, const struct x86_segment *s, uint
 	return BT_NEXT;
 }
 
-enum bt_result bt_linear(struct bt_vcpu *v, unsigned seg, uint64_t offset, unsigned len, unsigned access,
-			 uint64_t *lin)
+enum bt_result bt_linear(struct bt_vcpu *v, unsigned seg, uint64_t offset, unsigned len,
+			 unsigned access, uint64_t *lin)
 {
 	uint8_t vector = seg == X86_SS ? X86_SS_VEC : X86_GP;
 
@@ -78,7 +79,8 @@ uint64_t bt_effective_address(const struct bt_vcpu *v, const struct insn *i)
 	return bt_truncate(ea, i->addrsize);
 }
 
-enum bt_result bt_load_operand(struct bt_vcpu *v, const struct insn *i, unsigned size, uint64_t *out)
+enum bt_result bt_load_operand(struct bt_vcpu *v, const struct insn *i, unsigned size,
+			       uint64_t *out)
 {
 	uint64_t lin;
 
@@ -87,7 +89,8 @@ enum bt_result bt_load_operand(struct bt_vcpu *v, const struct insn *i, unsigned
 	return bt_load(v, lin, size, BT_READ, out);
 }
 
-enum bt_result bt_store_operand(struct bt_vcpu *v, const struct insn *i, unsigned size, uint64_t value)
+enum bt_result bt_store_operand(struct bt_vcpu *v, const struct insn *i, unsigned size,
+				uint64_t value)
 {
 	uint64_t lin;
 
@@ -96,7 +99,7 @@ enum bt_result bt_store_operand(struct bt_vcpu *v, const struct insn *i, unsigne
 	return bt_store(v, lin, size, BT_WRITE, value);
 }
 
-/* Descriptors ------------------------------------------------------------------------------------------ */
+/* Descriptors ---------------------------------------------------------------------------------- */
 
 struct x86_segment bt_segment(const struct bt_descriptor *d, uint16_t selector)
 {
@@ -133,7 +136,8 @@ bool bt_descriptor_address(const struct bt_vcpu *v, uint16_t selector, unsigned 
 	return true;
 }
 
-enum bt_result bt_read_descriptor(struct bt_vcpu *v, uint16_t selector, uint8_t vector, struct bt_descriptor *d)
+enum bt_result bt_read_descriptor(struct bt_vcpu *v, uint16_t selector, uint8_t vector,
+				  struct bt_descriptor *d)
 {
 	uint64_t raw;
 
@@ -147,7 +151,8 @@ enum bt_result bt_read_descriptor(struct bt_vcpu *v, uint16_t selector, uint8_t 
 }
 
 /* SDM vol. 3, 8.2.3 and figure 5-8: bits 12:8 of the last doubleword are a type that must be 0. */
-enum bt_result bt_read_descriptor_upper(struct bt_vcpu *v, uint16_t selector, struct bt_descriptor *d)
+enum bt_result bt_read_descriptor_upper(struct bt_vcpu *v, uint16_t selector,
+					struct bt_descriptor *d)
 {
 	uint64_t lin, raw;
 
@@ -195,7 +200,7 @@ enum bt_result bt_set_busy(struct bt_vcpu *v, uint64_t lin, bool busy)
 	return change_type(v, lin, busy ? 2 : 0, busy ? 0 : 2);
 }
 
-/* Segment registers ------------------------------------------------------------------------------------- */
+/* Segment registers ---------------------------------------------------------------------------- */
 
 void bt_load_segment_real(struct bt_vcpu *v, unsigned seg, uint16_t selector)
 {
@@ -214,8 +219,8 @@ void bt_load_segment_real(struct bt_vcpu *v, unsigned seg, uint16_t selector)
 	}
 }
 
-enum bt_result bt_check_stack_segment(struct bt_vcpu *v, uint16_t selector, unsigned cpl, uint8_t vector,
-				      struct bt_descriptor *d)
+enum bt_result bt_check_stack_segment(struct bt_vcpu *v, uint16_t selector, unsigned cpl,
+				      uint8_t vector, struct bt_descriptor *d)
 {
 	BT_TRY(bt_read_descriptor(v, selector, vector, d));
 	if ((selector & 3u) != cpl || !bt_desc_is_writable_data(d) || bt_desc_dpl(d) != cpl)
@@ -228,7 +233,7 @@ enum bt_result bt_check_stack_segment(struct bt_vcpu *v, uint16_t selector, unsi
 static void load_null(struct bt_vcpu *v, unsigned seg, uint16_t selector)
 {
 	/* The DPL of a null SS is the CPL (SDM vol. 3, 6.14.4); bases are cleared. */
-	v->seg[seg] = (struct x86_segment){.selector = selector};
+	v->seg[seg] = (struct x86_segment){ .selector = selector };
 	if (seg == X86_SS)
 		v->seg[seg].attr = (uint16_t)(v->cpl << 5);
 }
@@ -268,7 +273,7 @@ enum bt_result bt_load_segment(struct bt_vcpu *v, unsigned seg, uint16_t selecto
 
 void bt_drop_privileged_segments(struct bt_vcpu *v)
 {
-	static const uint8_t segs[] = {X86_ES, X86_DS, X86_FS, X86_GS};
+	static const uint8_t segs[] = { X86_ES, X86_DS, X86_FS, X86_GS };
 
 	for (unsigned n = 0; n < sizeof(segs); n++) {
 		struct x86_segment *s = &v->seg[segs[n]];
@@ -281,11 +286,11 @@ void bt_drop_privileged_segments(struct bt_vcpu *v)
 	}
 }
 
-/* Instructions --------------------------------------------------------------------------------------------- */
+/* Instructions --------------------------------------------------------------------------------- */
 
 /*
- * After a segment register has been loaded by an instruction. MOV and POP of SS hold off interrupts until
- * the next instruction is done (SDM vol. 3, 6.8.3).
+ * After a segment register has been loaded by an instruction. MOV and POP of SS hold off interrupts
+ * until the next instruction is done (SDM vol. 3, 6.8.3).
  */
 static enum bt_result segment_loaded(struct bt_vcpu *v, unsigned seg, bool shadow)
 {
@@ -313,7 +318,10 @@ enum bt_result bt_op_mov_seg_to(struct bt_vcpu *v, const struct insn *i)
 	return segment_loaded(v, i->sreg, true);
 }
 
-/* To memory always 16 bits; to a register zero-extended to the operand size (16-bit: upper bits kept). */
+/*
+ * To memory always 16 bits; to a register zero-extended to the operand size (16-bit: upper bits
+ * kept).
+ */
 enum bt_result bt_op_mov_seg_from(struct bt_vcpu *v, const struct insn *i)
 {
 	uint16_t selector;
@@ -347,7 +355,10 @@ enum bt_result bt_op_push_seg(struct bt_vcpu *v, const struct insn *i)
 	struct bt_stack s;
 
 	bt_stack_current(v, &s);
-	/* A 32- or 64-bit push of a segment register: recent processors write only 16 bits (vol. 2, "PUSH"); older zero-extend. */
+	/*
+	 * A 32- or 64-bit push of a segment register: recent processors write only 16 bits (vol. 2,
+	 * "PUSH"); older zero-extend.
+	 */
 	BT_TRY(bt_push(v, &s, i->opsize, v->seg[i->sreg % X86_SEG_COUNT].selector));
 	bt_stack_commit(v, &s);
 	return BT_NEXT;

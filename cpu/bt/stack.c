@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Stacks as far transfers, event delivery and the less usual stack instructions use them: pushes and pops go
- * to memory at once, rSP changes only when everything has succeeded (what is written below rSP by an
- * instruction that then faults is unspecified on real processors too).
+ * Stacks as far transfers, event delivery and the less usual stack instructions use them: pushes
+ * and pops go to memory at once, rSP changes only when everything has succeeded (what is written
+ * below rSP by an instruction that then faults is unspecified on real processors too).
  */
 #include "cpu/bt/light.h"
 #include "cpu/bt/ops.h"
@@ -22,8 +22,8 @@ void bt_stack_current(const struct bt_vcpu *v, struct bt_stack *s)
 	s->access = 0;
 }
 
-static enum bt_result stack_linear(struct bt_vcpu *v, const struct bt_stack *s, uint64_t sp, unsigned len,
-				   unsigned access, uint64_t *lin)
+static enum bt_result stack_linear(struct bt_vcpu *v, const struct bt_stack *s, uint64_t sp,
+				   unsigned len, unsigned access, uint64_t *lin)
 {
 	if (!s->flat)
 		return bt_linear_in(v, &s->ss, sp, len, access, X86_SS_VEC, s->error, lin);
@@ -45,7 +45,8 @@ enum bt_result bt_push(struct bt_vcpu *v, struct bt_stack *s, unsigned size, uin
 	return BT_NEXT;
 }
 
-enum bt_result bt_peek(struct bt_vcpu *v, const struct bt_stack *s, unsigned offset, unsigned size, uint64_t *value)
+enum bt_result bt_peek(struct bt_vcpu *v, const struct bt_stack *s, unsigned offset, unsigned size,
+		       uint64_t *value)
 {
 	uint64_t lin;
 
@@ -82,8 +83,8 @@ void bt_stack_commit(struct bt_vcpu *v, const struct bt_stack *s)
 		v->regs[X86_RSP] = sp;
 }
 
-enum bt_result bt_stack_from_tss(struct bt_vcpu *v, unsigned cpl, struct bt_stack *s, struct bt_descriptor *ss,
-				 uint16_t *selector)
+enum bt_result bt_stack_from_tss(struct bt_vcpu *v, unsigned cpl, struct bt_stack *s,
+				 struct bt_descriptor *ss, uint16_t *selector)
 {
 	unsigned type = v->tr.attr & 15, offset, len;
 	bool tss32 = type & 8;
@@ -99,7 +100,7 @@ enum bt_result bt_stack_from_tss(struct bt_vcpu *v, unsigned cpl, struct bt_stac
 		BT_TRY(bt_load(v, v->tr.base + offset, 8, BT_READ | BT_SYSTEM, &s->sp));
 		s->mask = ~0ull;
 		*selector = (uint16_t)cpl; /* null, with RPL = new CPL */
-		s->ss = (struct x86_segment){.selector = *selector, .attr = (uint16_t)(cpl << 5)};
+		s->ss = (struct x86_segment){ .selector = *selector, .attr = (uint16_t)(cpl << 5) };
 		return BT_NEXT;
 	}
 	offset = tss32 ? 4 + cpl * 8 : 2 + cpl * 4;
@@ -119,7 +120,7 @@ enum bt_result bt_stack_from_tss(struct bt_vcpu *v, unsigned cpl, struct bt_stac
 	return BT_NEXT;
 }
 
-/* Instructions ------------------------------------------------------------------------------------------ */
+/* Instructions --------------------------------------------------------------------------------- */
 
 /* SDM vol. 2, "PUSHA": the whole frame or nothing. */
 enum bt_result bt_op_pusha(struct bt_vcpu *v, const struct insn *i)
@@ -168,7 +169,10 @@ enum bt_result bt_op_enter(struct bt_vcpu *v, const struct insn *i)
 	if (level)
 		BT_TRY(bt_push(v, &s, size, bt_truncate(frame, size)));
 	s.sp = (s.sp - (uint16_t)i->imm) & s.mask;
-	/* "#SS(0) if the new value of rSP is outside the stack's limit; #PF if a write there would fault." */
+	/*
+	 * "#SS(0) if the new value of rSP is outside the stack's limit; #PF if a write there would
+	 * fault."
+	 */
 	from = s;
 	from.sp = (s.sp + 1) & s.mask;
 	BT_TRY(bt_stack_room(v, &from, 1));

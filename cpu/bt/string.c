@@ -1,20 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * String instructions: MOVS CMPS STOS LODS SCAS INS OUTS, with REP. SDM vol. 2 under their names and "REP".
+ * String instructions: MOVS CMPS STOS LODS SCAS INS OUTS, with REP. SDM vol. 2 under their names
+ * and "REP".
  *
- * Elements that lie within one page of RAM on both sides are handled in one go by the host's own string instruction
- * of the same element size and direction, so that overlapping operands come out as on hardware, element
- * by element. All else (MMIO, page crossings, wrap-around, segment limits, faults, alignment checks, single-step)
- * goes through one element at a time. Registers show the progress after each step; between two steps the
- * instruction can be left for an interrupt and is then started again at v->rip.
+ * Elements that lie within one page of RAM on both sides are handled in one go by the host's own
+ * string instruction of the same element size and direction, so that overlapping operands come out
+ * as on hardware, element by element. All else (MMIO, page crossings, wrap-around, segment limits,
+ * faults, alignment checks, single-step) goes through one element at a time. Registers show the
+ * progress after each step; between two steps the instruction can be left for an interrupt and is
+ * then started again at v->rip.
  */
 #include "cpu/bt/light.h"
 #include "cpu/bt/ops.h"
 
 struct string {
-	unsigned size;	/* of an element */
+	unsigned size; /* of an element */
 	unsigned addrsize;
-	unsigned source;	/* segment */
+	unsigned source; /* segment */
 	bool down;
 };
 
@@ -74,11 +76,12 @@ static bool leaves(struct bt_vcpu *v, const struct insn *i)
 }
 
 /*
- * How many of @count elements from @offset on lie in one page of RAM, and a host pointer to the first of them (for
- * descending strings that is the one with the highest address). NULL: go by element.
+ * How many of @count elements from @offset on lie in one page of RAM, and a host pointer to the
+ * first of them (for descending strings that is the one with the highest address). NULL: go by
+ * element.
  */
-static uint8_t *span(struct bt_vcpu *v, const struct string *s, unsigned seg, uint64_t offset, unsigned access,
-		     uint64_t *count)
+static uint8_t *span(struct bt_vcpu *v, const struct string *s, unsigned seg, uint64_t offset,
+		     unsigned access, uint64_t *count)
 {
 	uint64_t lin, low = offset, n = *count, most;
 	enum bt_result res;
@@ -87,7 +90,8 @@ static uint8_t *span(struct bt_vcpu *v, const struct string *s, unsigned seg, ui
 
 	if (v->mode & (MODE_ALIGN | MODE_STEP))
 		return NULL;
-	if (bt_linear(v, seg, offset, s->size, access, &lin) == BT_FAULT || (lin & 0xfff) + s->size > 0x1000)
+	if (bt_linear(v, seg, offset, s->size, access, &lin) == BT_FAULT ||
+	    (lin & 0xfff) + s->size > 0x1000)
 		return NULL;
 	most = s->down ? (lin & 0xfff) / s->size + 1 : (0x1000 - (lin & 0xfff)) / s->size;
 	n = n < most ? n : most;
@@ -111,7 +115,8 @@ static uint8_t *span(struct bt_vcpu *v, const struct string *s, unsigned seg, ui
 }
 
 /* One element by the general way. */
-static enum bt_result load_element(struct bt_vcpu *v, const struct string *s, unsigned seg, unsigned reg, uint64_t *value)
+static enum bt_result load_element(struct bt_vcpu *v, const struct string *s, unsigned seg,
+				   unsigned reg, uint64_t *value)
 {
 	uint64_t lin;
 
@@ -130,26 +135,26 @@ static enum bt_result store_element(struct bt_vcpu *v, const struct string *s, u
 }
 
 /* The host's instruction for the element size, in the direction of DF. */
-#define BY_SIZE(size, down, insn, ...)                                                     \
-	do {                                                                               \
-		if (down) {                                                                \
-			switch (size) {                                                    \
+#define BY_SIZE(size, down, insn, ...)                                                      \
+	do {                                                                                \
+		if (down) {                                                                 \
+			switch (size) {                                                     \
 			case 1: __asm__ volatile("std; " insn "b; cld" __VA_ARGS__); break; \
 			case 2: __asm__ volatile("std; " insn "w; cld" __VA_ARGS__); break; \
 			case 4: __asm__ volatile("std; " insn "l; cld" __VA_ARGS__); break; \
 			default: __asm__ volatile("std; " insn "q; cld" __VA_ARGS__);       \
-			}                                                                  \
-		} else {                                                                   \
-			switch (size) {                                                    \
+			}                                                                   \
+		} else {                                                                    \
+			switch (size) {                                                     \
 			case 1: __asm__ volatile(insn "b" __VA_ARGS__); break;              \
 			case 2: __asm__ volatile(insn "w" __VA_ARGS__); break;              \
 			case 4: __asm__ volatile(insn "l" __VA_ARGS__); break;              \
 			default: __asm__ volatile(insn "q" __VA_ARGS__);                    \
-			}                                                                  \
-		}                                                                          \
+			}                                                                   \
+		}                                                                           \
 	} while (0)
 
-/* MOVS -------------------------------------------------------------------------------------------------- */
+/* MOVS ----------------------------------------------------------------------------------------- */
 
 /* Elements moved at once; 0: none. */
 static uint64_t move_span(struct bt_vcpu *v, const struct string *s, uint64_t count)
@@ -192,7 +197,7 @@ enum bt_result bt_op_movs(struct bt_vcpu *v, const struct insn *i)
 	return BT_NEXT;
 }
 
-/* STOS -------------------------------------------------------------------------------------------------- */
+/* STOS ----------------------------------------------------------------------------------------- */
 
 static uint64_t store_span(struct bt_vcpu *v, const struct string *s, uint64_t count)
 {
@@ -202,7 +207,10 @@ static uint64_t store_span(struct bt_vcpu *v, const struct string *s, uint64_t c
 	if (!to)
 		return 0;
 	left = n;
-	BY_SIZE(s->size, s->down, "rep stos", : "+D"(to), "+c"(left) : "a"(v->regs[X86_RAX]) : "memory");
+	BY_SIZE(s->size, s->down, "rep stos",
+		: "+D"(to), "+c"(left)
+		: "a"(v->regs[X86_RAX])
+		: "memory");
 	return n;
 }
 
@@ -228,7 +236,7 @@ enum bt_result bt_op_stos(struct bt_vcpu *v, const struct insn *i)
 	return BT_NEXT;
 }
 
-/* LODS -------------------------------------------------------------------------------------------------- */
+/* LODS ----------------------------------------------------------------------------------------- */
 
 enum bt_result bt_op_lods(struct bt_vcpu *v, const struct insn *i)
 {
@@ -249,7 +257,7 @@ enum bt_result bt_op_lods(struct bt_vcpu *v, const struct insn *i)
 	return BT_NEXT;
 }
 
-/* CMPS, SCAS -------------------------------------------------------------------------------------------- */
+/* CMPS, SCAS ----------------------------------------------------------------------------------- */
 
 /* The flags of a - b in the form of v->aflags. */
 static uint16_t compare(uint64_t a, uint64_t b, unsigned size)
@@ -266,8 +274,7 @@ static uint16_t compare(uint64_t a, uint64_t b, unsigned size)
 	case 4:
 		__asm__("cmpl %k2, %k1; lahf; seto %%al" : "=&a"(flags) : "r"(a), "r"(b) : "cc");
 		break;
-	default:
-		__asm__("cmpq %2, %1; lahf; seto %%al" : "=&a"(flags) : "r"(a), "r"(b) : "cc");
+	default: __asm__("cmpq %2, %1; lahf; seto %%al" : "=&a"(flags) : "r"(a), "r"(b) : "cc");
 	}
 	return flags;
 }
@@ -280,7 +287,28 @@ static bool compare_ends(const struct bt_vcpu *v, const struct insn *i)
 	return !repeats(i) || (i->repne ? equal : !equal);
 }
 
-static uint64_t compare_span(struct bt_vcpu *v, const struct string *s, bool until_equal, uint64_t count)
+/* clang-format off */
+/* One case of a switch over element size and direction. */
+#define SCAN_CASE(key, insn, before, after, operands...)                       \
+	case key:                                                              \
+		__asm__ volatile(before insn "; lahf; seto %%al" after operands);  \
+		break;
+#define SCAN_CASES(insn, operands...)                                          \
+	SCAN_CASE(0x01, insn "b", "", "", operands)                            \
+	SCAN_CASE(0x02, insn "w", "", "", operands)                            \
+	SCAN_CASE(0x04, insn "l", "", "", operands)                            \
+	SCAN_CASE(0x08, insn "q", "", "", operands)                            \
+	SCAN_CASE(0x11, insn "b", "std; ", "; cld", operands)                  \
+	SCAN_CASE(0x12, insn "w", "std; ", "; cld", operands)                  \
+	SCAN_CASE(0x14, insn "l", "std; ", "; cld", operands)                  \
+	SCAN_CASE(0x18, insn "q", "std; ", "; cld", operands)
+#define CMPS_OPERANDS : "+S"(a), "+D"(b), "+c"(left), "+a"(flags) : : "memory", "cc"
+#define SCAS_OPERANDS : "+D"(p), "+c"(left), "+a"(flags) : : "memory", "cc"
+/* clang-format on */
+
+/* Elements compared, up to the one that ends it; flags are those of the last. */
+static uint64_t compare_span(struct bt_vcpu *v, const struct string *s, bool until_equal,
+			     uint64_t count)
 {
 	uint64_t n = count, left;
 	uint8_t *a, *b;
@@ -293,30 +321,13 @@ static uint64_t compare_span(struct bt_vcpu *v, const struct string *s, bool unt
 	if (!b)
 		return 0;
 	left = n;
-#define FLAGS_AFTER "; lahf; seto %%al"
 	if (until_equal) {
 		switch (s->size | s->down << 4) {
-#define CASE(size, suffix, before, after)                                                                    \
-	case size:                                                                                           \
-		__asm__ volatile(before "repne cmps" suffix FLAGS_AFTER after                                \
-				 : "+S"(a), "+D"(b), "+c"(left), "+a"(flags) : : "memory", "cc");            \
-		break;
-			CASE(1, "b", "", "") CASE(2, "w", "", "") CASE(4, "l", "", "") CASE(8, "q", "", "")
-			CASE(17, "b", "std; ", "; cld") CASE(18, "w", "std; ", "; cld")
-			CASE(20, "l", "std; ", "; cld") CASE(24, "q", "std; ", "; cld")
-#undef CASE
+			SCAN_CASES("repne cmps", CMPS_OPERANDS)
 		}
 	} else {
 		switch (s->size | s->down << 4) {
-#define CASE(size, suffix, before, after)                                                                    \
-	case size:                                                                                           \
-		__asm__ volatile(before "repe cmps" suffix FLAGS_AFTER after                                 \
-				 : "+S"(a), "+D"(b), "+c"(left), "+a"(flags) : : "memory", "cc");            \
-		break;
-			CASE(1, "b", "", "") CASE(2, "w", "", "") CASE(4, "l", "", "") CASE(8, "q", "", "")
-			CASE(17, "b", "std; ", "; cld") CASE(18, "w", "std; ", "; cld")
-			CASE(20, "l", "std; ", "; cld") CASE(24, "q", "std; ", "; cld")
-#undef CASE
+			SCAN_CASES("repe cmps", CMPS_OPERANDS)
 		}
 	}
 	v->aflags = (uint16_t)flags;
@@ -348,7 +359,8 @@ enum bt_result bt_op_cmps(struct bt_vcpu *v, const struct insn *i)
 	return BT_NEXT;
 }
 
-static uint64_t scan_span(struct bt_vcpu *v, const struct string *s, bool until_equal, uint64_t count)
+static uint64_t scan_span(struct bt_vcpu *v, const struct string *s, bool until_equal,
+			  uint64_t count)
 {
 	uint64_t n = count, left, flags = v->regs[X86_RAX];
 	uint8_t *p = span(v, s, X86_ES, offset_of(v, s, X86_RDI), BT_READ, &n);
@@ -356,27 +368,15 @@ static uint64_t scan_span(struct bt_vcpu *v, const struct string *s, bool until_
 	if (!p)
 		return 0;
 	left = n;
-#define CASE(size, rep, suffix, before, after)                                                               \
-	case size:                                                                                           \
-		__asm__ volatile(before rep " scas" suffix FLAGS_AFTER after                                 \
-				 : "+D"(p), "+c"(left), "+a"(flags) : : "memory", "cc");                     \
-		break;
 	if (until_equal) {
 		switch (s->size | s->down << 4) {
-			CASE(1, "repne", "b", "", "") CASE(2, "repne", "w", "", "")
-			CASE(4, "repne", "l", "", "") CASE(8, "repne", "q", "", "")
-			CASE(17, "repne", "b", "std; ", "; cld") CASE(18, "repne", "w", "std; ", "; cld")
-			CASE(20, "repne", "l", "std; ", "; cld") CASE(24, "repne", "q", "std; ", "; cld")
+			SCAN_CASES("repne scas", SCAS_OPERANDS)
 		}
 	} else {
 		switch (s->size | s->down << 4) {
-			CASE(1, "repe", "b", "", "") CASE(2, "repe", "w", "", "")
-			CASE(4, "repe", "l", "", "") CASE(8, "repe", "q", "", "")
-			CASE(17, "repe", "b", "std; ", "; cld") CASE(18, "repe", "w", "std; ", "; cld")
-			CASE(20, "repe", "l", "std; ", "; cld") CASE(24, "repe", "q", "std; ", "; cld")
+			SCAN_CASES("repe scas", SCAS_OPERANDS)
 		}
 	}
-#undef CASE
 	v->aflags = (uint16_t)flags;
 	return n - left;
 }
@@ -404,7 +404,7 @@ enum bt_result bt_op_scas(struct bt_vcpu *v, const struct insn *i)
 	return BT_NEXT;
 }
 
-/* INS, OUTS --------------------------------------------------------------------------------------------- */
+/* INS, OUTS ------------------------------------------------------------------------------------ */
 
 static void port_string_init(struct string *s, struct bt_vcpu *v, const struct insn *i)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Small system instructions: HLT, CPUID, the time stamp counter, cache and TLB control, FS and GS bases. SDM
- * vol. 2 under their names. MONITOR and MWAIT are not offered (ops.c: #UD).
+ * Small system instructions: HLT, CPUID, the time stamp counter, cache and TLB control, FS and GS
+ * bases. SDM vol. 2 under their names. MONITOR and MWAIT are not offered (ops.c: #UD).
  */
 #include "cpu/bt/light.h"
 #include "cpu/bt/ops.h"
@@ -137,7 +137,7 @@ enum bt_result bt_op_invpcid(struct bt_vcpu *v, const struct insn *i)
 	return BT_EXIT;
 }
 
-/* FS and GS bases --------------------------------------------------------------------------------------- */
+/* FS and GS bases ------------------------------------------------------------------------------ */
 
 static void set_base(struct bt_vcpu *v, unsigned seg, uint64_t base)
 {

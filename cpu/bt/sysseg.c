@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Descriptor table registers, and instructions that look at descriptors: SGDT SIDT LGDT LIDT SLDT STR LLDT
- * LTR LAR LSL VERR VERW. SDM vol. 2 under their names.
+ * Descriptor table registers, and instructions that look at descriptors: SGDT SIDT LGDT LIDT SLDT
+ * STR LLDT LTR LAR LSL VERR VERW. SDM vol. 2 under their names.
  */
 #include "cpu/bt/light.h"
 #include "cpu/bt/ops.h"
@@ -17,7 +17,8 @@ static bool umip_denies(const struct bt_vcpu *v)
 	return v->cpl && (v->cr4 & X86_CR4_UMIP);
 }
 
-static enum bt_result store_table(struct bt_vcpu *v, const struct insn *i, const struct x86_table *t)
+static enum bt_result store_table(struct bt_vcpu *v, const struct insn *i,
+				  const struct x86_table *t)
 {
 	unsigned size = bt_code64(v) ? 8 : 4;
 	uint8_t image[10];
@@ -103,9 +104,12 @@ enum bt_result bt_op_str(struct bt_vcpu *v, const struct insn *i)
 	return store_selector(v, i, v->tr.selector);
 }
 
-/* Reads the system descriptor for LLDT and LTR: in the GDT, type @type or (legacy only) @type16, present. */
-static enum bt_result read_system(struct bt_vcpu *v, uint16_t selector, unsigned type, unsigned type16,
-				  struct bt_descriptor *d, struct x86_segment *s)
+/*
+ * Reads the system descriptor for LLDT and LTR: in the GDT, type @type or (legacy only) @type16,
+ * present.
+ */
+static enum bt_result read_system(struct bt_vcpu *v, uint16_t selector, unsigned type,
+				  unsigned type16, struct bt_descriptor *d, struct x86_segment *s)
 {
 	unsigned t;
 
@@ -138,7 +142,7 @@ enum bt_result bt_op_lldt(struct bt_vcpu *v, const struct insn *i)
 		return bt_raise_error(v, X86_GP, 0);
 	BT_TRY(load_selector(v, i, &selector));
 	if (bt_selector_is_null(selector)) {
-		v->ldtr = (struct x86_segment){.selector = selector};
+		v->ldtr = (struct x86_segment){ .selector = selector };
 		return BT_NEXT;
 	}
 	BT_TRY(read_system(v, selector, DESC_LDT, DESC_LDT, &d, &s));
@@ -166,19 +170,22 @@ enum bt_result bt_op_ltr(struct bt_vcpu *v, const struct insn *i)
 	return BT_NEXT;
 }
 
-/* Looking at descriptors --------------------------------------------------------------------------------- */
+/* Looking at descriptors ----------------------------------------------------------------------- */
 
 #define TYPE(t) (1u << (t))
-#define LSL_LEGACY (TYPE(DESC_TSS16) | TYPE(DESC_LDT) | TYPE(DESC_TSS16_BUSY) | TYPE(DESC_TSS) | TYPE(DESC_TSS_BUSY))
+#define LSL_LEGACY                                                                    \
+	(TYPE(DESC_TSS16) | TYPE(DESC_LDT) | TYPE(DESC_TSS16_BUSY) | TYPE(DESC_TSS) | \
+	 TYPE(DESC_TSS_BUSY))
 #define LSL_LONG (TYPE(DESC_LDT) | TYPE(DESC_TSS) | TYPE(DESC_TSS_BUSY))
 #define LAR_LEGACY (LSL_LEGACY | TYPE(DESC_CALL16) | TYPE(DESC_TASK_GATE) | TYPE(DESC_CALL))
 #define LAR_LONG (LSL_LONG | TYPE(DESC_CALL))
 
 /*
- * Reads the descriptor of the source operand, if it may be looked at. @types: system types that count.
- * BT_FAULT only for the accesses themselves.
+ * Reads the descriptor of the source operand, if it may be looked at. @types: system types that
+ * count. BT_FAULT only for the accesses themselves.
  */
-static enum bt_result look(struct bt_vcpu *v, const struct insn *i, unsigned types, struct bt_descriptor *d, bool *good)
+static enum bt_result look(struct bt_vcpu *v, const struct insn *i, unsigned types,
+			   struct bt_descriptor *d, bool *good)
 {
 	uint16_t selector;
 	unsigned dpl;
@@ -209,7 +216,8 @@ enum bt_result bt_op_lar(struct bt_vcpu *v, const struct insn *i)
 
 	BT_TRY(look(v, i, bt_long_mode(v) ? LAR_LONG : LAR_LEGACY, &d, &good));
 	if (good)
-		bt_set_reg(v, i->reg & 15, i->opsize, true, d.hi & (i->opsize == 2 ? 0xff00 : 0xf0ff00));
+		bt_set_reg(v, i->reg & 15, i->opsize, true,
+			   d.hi & (i->opsize == 2 ? 0xff00 : 0xf0ff00));
 	set_zf(v, good);
 	return BT_NEXT;
 }

@@ -2,15 +2,19 @@
 /*
  * Hardware task switching: SDM vol. 3, chapter 8.3, with 16- and 32-bit TSSs.
  *
- * Theory of operation. Everything that can fault for the outgoing task (the busy bits, its TSS's save area, the
- * new TSS) is probed or read first. Then the old state is saved and the new registers are loaded: the point of
- * no return. The segment registers and LDTR are loaded last, and what is wrong with them is raised in the new task
- * (vol. 3, table 8-1: #TS, #NP, #SS with the selector).
+ * Theory of operation. Everything that can fault for the outgoing task (the busy bits, its TSS's
+ * save area, the new TSS) is probed or read first. Then the old state is saved and the new
+ * registers are loaded: the point of no return. The segment registers and LDTR are loaded last, and
+ * what is wrong with them is raised in the new task (vol. 3, table 8-1: #TS, #NP, #SS with the
+ * selector).
  */
 #include "cpu/bt/light.h"
 #include "cpu/bt/ops.h"
 
-/* A TSS's dynamic fields, both sizes (vol. 3, figures 8-2 and 8-10). Segments in order ES CS SS DS FS GS. */
+/*
+ * A TSS's dynamic fields, both sizes (vol. 3, figures 8-2 and 8-10). Segments in order ES CS SS DS
+ * FS GS.
+ */
 struct task_state {
 	uint32_t cr3, eip, eflags, gpr[8];
 	uint16_t seg[X86_SEG_COUNT], ldt;
@@ -18,13 +22,25 @@ struct task_state {
 };
 
 enum {
-	TSS32_CR3 = 28, TSS32_EIP = 32, TSS32_EFLAGS = 36, TSS32_GPR = 40, TSS32_SEG = 72, TSS32_LDT = 96,
-	TSS32_TRAP = 100, TSS32_LIMIT = 103,
-	TSS16_IP = 14, TSS16_FLAGS = 16, TSS16_GPR = 18, TSS16_SEG = 34, TSS16_LDT = 42, TSS16_LIMIT = 43,
+	TSS32_CR3 = 28,
+	TSS32_EIP = 32,
+	TSS32_EFLAGS = 36,
+	TSS32_GPR = 40,
+	TSS32_SEG = 72,
+	TSS32_LDT = 96,
+	TSS32_TRAP = 100,
+	TSS32_LIMIT = 103,
+	TSS16_IP = 14,
+	TSS16_FLAGS = 16,
+	TSS16_GPR = 18,
+	TSS16_SEG = 34,
+	TSS16_LDT = 42,
+	TSS16_LIMIT = 43,
 	TSS16_SEGS = 4,
 };
 
-static enum bt_result tss_load(struct bt_vcpu *v, uint64_t base, unsigned offset, unsigned size, uint64_t *value)
+static enum bt_result tss_load(struct bt_vcpu *v, uint64_t base, unsigned offset, unsigned size,
+			       uint64_t *value)
 {
 	return bt_load(v, (uint32_t)(base + offset), size, BT_READ | BT_SYSTEM, value);
 }
@@ -78,9 +94,10 @@ static enum bt_result read_tss16(struct bt_vcpu *v, uint64_t base, struct task_s
 }
 
 /* EIP to GS: the fields that a switch saves. */
-static enum bt_result save_tss(struct bt_vcpu *v, bool tss32, uint64_t base, uint64_t rip, uint32_t eflags)
+static enum bt_result save_tss(struct bt_vcpu *v, bool tss32, uint64_t base, uint64_t rip,
+			       uint32_t eflags)
 {
-	uint32_t image32[16] = {0};
+	uint32_t image32[16] = { 0 };
 	uint16_t image16[14];
 
 	if (tss32) {
@@ -90,7 +107,8 @@ static enum bt_result save_tss(struct bt_vcpu *v, bool tss32, uint64_t base, uin
 			image32[2 + n] = (uint32_t)v->regs[n];
 		for (unsigned n = 0; n < X86_SEG_COUNT; n++)
 			image32[10 + n] = v->seg[n].selector;
-		return bt_store_bytes(v, (uint32_t)(base + TSS32_EIP), image32, sizeof(image32), BT_WRITE | BT_SYSTEM);
+		return bt_store_bytes(v, (uint32_t)(base + TSS32_EIP), image32, sizeof(image32),
+				      BT_WRITE | BT_SYSTEM);
 	}
 	image16[0] = (uint16_t)rip;
 	image16[1] = (uint16_t)eflags;
@@ -98,7 +116,8 @@ static enum bt_result save_tss(struct bt_vcpu *v, bool tss32, uint64_t base, uin
 		image16[2 + n] = (uint16_t)v->regs[n];
 	for (unsigned n = 0; n < TSS16_SEGS; n++)
 		image16[10 + n] = v->seg[n].selector;
-	return bt_store_bytes(v, (uint32_t)(base + TSS16_IP), image16, sizeof(image16), BT_WRITE | BT_SYSTEM);
+	return bt_store_bytes(v, (uint32_t)(base + TSS16_IP), image16, sizeof(image16),
+			      BT_WRITE | BT_SYSTEM);
 }
 
 /* LDTR of the new task; @ts: #TS(selector). */
@@ -106,7 +125,7 @@ static enum bt_result load_ldt(struct bt_vcpu *v, uint16_t selector)
 {
 	struct bt_descriptor d;
 
-	v->ldtr = (struct x86_segment){.selector = selector};
+	v->ldtr = (struct x86_segment){ .selector = selector };
 	if (bt_selector_is_null(selector))
 		return BT_NEXT;
 	if (selector & 4)
@@ -161,10 +180,10 @@ static enum bt_result load_data(struct bt_vcpu *v, unsigned seg, uint16_t select
 /* The new task's segments, with its registers in place. A fault is the new task's. */
 static enum bt_result load_segments(struct bt_vcpu *v, const struct task_state *t)
 {
-	static const uint8_t data[] = {X86_DS, X86_ES, X86_FS, X86_GS};
+	static const uint8_t data[] = { X86_DS, X86_ES, X86_FS, X86_GS };
 
 	for (unsigned n = 0; n < X86_SEG_COUNT; n++)
-		v->seg[n] = (struct x86_segment){.selector = t->seg[n]};
+		v->seg[n] = (struct x86_segment){ .selector = t->seg[n] };
 	BT_TRY(load_ldt(v, t->ldt));
 	if (bt_v86(v)) {
 		for (unsigned n = 0; n < X86_SEG_COUNT; n++)
@@ -185,7 +204,7 @@ enum bt_result bt_task_switch(struct bt_vcpu *v, uint16_t selector, const struct
 	bool new32 = bt_desc_type(tss) & 8, old32 = v->tr.attr & 8;
 	uint64_t old_lin, old_base = v->tr.base;
 	unsigned save_offset = old32 ? TSS32_EIP : TSS16_IP, save_size = old32 ? 64 : 28;
-	struct task_state t = {0};
+	struct task_state t = { 0 };
 	enum bt_result res;
 
 	if (s.limit < (new32 ? TSS32_LIMIT : TSS16_LIMIT))

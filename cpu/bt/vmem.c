@@ -1,16 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Vector instructions whose memory accesses are one by one: gathers and scatters (AVX2, AVX-512) and MASKMOVQ,
- * MASKMOVDQU. SDM vol. 2, "VGATHERDPS/VGATHERDPD", "VPSCATTERDD…", "MASKMOVDQU".
+ * Vector instructions whose memory accesses are one by one: gathers and scatters (AVX2, AVX-512)
+ * and MASKMOVQ, MASKMOVDQU. SDM vol. 2, "VGATHERDPS/VGATHERDPD", "VPSCATTERDD…", "MASKMOVDQU".
  *
- * Elements are accessed from the lowest to the highest; each one done clears its mask bit, and a fault leaves the
- * destination and mask with the progress made, as the manual asks.
+ * Elements are accessed from the lowest to the highest; each one done clears its mask bit, and a
+ * fault leaves the destination and mask with the progress made, as the manual asks.
  */
 #include "cpu/bt/light.h"
 #include "cpu/bt/ops.h"
 #include "cpu/cpuid.h"
 
-enum { OFFSET_FSW = 2, OFFSET_ST = 32, OFFSET_XMM = 160, OFFSET_XSTATE_BV = 512, YMM = 2, OPMASK = 5, ZMM_HI = 6, HI16 = 7 };
+enum {
+	OFFSET_FSW = 2,
+	OFFSET_ST = 32,
+	OFFSET_XMM = 160,
+	OFFSET_XSTATE_BV = 512,
+	YMM = 2,
+	OPMASK = 5,
+	ZMM_HI = 6,
+	HI16 = 7
+};
 
 struct vector {
 	_Alignas(8) uint8_t bytes[64];
@@ -22,15 +31,17 @@ static uint8_t *component(const struct bt_vcpu *v, struct bt_xarea *a, unsigned 
 }
 
 /* Moves a whole vector register (0–31) between @a and @r; parts that XCR0 does not have are 0. */
-static void move_vector(const struct bt_vcpu *v, struct bt_xarea *a, unsigned reg, struct vector *r, bool store)
+static void move_vector(const struct bt_vcpu *v, struct bt_xarea *a, unsigned reg, struct vector *r,
+			bool store)
 {
 	const struct {
 		uint8_t *at;
 		unsigned from, size;
 	} low[] = {
-		{a->bytes + OFFSET_XMM + 16 * (reg & 15), 0, 16},
-		{component(v, a, YMM) ? component(v, a, YMM) + 16 * (reg & 15) : NULL, 16, 16},
-		{component(v, a, ZMM_HI) ? component(v, a, ZMM_HI) + 32 * (reg & 15) : NULL, 32, 32},
+		{ a->bytes + OFFSET_XMM + 16 * (reg & 15), 0, 16 },
+		{ component(v, a, YMM) ? component(v, a, YMM) + 16 * (reg & 15) : NULL, 16, 16 },
+		{ component(v, a, ZMM_HI) ? component(v, a, ZMM_HI) + 32 * (reg & 15) : NULL, 32,
+		  32 },
 	};
 
 	if (!store)
@@ -67,7 +78,9 @@ static void set_element(struct vector *r, unsigned n, unsigned size, uint64_t va
 
 static enum bt_result check_vector(struct bt_vcpu *v, const struct insn *i)
 {
-	uint32_t needed = i->encoding == ENC_EVEX ? MODE_AVX512 : i->encoding == ENC_VEX ? MODE_AVX : MODE_SSE;
+	uint32_t needed = i->encoding == ENC_EVEX  ? MODE_AVX512
+			  : i->encoding == ENC_VEX ? MODE_AVX
+						   : MODE_SSE;
 
 	if (!(v->mode & needed))
 		return bt_raise(v, X86_UD);
@@ -83,8 +96,9 @@ struct indexed {
 	struct vector index, data;
 };
 
-static enum bt_result element_address(struct bt_vcpu *v, const struct insn *i, const struct indexed *x, unsigned n,
-				      unsigned access, uint64_t *lin)
+static enum bt_result element_address(struct bt_vcpu *v, const struct insn *i,
+				      const struct indexed *x, unsigned n, unsigned access,
+				      uint64_t *lin)
 {
 	uint64_t index = get_element(&x->index, n, x->index_size), ea;
 
@@ -94,7 +108,8 @@ static enum bt_result element_address(struct bt_vcpu *v, const struct insn *i, c
 	return bt_linear(v, i->seg, bt_truncate(ea, i->addrsize), x->element, access, lin);
 }
 
-static void indexed_init(struct indexed *x, const struct bt_vcpu *v, const struct insn *i, struct bt_xarea *a)
+static void indexed_init(struct indexed *x, const struct bt_vcpu *v, const struct insn *i,
+			 struct bt_xarea *a)
 {
 	unsigned widest;
 
@@ -109,7 +124,8 @@ static void indexed_init(struct indexed *x, const struct bt_vcpu *v, const struc
 	x->mask = 0;
 }
 
-static uint32_t read_opmask(const struct bt_vcpu *v, const struct insn *i, struct bt_xarea *a, unsigned count)
+static uint32_t read_opmask(const struct bt_vcpu *v, const struct insn *i, struct bt_xarea *a,
+			    unsigned count)
 {
 	uint8_t *k = component(v, a, OPMASK);
 	uint64_t value = 0;
@@ -119,7 +135,8 @@ static uint32_t read_opmask(const struct bt_vcpu *v, const struct insn *i, struc
 	return (uint32_t)value & ((1u << count) - 1);
 }
 
-static void write_opmask(const struct bt_vcpu *v, const struct insn *i, struct bt_xarea *a, uint64_t value)
+static void write_opmask(const struct bt_vcpu *v, const struct insn *i, struct bt_xarea *a,
+			 uint64_t value)
 {
 	uint8_t *k = component(v, a, OPMASK);
 
@@ -144,14 +161,18 @@ enum bt_result bt_op_gather(struct bt_vcpu *v, const struct insn *i)
 	uint64_t lin, value, opmask;
 
 	BT_TRY(check_vector(v, i));
-	if (i->reg == i->index || (vex ? i->vvvv == i->reg || i->vvvv == i->index : i->evex_aaa == 0))
+	if (i->reg == i->index ||
+	    (vex ? i->vvvv == i->reg || i->vvvv == i->index : i->evex_aaa == 0))
 		return bt_raise(v, X86_UD);
 	bt_xarea_save(&a, v->xcr0);
 	indexed_init(&x, v, i, &a);
 	if (vex) {
 		move_vector(v, &a, i->vvvv & 15, &mask, false);
 		for (unsigned n = 0; n < x.count; n++)
-			x.mask |= (uint32_t)(get_element(&mask, n, x.element) >> (8 * x.element - 1) & 1) << n;
+			x.mask |=
+				(uint32_t)(get_element(&mask, n, x.element) >> (8 * x.element - 1) &
+					   1)
+				<< n;
 	} else {
 		x.mask = read_opmask(v, i, &a, x.count);
 	}
@@ -201,7 +222,8 @@ enum bt_result bt_op_scatter(struct bt_vcpu *v, const struct insn *i)
 			continue;
 		res = element_address(v, i, &x, n, BT_WRITE, &lin);
 		if (res != BT_FAULT)
-			res = bt_store(v, lin, x.element, BT_WRITE, get_element(&x.data, n, x.element));
+			res = bt_store(v, lin, x.element, BT_WRITE,
+				       get_element(&x.data, n, x.element));
 		if (res == BT_FAULT)
 			break;
 		x.mask &= ~(1u << n);
@@ -246,7 +268,8 @@ enum bt_result bt_op_maskmov(struct bt_vcpu *v, const struct insn *i)
 		for (unsigned n = 0; n < len; n++) {
 			if (!(mask[n] & 0x80))
 				continue;
-			BT_TRY(bt_linear(v, i->seg, bt_truncate(offset + n, i->addrsize), 1, BT_WRITE, &lin));
+			BT_TRY(bt_linear(v, i->seg, bt_truncate(offset + n, i->addrsize), 1,
+					 BT_WRITE, &lin));
 			if (pass == 0)
 				BT_TRY(bt_probe(v, lin, 1, BT_WRITE));
 			else

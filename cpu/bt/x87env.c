@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * FNSTENV, FLDENV, FNSAVE, FRSTOR: the x87 environment in its four formats. SDM vol. 1, 8.1.10 (figures 8-9 to 8-12);
- * vol. 2 under their names. The host's instruction runs on a buffer in the 32-bit protected-mode format. Instruction
- * and data pointers are 0 in what the guest sees (xstate.c says why).
+ * FNSTENV, FLDENV, FNSAVE, FRSTOR: the x87 environment in its four formats. SDM vol. 1, 8.1.10
+ * (figures 8-9 to 8-12); vol. 2 under their names. The host's instruction runs on a buffer in the
+ * 32-bit protected-mode format. Instruction and data pointers are 0 in what the guest sees
+ * (xstate.c says why).
  */
 #include "cpu/bt/light.h"
 #include "cpu/bt/ops.h"
@@ -42,11 +43,13 @@ static enum bt_result check_pending(struct bt_vcpu *v)
 }
 
 /* From the host's format in @m to the guest's in @out. */
-static unsigned encode(const struct bt_vcpu *v, const struct insn *i, const struct image *m, uint8_t *out)
+static unsigned encode(const struct bt_vcpu *v, const struct insn *i, const struct image *m,
+		       uint8_t *out)
 {
 	uint32_t opcode = m->env[OPCODE_CS] >> 16 & 0x7ff;
-	uint32_t env32[ENV_WORDS] = {m->env[CONTROL], m->env[STATUS], m->env[TAG]};
-	uint16_t env16[ENV_WORDS] = {(uint16_t)m->env[CONTROL], (uint16_t)m->env[STATUS], (uint16_t)m->env[TAG]};
+	uint32_t env32[ENV_WORDS] = { m->env[CONTROL], m->env[STATUS], m->env[TAG] };
+	uint16_t env16[ENV_WORDS] = { (uint16_t)m->env[CONTROL], (uint16_t)m->env[STATUS],
+				      (uint16_t)m->env[TAG] };
 
 	if (i->opsize == 2) {
 		env16[OPCODE_CS] = real_format(v) ? (uint16_t)opcode : 0;
@@ -59,7 +62,8 @@ static unsigned encode(const struct bt_vcpu *v, const struct insn *i, const stru
 	return ENV32;
 }
 
-static void decode_env(const struct bt_vcpu *v, const struct insn *i, const uint8_t *in, struct image *m)
+static void decode_env(const struct bt_vcpu *v, const struct insn *i, const uint8_t *in,
+		       struct image *m)
 {
 	uint32_t opcode = 0, env32[ENV_WORDS];
 	uint16_t env16[ENV_WORDS];
@@ -79,7 +83,8 @@ static void decode_env(const struct bt_vcpu *v, const struct insn *i, const uint
 	m->env[OPCODE_CS] = opcode << 16;
 }
 
-static enum bt_result operand(struct bt_vcpu *v, const struct insn *i, unsigned len, unsigned access, uint64_t *lin)
+static enum bt_result operand(struct bt_vcpu *v, const struct insn *i, unsigned len,
+			      unsigned access, uint64_t *lin)
 {
 	BT_TRY(check_x87(v));
 	BT_TRY(bt_linear(v, i->seg, bt_effective_address(v, i), len, access, lin));
@@ -88,7 +93,9 @@ static enum bt_result operand(struct bt_vcpu *v, const struct insn *i, unsigned 
 	return check_pending(v);
 }
 
-/* Both also change the state (masks all exceptions; initializes), so the operand is checked first. */
+/*
+ * Both also change the state (masks all exceptions; initializes), so the operand is checked first.
+ */
 enum bt_result bt_op_fnstenv(struct bt_vcpu *v, const struct insn *i)
 {
 	uint8_t out[ENV32];

@@ -2,25 +2,33 @@
 /*
  * FXSAVE, FXRSTOR and the XSAVE family: SDM vol. 1, chapters 10.5 and 13; vol. 2 under their names.
  *
- * Theory of operation. The guest's state is in the host's registers here, since light code does not touch
- * it. Saving runs the host's XSAVE into a buffer on the stack, with the components of the guest's XCR0 only, and copies
- * to guest memory just the bytes that the instruction writes. Restoring checks the guest's image as the manual says,
- * fills in what it does not load from the present state, and runs the host's XRSTOR.
+ * Theory of operation. The guest's state is in the host's registers here, since light code does not
+ * touch it. Saving runs the host's XSAVE into a buffer on the stack, with the components of the
+ * guest's XCR0 only, and copies to guest memory just the bytes that the instruction writes.
+ * Restoring checks the guest's image as the manual says, fills in what it does not load from the
+ * present state, and runs the host's XRSTOR.
  *
  * Outside of 64-bit mode only registers 0–7 of each bank exist.
  *
- * x87 instruction and data pointers: the host's are addresses of translated code and of its view of guest
- * RAM. They must not leak and mean nothing to the guest, so images have 0 there (CPUID tells the guest that FCS
- * and FDS are deprecated), and what an image has there is not loaded.
+ * x87 instruction and data pointers: the host's are addresses of translated code and of its view of
+ * guest RAM. They must not leak and mean nothing to the guest, so images have 0 there (CPUID tells
+ * the guest that FCS and FDS are deprecated), and what an image has there is not loaded.
  */
 #include "cpu/bt/light.h"
 #include "cpu/bt/ops.h"
 #include "cpu/cpuid.h"
 
 enum {
-	LEGACY_SIZE = 512, HEADER_SIZE = 64, AREA_SIZE = LEGACY_SIZE + HEADER_SIZE,
-	OFFSET_POINTERS = 8, OFFSET_MXCSR = 24, OFFSET_ST = 32, OFFSET_XMM = 160, FXSAVE_USED = 416,
-	OFFSET_XSTATE_BV = 512, OFFSET_XCOMP_BV = 520,
+	LEGACY_SIZE = 512,
+	HEADER_SIZE = 64,
+	AREA_SIZE = LEGACY_SIZE + HEADER_SIZE,
+	OFFSET_POINTERS = 8,
+	OFFSET_MXCSR = 24,
+	OFFSET_ST = 32,
+	OFFSET_XMM = 160,
+	FXSAVE_USED = 416,
+	OFFSET_XSTATE_BV = 512,
+	OFFSET_XCOMP_BV = 520,
 	HI16_ZMM = 7, /* component of ZMM16–31 */
 };
 #define COMPACTED (1ull << 63)
@@ -57,13 +65,19 @@ static void put32(uint8_t *p, uint32_t value)
 void bt_xarea_save(struct bt_xarea *a, uint64_t mask)
 {
 	bt_zero(a->bytes, AREA_SIZE);
-	__asm__ volatile("xsave64 %0" : "+m"(*a) : "a"((uint32_t)mask), "d"((uint32_t)(mask >> 32)) : "memory");
+	__asm__ volatile("xsave64 %0"
+			 : "+m"(*a)
+			 : "a"((uint32_t)mask), "d"((uint32_t)(mask >> 32))
+			 : "memory");
 	bt_zero(a->bytes + OFFSET_POINTERS, 16);
 }
 
 void bt_xarea_restore(const struct bt_xarea *a, uint64_t mask)
 {
-	__asm__ volatile("xrstor64 %0" : : "m"(*a), "a"((uint32_t)mask), "d"((uint32_t)(mask >> 32)) : "memory");
+	__asm__ volatile("xrstor64 %0"
+			 :
+			 : "m"(*a), "a"((uint32_t)mask), "d"((uint32_t)(mask >> 32))
+			 : "memory");
 }
 
 static void host_fxsave(struct bt_xarea *a)
@@ -87,7 +101,8 @@ static uint32_t component_used(const struct bt_vcpu *v, unsigned n)
 		return size;
 	if (n == HI16_ZMM)
 		return 0;
-	return n == 2 || n == 6 ? size / 2 : size; /* YMM and ZMM upper halves of 8 of 16 registers */
+	return n == 2 || n == 6 ? size / 2
+				: size; /* YMM and ZMM upper halves of 8 of 16 registers */
 }
 
 static uint32_t xmm_bytes(const struct bt_vcpu *v)
@@ -96,8 +111,8 @@ static uint32_t xmm_bytes(const struct bt_vcpu *v)
 }
 
 /* Checks common to all. @align: #GP(0) when the operand is not aligned to it. */
-static enum bt_result check_operand(struct bt_vcpu *v, const struct insn *i, unsigned len, unsigned align,
-				    unsigned access, uint64_t *lin)
+static enum bt_result check_operand(struct bt_vcpu *v, const struct insn *i, unsigned len,
+				    unsigned align, unsigned access, uint64_t *lin)
 {
 	BT_TRY(bt_linear(v, i->seg, bt_effective_address(v, i), len, access, lin));
 	if (*lin & (align - 1))
@@ -105,7 +120,7 @@ static enum bt_result check_operand(struct bt_vcpu *v, const struct insn *i, uns
 	return BT_NEXT;
 }
 
-/* FXSAVE, FXRSTOR --------------------------------------------------------------------------------------- */
+/* FXSAVE, FXRSTOR ------------------------------------------------------------------------------ */
 
 static enum bt_result check_fx(struct bt_vcpu *v)
 {
@@ -132,9 +147,11 @@ enum bt_result bt_op_fxsave(struct bt_vcpu *v, const struct insn *i)
 	BT_TRY(bt_store_bytes(v, lin, a.bytes, OFFSET_MXCSR, BT_WRITE));
 	if (with_sse(v))
 		BT_TRY(bt_store_bytes(v, lin + OFFSET_MXCSR, a.bytes + OFFSET_MXCSR, 8, BT_WRITE));
-	BT_TRY(bt_store_bytes(v, lin + OFFSET_ST, a.bytes + OFFSET_ST, OFFSET_XMM - OFFSET_ST, BT_WRITE));
+	BT_TRY(bt_store_bytes(v, lin + OFFSET_ST, a.bytes + OFFSET_ST, OFFSET_XMM - OFFSET_ST,
+			      BT_WRITE));
 	if (with_sse(v))
-		BT_TRY(bt_store_bytes(v, lin + OFFSET_XMM, a.bytes + OFFSET_XMM, xmm_bytes(v), BT_WRITE));
+		BT_TRY(bt_store_bytes(v, lin + OFFSET_XMM, a.bytes + OFFSET_XMM, xmm_bytes(v),
+				      BT_WRITE));
 	return BT_NEXT;
 }
 
@@ -169,7 +186,7 @@ enum bt_result bt_op_fxrstor(struct bt_vcpu *v, const struct insn *i)
 	return BT_NEXT;
 }
 
-/* XSAVE, XSAVEOPT, XSAVEC ------------------------------------------------------------------------------- */
+/* XSAVE, XSAVEOPT, XSAVEC ---------------------------------------------------------------------- */
 
 enum save_kind { SAVE_PLAIN, SAVE_OPT, SAVE_COMPACT };
 
@@ -227,12 +244,14 @@ static enum bt_result save(struct bt_vcpu *v, const struct insn *i, enum save_ki
 	mxcsr_for = compact ? SSE : SSE | AVX;
 	if (write & X87) {
 		BT_TRY(bt_store_bytes(v, lin, a.bytes, OFFSET_MXCSR, BT_WRITE));
-		BT_TRY(bt_store_bytes(v, lin + OFFSET_ST, a.bytes + OFFSET_ST, OFFSET_XMM - OFFSET_ST, BT_WRITE));
+		BT_TRY(bt_store_bytes(v, lin + OFFSET_ST, a.bytes + OFFSET_ST,
+				      OFFSET_XMM - OFFSET_ST, BT_WRITE));
 	}
 	if ((compact ? write : rfbm) & mxcsr_for)
 		BT_TRY(bt_store_bytes(v, lin + OFFSET_MXCSR, a.bytes + OFFSET_MXCSR, 8, BT_WRITE));
 	if (write & SSE)
-		BT_TRY(bt_store_bytes(v, lin + OFFSET_XMM, a.bytes + OFFSET_XMM, xmm_bytes(v), BT_WRITE));
+		BT_TRY(bt_store_bytes(v, lin + OFFSET_XMM, a.bytes + OFFSET_XMM, xmm_bytes(v),
+				      BT_WRITE));
 	for (unsigned n = 2; n < CPUID_XSAVE_COMPONENTS; n++) {
 		uint32_t used = component_used(v, n);
 
@@ -261,7 +280,7 @@ enum bt_result bt_op_xsavec(struct bt_vcpu *v, const struct insn *i)
 	return save(v, i, SAVE_COMPACT);
 }
 
-/* XRSTOR ------------------------------------------------------------------------------------------------ */
+/* XRSTOR --------------------------------------------------------------------------------------- */
 
 /* Vol. 1, 13.8.1 and 13.8.2: what makes a header invalid. */
 static bool good_header(const struct bt_vcpu *v, const uint8_t *header, bool *compacted)
@@ -279,7 +298,10 @@ static bool good_header(const struct bt_vcpu *v, const uint8_t *header, bool *co
 	} else {
 		if ((bv & ~v->xcr0) || comp)
 			return false;
-		/* "bytes 23:8 of the header are all 0": the others are ignored in the standard form. */
+		/*
+		 * "bytes 23:8 of the header are all 0": the others are ignored in the standard
+		 * form.
+		 */
 		return get64(header + 16) == 0;
 	}
 	for (; from < HEADER_SIZE; from += 8)
@@ -288,8 +310,8 @@ static bool good_header(const struct bt_vcpu *v, const uint8_t *header, bool *co
 }
 
 /* In the present state @a, replaces or resets x87, MXCSR and XMM as XRSTOR would. */
-static enum bt_result merge_legacy(struct bt_vcpu *v, struct bt_xarea *a, const uint8_t *image, uint64_t rfbm, uint64_t bv,
-				   bool compacted)
+static enum bt_result merge_legacy(struct bt_vcpu *v, struct bt_xarea *a, const uint8_t *image,
+				   uint64_t rfbm, uint64_t bv, bool compacted)
 {
 	uint32_t mxcsr = get32(image + OFFSET_MXCSR);
 
@@ -298,8 +320,8 @@ static enum bt_result merge_legacy(struct bt_vcpu *v, struct bt_xarea *a, const 
 		bt_copy(a->bytes + OFFSET_ST, image + OFFSET_ST, OFFSET_XMM - OFFSET_ST);
 	}
 	/*
-	 * Standard form: MXCSR is loaded, and checked, when RFBM has SSE or AVX, whatever XSTATE_BV says;
-	 * compacted form: it goes with SSE, and is reset with it (vol. 1, 13.8).
+	 * Standard form: MXCSR is loaded, and checked, when RFBM has SSE or AVX, whatever XSTATE_BV
+	 * says; compacted form: it goes with SSE, and is reset with it (vol. 1, 13.8).
 	 */
 	if (compacted ? (rfbm & bv & SSE) != 0 : (rfbm & (SSE | AVX)) != 0) {
 		if (mxcsr & ~mxcsr_mask(a))
@@ -347,7 +369,8 @@ enum bt_result bt_op_xrstor(struct bt_vcpu *v, const struct insn *i)
 		if (!(rfbm & bit) || !used)
 			continue;
 		if (bv & bit) {
-			BT_TRY(bt_load_bytes(v, lin + component_offset(v, n, compacted, in), to, used, BT_READ));
+			BT_TRY(bt_load_bytes(v, lin + component_offset(v, n, compacted, in), to,
+					     used, BT_READ));
 			/* The part that does not exist in this mode is as the host saved it. */
 			in_use |= bit;
 		} else {

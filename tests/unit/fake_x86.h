@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A vCPU for tests of the instruction functions: what the rest of the translator provides (access.c, tlb.c, heavy.c,
- * stubs.c), over 64 pages of memory with identity paging, whose pages can be made absent, read-only, supervisor-only or
- * MMIO. Included once per test program.
+ * A vCPU for tests of the instruction functions: what the rest of the translator provides
+ * (access.c, tlb.c, heavy.c, stubs.c), over 64 pages of memory with identity paging, whose pages
+ * can be made absent, read-only, supervisor-only or MMIO. Included once per test program.
  */
 #ifndef TESTS_UNIT_FAKE_X86_H
 #define TESTS_UNIT_FAKE_X86_H
@@ -18,7 +18,10 @@
 #define FAKE_PAGES 64u
 #define FAKE_SIZE (FAKE_PAGES * 4096u)
 
-/* The ops under test have the guest's vector state in the host's registers: nothing here may touch it. */
+/*
+ * The ops under test have the guest's vector state in the host's registers: nothing here may touch
+ * it.
+ */
 #define FAKE_LIGHT __attribute__((target("general-regs-only"), no_sanitize("address", "undefined")))
 
 enum { FAKE_USER = 1, FAKE_READ_ONLY = 2, FAKE_ABSENT = 4, FAKE_MMIO = 8 };
@@ -34,7 +37,8 @@ static struct {
 } fake;
 
 /* Not bt_raise_error(): as a function of this file it may use vector registers. */
-FAKE_LIGHT static inline enum bt_result fake_raise(struct bt_vcpu *v, uint8_t vector, uint32_t error, uint64_t cr2)
+FAKE_LIGHT static inline enum bt_result fake_raise(struct bt_vcpu *v, uint8_t vector,
+						   uint32_t error, uint64_t cr2)
 {
 	bt_zero(&v->exception, sizeof(v->exception));
 	v->exception.vector = vector;
@@ -53,7 +57,8 @@ FAKE_LIGHT static inline enum bt_result fake_check(struct bt_vcpu *v, uint64_t l
 	if (lin >= 0x800000000000 && lin < 0xffff800000000000)
 		return fake_raise(v, X86_GP, 0, 0);
 	if (!(page & FAKE_ABSENT)) {
-		if (!(user && !(page & FAKE_USER)) && !((access & BT_WRITE) && (page & FAKE_READ_ONLY)))
+		if (!(user && !(page & FAKE_USER)) &&
+		    !((access & BT_WRITE) && (page & FAKE_READ_ONLY)))
 			return BT_NEXT;
 		error = X86_PFEC_P;
 	}
@@ -70,7 +75,8 @@ FAKE_LIGHT enum bt_result bt_probe(struct bt_vcpu *v, uint64_t lin, unsigned len
 	return BT_NEXT;
 }
 
-FAKE_LIGHT enum bt_result bt_load_bytes(struct bt_vcpu *v, uint64_t lin, void *buf, unsigned len, unsigned access)
+FAKE_LIGHT enum bt_result bt_load_bytes(struct bt_vcpu *v, uint64_t lin, void *buf, unsigned len,
+					unsigned access)
 {
 	if (bt_probe(v, lin, len, access) == BT_FAULT)
 		return BT_FAULT;
@@ -80,7 +86,8 @@ FAKE_LIGHT enum bt_result bt_load_bytes(struct bt_vcpu *v, uint64_t lin, void *b
 	return BT_NEXT;
 }
 
-FAKE_LIGHT enum bt_result bt_store_bytes(struct bt_vcpu *v, uint64_t lin, const void *buf, unsigned len, unsigned access)
+FAKE_LIGHT enum bt_result bt_store_bytes(struct bt_vcpu *v, uint64_t lin, const void *buf,
+					 unsigned len, unsigned access)
 {
 	if (bt_probe(v, lin, len, access | BT_WRITE) == BT_FAULT)
 		return BT_FAULT;
@@ -90,18 +97,21 @@ FAKE_LIGHT enum bt_result bt_store_bytes(struct bt_vcpu *v, uint64_t lin, const 
 	return BT_NEXT;
 }
 
-FAKE_LIGHT enum bt_result bt_load(struct bt_vcpu *v, uint64_t lin, unsigned size, unsigned access, uint64_t *out)
+FAKE_LIGHT enum bt_result bt_load(struct bt_vcpu *v, uint64_t lin, unsigned size, unsigned access,
+				  uint64_t *out)
 {
 	*out = 0;
 	return bt_load_bytes(v, lin, out, size, access);
 }
 
-FAKE_LIGHT enum bt_result bt_store(struct bt_vcpu *v, uint64_t lin, unsigned size, unsigned access, uint64_t value)
+FAKE_LIGHT enum bt_result bt_store(struct bt_vcpu *v, uint64_t lin, unsigned size, unsigned access,
+				   uint64_t value)
 {
 	return bt_store_bytes(v, lin, &value, size, access);
 }
 
-FAKE_LIGHT void *bt_ram(struct bt_vcpu *v, uint64_t lin, unsigned *len, unsigned access, enum bt_result *res)
+FAKE_LIGHT void *bt_ram(struct bt_vcpu *v, uint64_t lin, unsigned *len, unsigned access,
+			enum bt_result *res)
 {
 	unsigned left = 4096 - (lin & 0xfff);
 
@@ -155,7 +165,8 @@ uint64_t bt_port_read(struct bt_vcpu *v, uint16_t port, unsigned size)
 
 void bt_port_write(struct bt_vcpu *v, uint16_t port, uint64_t value, unsigned size)
 {
-	fake.port_log[fake.ports++ % 64] = (uint64_t)port << 48 | (uint64_t)size << 40 | 1ull << 39 | value;
+	fake.port_log[fake.ports++ % 64] =
+		(uint64_t)port << 48 | (uint64_t)size << 40 | 1ull << 39 | value;
 }
 
 uint64_t bt_guest_tsc(const struct bt_vcpu *v)
@@ -209,13 +220,30 @@ void bt_chip_set_tpr(struct bt_vcpu *v, uint8_t tpr)
 	fake.tpr = tpr;
 }
 
-/* Setting the scene ------------------------------------------------------------------------------------- */
+/* Setting the scene ---------------------------------------------------------------------------- */
 
 enum {
-	GDT = 0x1000, LDT = 0x1800, IDT = 0x2000, TSS = 0x3000, TSS2 = 0x3400, STACK0 = 0x8000, STACK3 = 0xa000,
+	GDT = 0x1000,
+	LDT = 0x1800,
+	IDT = 0x2000,
+	TSS = 0x3000,
+	TSS2 = 0x3400,
+	STACK0 = 0x8000,
+	STACK3 = 0xa000,
 	/* selectors */
-	CS0 = 0x08, DS0 = 0x10, CS3 = 0x18 | 3, DS3 = 0x20 | 3, CS64 = 0x28, CS64_3 = 0x30 | 3, CS16 = 0x38,
-	TSS_SEL = 0x40, LDT_SEL = 0x50, CONF0 = 0x60, GATE = 0x68, TSS2_SEL = 0x78, FREE = 0x80,
+	CS0 = 0x08,
+	DS0 = 0x10,
+	CS3 = 0x18 | 3,
+	DS3 = 0x20 | 3,
+	CS64 = 0x28,
+	CS64_3 = 0x30 | 3,
+	CS16 = 0x38,
+	TSS_SEL = 0x40,
+	LDT_SEL = 0x50,
+	CONF0 = 0x60,
+	GATE = 0x68,
+	TSS2_SEL = 0x78,
+	FREE = 0x80,
 };
 
 static inline void put(uint64_t at, unsigned size, uint64_t value)
@@ -232,21 +260,26 @@ static inline uint64_t get(uint64_t at, unsigned size)
 }
 
 /* @access: bits 8–15 of the second doubleword; @flags: G, D/B, L, AVL. */
-static inline void descriptor(uint16_t selector, uint32_t base, uint32_t limit, uint8_t access, uint8_t flags)
+static inline void descriptor(uint16_t selector, uint32_t base, uint32_t limit, uint8_t access,
+			      uint8_t flags)
 {
 	uint64_t d = (limit & 0xffff) | (uint64_t)(base & 0xffffff) << 16 | (uint64_t)access << 40 |
-		     (uint64_t)(limit >> 16 & 15) << 48 | (uint64_t)flags << 52 | (uint64_t)(base >> 24) << 56;
+		     (uint64_t)(limit >> 16 & 15) << 48 | (uint64_t)flags << 52 |
+		     (uint64_t)(base >> 24) << 56;
 
 	put((selector & 4 ? LDT : GDT) + (selector & 0xfff8), 8, d);
 }
 
-static inline void gate(uint64_t at, uint16_t selector, uint64_t offset, uint8_t access, uint8_t low)
+static inline void gate(uint64_t at, uint16_t selector, uint64_t offset, uint8_t access,
+			uint8_t low)
 {
-	put(at, 8, (offset & 0xffff) | (uint64_t)selector << 16 | (uint64_t)low << 32 | (uint64_t)access << 40 |
-			   (offset >> 16 & 0xffff) << 48);
+	put(at, 8,
+	    (offset & 0xffff) | (uint64_t)selector << 16 | (uint64_t)low << 32 |
+		    (uint64_t)access << 40 | (offset >> 16 & 0xffff) << 48);
 }
 
-static inline void gate64(unsigned vector, uint16_t selector, uint64_t offset, uint8_t access, uint8_t ist)
+static inline void gate64(unsigned vector, uint16_t selector, uint64_t offset, uint8_t access,
+			  uint8_t ist)
 {
 	gate(IDT + vector * 16, selector, offset, access, ist);
 	put(IDT + vector * 16 + 8, 8, offset >> 32);
@@ -254,7 +287,7 @@ static inline void gate64(unsigned vector, uint16_t selector, uint64_t offset, u
 
 static inline void load_segment(struct bt_vcpu *v, unsigned seg, uint16_t selector)
 {
-	struct bt_descriptor d = {0};
+	struct bt_descriptor d = { 0 };
 	uint64_t raw = get((selector & 4 ? LDT : GDT) + (selector & 0xfff8), 8);
 
 	d.lo = (uint32_t)raw;
@@ -265,7 +298,7 @@ static inline void load_segment(struct bt_vcpu *v, unsigned seg, uint16_t select
 /* 32-bit protected mode, flat, at CPL @cpl. */
 static inline void scene32(struct bt_vcpu *v, unsigned cpl)
 {
-	static const uint8_t data[] = {X86_ES, X86_DS, X86_FS, X86_GS};
+	static const uint8_t data[] = { X86_ES, X86_DS, X86_FS, X86_GS };
 
 	memset(v, 0, sizeof(*v));
 	memset(&fake.mem, 0, sizeof(fake.mem));
@@ -286,9 +319,11 @@ static inline void scene32(struct bt_vcpu *v, unsigned cpl)
 	descriptor(TSS_SEL, TSS, 0x67, 0x8b, 0);
 	descriptor(LDT_SEL, LDT, 0xff, 0x82, 0);
 	descriptor(CONF0, 0, 0xfffff, 0x9f, 0xc);
-	v->gdtr = (struct x86_table){.base = GDT, .limit = 0xff};
-	v->idtr = (struct x86_table){.base = IDT, .limit = 0x7ff};
-	v->tr = (struct x86_segment){.selector = TSS_SEL, .attr = 0x8b, .limit = 0x67, .base = TSS};
+	v->gdtr = (struct x86_table){ .base = GDT, .limit = 0xff };
+	v->idtr = (struct x86_table){ .base = IDT, .limit = 0x7ff };
+	v->tr = (struct x86_segment){
+		.selector = TSS_SEL, .attr = 0x8b, .limit = 0x67, .base = TSS
+	};
 	put(TSS + 4, 4, STACK0);
 	put(TSS + 8, 2, DS0);
 	put(TSS + 102, 2, 0x68); /* no I/O bitmap */
@@ -327,9 +362,9 @@ static inline void scene_real(struct bt_vcpu *v)
 {
 	scene32(v, 0);
 	v->cr0 = X86_CR0_ET;
-	v->idtr = (struct x86_table){.base = 0, .limit = 0x3ff};
+	v->idtr = (struct x86_table){ .base = 0, .limit = 0x3ff };
 	for (unsigned n = 0; n < X86_SEG_COUNT; n++)
-		v->seg[n] = (struct x86_segment){.attr = 0x93, .limit = 0xffff};
+		v->seg[n] = (struct x86_segment){ .attr = 0x93, .limit = 0xffff };
 	v->seg[X86_CS].selector = 0x900;
 	v->seg[X86_CS].base = 0x9000;
 	v->rip = 0x10;
@@ -350,7 +385,8 @@ static inline void scene_v86(struct bt_vcpu *v, unsigned iopl)
 	bt_mode_update(v);
 }
 
-static inline bool faulted(const struct bt_vcpu *v, enum bt_result res, uint8_t vector, uint32_t error)
+static inline bool faulted(const struct bt_vcpu *v, enum bt_result res, uint8_t vector,
+			   uint32_t error)
 {
 	return res == BT_FAULT && v->exception.vector == vector && v->exception.has_error &&
 	       v->exception.error == error;

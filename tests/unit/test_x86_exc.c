@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Delivery of exceptions and interrupts: frames, error codes, stack switches, double and triple faults. */
+/*
+ * Delivery of exceptions and interrupts: frames, error codes, stack switches, double and triple
+ * faults.
+ */
 #include "tests/unit/fake_x86.h"
 
 static struct bt_vcpu v;
@@ -23,7 +26,9 @@ static void test_real(void)
 	scene_real(&v);
 	v.regs[X86_RSP] = 0x1000;
 	put(4 * 13, 4, 0x00000100);
-	ok(bt_deliver_exception(&v, &(struct bt_exception){.vector = 13, .has_error = true, .error = 8}), "real #GP");
+	ok(bt_deliver_exception(
+		   &v, &(struct bt_exception){ .vector = 13, .has_error = true, .error = 8 }),
+	   "real #GP");
 	is_u64(v.regs[X86_RSP], 0xffa, "has no error code");
 
 	scene_real(&v);
@@ -36,7 +41,10 @@ static void test_32(void)
 	scene32(&v, 0);
 	gate(IDT + 14 * 8, CS0, 0x9123, 0x8e, 0);
 	bt_set_rflags(&v, 2 | X86_IF | X86_ZF | X86_NT | X86_TF);
-	ok(bt_deliver_exception(&v, &(struct bt_exception){.vector = 14, .has_error = true, .error = 2, .cr2 = 0x77000}),
+	ok(bt_deliver_exception(&v, &(struct bt_exception){ .vector = 14,
+							    .has_error = true,
+							    .error = 2,
+							    .cr2 = 0x77000 }),
 	   "#PF at CPL 0");
 	is_u64(v.rip, 0x9123, "EIP");
 	is_u64(v.cr2, 0x77000, "CR2");
@@ -44,7 +52,8 @@ static void test_32(void)
 	is_u64(get(STACK0 - 16, 4), 2, "error code");
 	is_u64(get(STACK0 - 12, 4), 0x9000, "pushed EIP is the instruction");
 	is_u64(get(STACK0 - 8, 4), CS0, "pushed CS");
-	is_u64(get(STACK0 - 4, 4), 2 | X86_IF | X86_ZF | X86_NT | X86_TF | X86_RF, "pushed EFLAGS have RF");
+	is_u64(get(STACK0 - 4, 4), 2 | X86_IF | X86_ZF | X86_NT | X86_TF | X86_RF,
+	       "pushed EFLAGS have RF");
 	is_u64(bt_get_rflags(&v), 2 | X86_ZF, "interrupt gate: IF, TF, NT cleared");
 
 	scene32(&v, 3);
@@ -116,7 +125,7 @@ static void test_errors(void)
 
 static enum bt_result op_int(unsigned vector)
 {
-	struct insn i = {.op = OP_INT, .imm = vector, .opsize = 4};
+	struct insn i = { .op = OP_INT, .imm = vector, .opsize = 4 };
 
 	return bt_op_int(&v, &i);
 }
@@ -131,20 +140,23 @@ static void test_software(void)
 
 	scene32(&v, 3);
 	gate(IDT + 0x80 * 8, CS0, 0x9abc, 0x8e, 0);
-	ok(faulted(&v, op_int(0x80), 13, 0x80 * 8 + 2), "gate of DPL 0: #GP(vector, IDT), EXT clear");
+	ok(faulted(&v, op_int(0x80), 13, 0x80 * 8 + 2),
+	   "gate of DPL 0: #GP(vector, IDT), EXT clear");
 	is_u64(v.rip, 0x9000, "at the INT");
 	is_u64(v.regs[X86_RSP], STACK3, "nothing changed");
-	ok(bt_op_int1(&v, &(struct insn){0}) == BT_FAULT && v.exception.error == 1 * 8 + 3, "INT1: EXT is set");
+	ok(bt_op_int1(&v, &(struct insn){ 0 }) == BT_FAULT && v.exception.error == 1 * 8 + 3,
+	   "INT1: EXT is set");
 	gate(IDT + 1 * 8, CS0, 0x9abc, 0x8e, 0);
-	is_u64(bt_op_int1(&v, &(struct insn){0}), BT_EXIT, "INT1 does not look at the gate's DPL");
+	is_u64(bt_op_int1(&v, &(struct insn){ 0 }), BT_EXIT,
+	       "INT1 does not look at the gate's DPL");
 
 	scene32(&v, 0);
-	is_u64(bt_op_into(&v, &(struct insn){0}), BT_NEXT, "INTO without OF");
+	is_u64(bt_op_into(&v, &(struct insn){ 0 }), BT_NEXT, "INTO without OF");
 
 	scene_v86(&v, 0);
 	ok(faulted(&v, op_int(0x21), 13, 0), "INT n in V86 mode with IOPL 0: #GP(0)");
 	gate(IDT + 3 * 8, CS0, 0x9abc, 0xee, 0);
-	is_u64(bt_op_int3(&v, &(struct insn){0}), BT_EXIT, "INT3 does not care");
+	is_u64(bt_op_int3(&v, &(struct insn){ 0 }), BT_EXIT, "INT3 does not care");
 	is_u64(v.regs[X86_RSP], STACK0 - 36, "V86: nine words");
 	is_u64(get(STACK0 - 4, 4), 0x900 + X86_GS, "GS");
 	is_u64(get(STACK0 - 8, 4), 0x900 + X86_FS, "FS");
@@ -155,34 +167,39 @@ static void test_software(void)
 	is_u64(get(STACK0 - 28, 4), 2 | X86_VM, "EFLAGS with VM");
 	is_u64(get(STACK0 - 32, 4), 0x900 + X86_CS, "CS");
 	is_u64(get(STACK0 - 36, 4), 0x12, "EIP");
-	ok(!bt_v86(&v) && v.cpl == 0 && v.seg[X86_DS].attr == 0, "protected mode, data segments null");
+	ok(!bt_v86(&v) && v.cpl == 0 && v.seg[X86_DS].attr == 0,
+	   "protected mode, data segments null");
 	gate(IDT + 3 * 8, CONF0, 0x9abc, 0xee, 0);
 	scene_v86(&v, 3);
 	gate(IDT + 3 * 8, CONF0, 0x9abc, 0xee, 0);
-	ok(faulted(&v, bt_op_int3(&v, &(struct insn){0}), 13, CONF0), "V86 to a conforming segment: #GP(selector)");
+	ok(faulted(&v, bt_op_int3(&v, &(struct insn){ 0 }), 13, CONF0),
+	   "V86 to a conforming segment: #GP(selector)");
 }
 
 static void test_double(void)
 {
 	scene32(&v, 0);
 	gate(IDT + 8 * 8, CS0, 0x9800, 0x8e, 0);
-	ok(bt_deliver_exception(&v, &(struct bt_exception){.vector = 13, .has_error = true}), "#GP without handler");
+	ok(bt_deliver_exception(&v, &(struct bt_exception){ .vector = 13, .has_error = true }),
+	   "#GP without handler");
 	is_u64(v.rip, 0x9800, "is #DF");
 	is_u64(get(v.regs[X86_RSP], 4), 0, "with error code 0");
 
 	scene32(&v, 0);
-	ok(!bt_deliver_exception(&v, &(struct bt_exception){.vector = 13, .has_error = true}), "no handlers: shutdown");
+	ok(!bt_deliver_exception(&v, &(struct bt_exception){ .vector = 13, .has_error = true }),
+	   "no handlers: shutdown");
 
 	scene32(&v, 0);
 	gate(IDT + 13 * 8, CS0, 0x9813, 0x8e, 0);
-	ok(bt_deliver_exception(&v, &(struct bt_exception){.vector = 6}), "#UD without handler");
+	ok(bt_deliver_exception(&v, &(struct bt_exception){ .vector = 6 }), "#UD without handler");
 	is_u64(v.rip, 0x9813, "is #GP: #UD is benign");
 	is_u64(get(v.regs[X86_RSP], 4), 6 * 8 + 3, "error names the vector, IDT, EXT");
 
 	scene32(&v, 0);
 	gate(IDT + 8 * 8, CS0, 0x9800, 0x8e, 0);
 	gate(IDT + 14 * 8, 0, 0x9814, 0x8e, 0);
-	ok(bt_deliver_exception(&v, &(struct bt_exception){.vector = 14, .has_error = true, .cr2 = 0x1234}),
+	ok(bt_deliver_exception(
+		   &v, &(struct bt_exception){ .vector = 14, .has_error = true, .cr2 = 0x1234 }),
 	   "#GP while delivering #PF");
 	is_u64(v.rip, 0x9800, "is #DF");
 	is_u64(v.cr2, 0x1234, "CR2 is that of the #PF");
@@ -194,7 +211,7 @@ static void test_double(void)
 	fake.page[3] = 0;
 	memset(fake.mem + 0x2f90, 0, 0x200);
 	gate(0x2f90 + 14 * 8, CS0, 0x9814, 0x8e, 0);
-	ok(bt_deliver_exception(&v, &(struct bt_exception){.vector = 13, .has_error = true}),
+	ok(bt_deliver_exception(&v, &(struct bt_exception){ .vector = 13, .has_error = true }),
 	   "#PF while delivering #GP");
 	is_u64(v.rip, 0x9814, "is handled serially");
 	is_u64(v.cr2, 0x2f90 + 13 * 8, "CR2 is the gate's address");
@@ -202,13 +219,16 @@ static void test_double(void)
 
 static void test_64(void)
 {
-	struct bt_exception e = {.vector = X86_DB, .is_trap = true, .dr6 = 0x4000};
+	struct bt_exception e = { .vector = X86_DB, .is_trap = true, .dr6 = 0x4000 };
 
 	scene64(&v, 3);
 	gate64(14, CS64, 0xffffffff80001234, 0x8e, 0);
 	bt_set_rflags(&v, 2 | X86_IF | X86_AC);
 	v.regs[X86_RSP] = 0xa007;
-	ok(bt_deliver_exception(&v, &(struct bt_exception){.vector = 14, .has_error = true, .error = 4, .cr2 = 0x123}),
+	ok(bt_deliver_exception(&v, &(struct bt_exception){ .vector = 14,
+							    .has_error = true,
+							    .error = 4,
+							    .cr2 = 0x123 }),
 	   "64-bit #PF from CPL 3");
 	is_u64(v.rip, 0xffffffff80001234, "RIP");
 	is_u64(v.regs[X86_RSP], STACK0 - 48, "six words");
@@ -274,7 +294,8 @@ static void test_task_gate(void)
 	put(TSS2 + 72 + 4, 2, CS0);
 	put(TSS2 + 72 + 8, 2, DS0);
 	gate(IDT + 8 * 8, TSS2_SEL, 0, 0x85, 0);
-	ok(bt_deliver_exception(&v, &(struct bt_exception){.vector = 8, .has_error = true}), "#DF through a task gate");
+	ok(bt_deliver_exception(&v, &(struct bt_exception){ .vector = 8, .has_error = true }),
+	   "#DF through a task gate");
 	is_u64(v.rip, 0x9700, "EIP of the new task");
 	is_u64(v.tr.selector, TSS2_SEL, "TR");
 	is_u64(get(v.regs[X86_RSP], 4), 0, "the error code is on its stack");

@@ -6,14 +6,14 @@ static struct bt_vcpu v;
 
 static enum bt_result far(bt_op *op, uint16_t selector, uint64_t offset, unsigned opsize)
 {
-	struct insn i = {.opsize = (uint8_t)opsize, .imm = (int64_t)offset, .imm2 = selector};
+	struct insn i = { .opsize = (uint8_t)opsize, .imm = (int64_t)offset, .imm2 = selector };
 
 	return op(&v, &i);
 }
 
 static enum bt_result ret(bt_op *op, unsigned opsize, unsigned extra)
 {
-	struct insn i = {.opsize = (uint8_t)opsize, .imm = extra};
+	struct insn i = { .opsize = (uint8_t)opsize, .imm = extra };
 
 	return op(&v, &i);
 }
@@ -26,7 +26,8 @@ static void push_words(unsigned size, unsigned count, const uint64_t *value)
 	}
 }
 
-#define PUSH(size, ...) push_words(size, sizeof((uint64_t[]){__VA_ARGS__}) / 8, (uint64_t[]){__VA_ARGS__})
+#define PUSH(size, ...) \
+	push_words(size, sizeof((uint64_t[]){ __VA_ARGS__ }) / 8, (uint64_t[]){ __VA_ARGS__ })
 
 static void test_direct(void)
 {
@@ -51,7 +52,8 @@ static void test_direct(void)
 	ok(faulted(&v, far(bt_op_jmp_far, 0, 0, 4), X86_GP, 0), "null");
 	ok(faulted(&v, far(bt_op_jmp_far, CS3, 0, 4), X86_GP, CS3 & ~3), "JMP to CPL 3");
 	ok(faulted(&v, far(bt_op_jmp_far, DS0, 0, 4), X86_GP, DS0), "JMP to data");
-	ok(faulted(&v, far(bt_op_jmp_far, CS16, 0x10000, 4), X86_GP, 0), "beyond the limit: #GP(0)");
+	ok(faulted(&v, far(bt_op_jmp_far, CS16, 0x10000, 4), X86_GP, 0),
+	   "beyond the limit: #GP(0)");
 	descriptor(FREE, 0, 0xfffff, 0x1b, 0xc);
 	ok(faulted(&v, far(bt_op_jmp_far, FREE, 0, 4), X86_NP, FREE), "not present");
 	is_u64(v.seg[X86_CS].selector, CS0, "nothing changed");
@@ -65,7 +67,8 @@ static void test_direct(void)
 	is_u64(v.mode & MODE_CODE_MASK, MODE_CODE32, "32-bit code");
 	ok(bt_long_mode(&v) && !bt_code64(&v), "still IA-32e mode");
 	scene64(&v, 0);
-	ok(faulted(&v, far(bt_op_jmp_far, TSS_SEL, 0, 4), X86_GP, TSS_SEL), "no task switch in IA-32e mode");
+	ok(faulted(&v, far(bt_op_jmp_far, TSS_SEL, 0, 4), X86_GP, TSS_SEL),
+	   "no task switch in IA-32e mode");
 	descriptor(FREE, 0, 0xfffff, 0x9b, 0xe);
 	ok(faulted(&v, far(bt_op_jmp_far, FREE, 0, 4), X86_GP, FREE), "L and D both set");
 }
@@ -105,10 +108,12 @@ static void test_gates(void)
 	ok(faulted(&v, far(bt_op_call_far, GATE, 0, 4), X86_TS, 0), "SS0 null: #TS(0)");
 	put(TSS + 8, 2, DS0);
 	v.tr.limit = 8;
-	ok(faulted(&v, far(bt_op_call_far, GATE, 0, 4), X86_TS, TSS_SEL), "TSS too short: #TS(TSS)");
+	ok(faulted(&v, far(bt_op_call_far, GATE, 0, 4), X86_TS, TSS_SEL),
+	   "TSS too short: #TS(TSS)");
 	v.tr.limit = 0x67;
 	fake.page[(STACK0 >> 12) - 1] = FAKE_ABSENT;
-	ok(far(bt_op_call_far, GATE, 0, 4) == BT_FAULT && v.exception.vector == X86_PF_VEC, "#PF on the new stack");
+	ok(far(bt_op_call_far, GATE, 0, 4) == BT_FAULT && v.exception.vector == X86_PF_VEC,
+	   "#PF on the new stack");
 	is_u64(v.exception.error, X86_PFEC_W, "as supervisor");
 	is_u64(v.cpl, 3, "nothing changed");
 	fake.page[(STACK0 >> 12) - 1] = 0;
@@ -195,7 +200,7 @@ static void test_iret(void)
 	is_u64(ret(bt_op_iret, 8, 0), BT_EXIT, "IRETQ to compatibility mode");
 	is_u64(v.mode & MODE_CODE_MASK, MODE_CODE32, "mode");
 	scene64(&v, 0);
-	v.seg[X86_FS] = (struct x86_segment){.selector = 3, .base = 0x7fff00001000};
+	v.seg[X86_FS] = (struct x86_segment){ .selector = 3, .base = 0x7fff00001000 };
 	v.seg[X86_ES] = v.seg[X86_DS];
 	PUSH(8, DS3, 0x7000, 2, CS64_3, 0x9200);
 	is_u64(ret(bt_op_iret, 8, 0), BT_EXIT, "IRETQ to 64-bit code at CPL 3");
@@ -245,7 +250,8 @@ static void test_fast(void)
 	is_u64(v.mode & MODE_CODE_MASK, MODE_CODE32, "mode");
 	scene64(&v, 0);
 	v.regs[X86_RCX] = 0x800000000000;
-	ok(faulted(&v, ret(bt_op_sysret, 8, 0), X86_GP, 0), "SYSRET to a RIP that is not canonical: #GP at CPL 0");
+	ok(faulted(&v, ret(bt_op_sysret, 8, 0), X86_GP, 0),
+	   "SYSRET to a RIP that is not canonical: #GP at CPL 0");
 
 	scene32(&v, 3);
 	ok(faulted(&v, ret(bt_op_sysenter, 4, 0), X86_GP, 0), "SYSENTER with a null CS");

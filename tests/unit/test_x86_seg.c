@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Segmentation: limits, segment register loads and their checks, LDTR, TR, LAR, LSL, VERR, VERW, ARPL. */
+/*
+ * Segmentation: limits, segment register loads and their checks, LDTR, TR, LAR, LSL, VERR, VERW,
+ * ARPL.
+ */
 #include "tests/unit/fake_x86.h"
 
 static struct bt_vcpu v;
 
 static enum bt_result mov_to(unsigned seg, uint16_t selector)
 {
-	struct insn i = {.op = OP_MOV_SEG_TO, .sreg = (uint8_t)seg, .rm = X86_RAX, .opsize = 4};
+	struct insn i = { .op = OP_MOV_SEG_TO, .sreg = (uint8_t)seg, .rm = X86_RAX, .opsize = 4 };
 
 	v.regs[X86_RAX] = selector;
 	return bt_op_mov_seg_to(&v, &i);
@@ -14,7 +17,7 @@ static enum bt_result mov_to(unsigned seg, uint16_t selector)
 
 static enum bt_result with_rax(bt_op *op, uint64_t rax, unsigned opsize)
 {
-	struct insn i = {.rm = X86_RAX, .reg = X86_RCX, .opsize = (uint8_t)opsize};
+	struct insn i = { .rm = X86_RAX, .reg = X86_RCX, .opsize = (uint8_t)opsize };
 
 	v.regs[X86_RAX] = rax;
 	return op(&v, &i);
@@ -29,18 +32,22 @@ static void test_linear(void)
 	is_u64(mov_to(X86_DS, FREE), BT_EXIT, "DS with a limit changes the mode");
 	is_u64(bt_linear(&v, X86_DS, 0xffc, 4, BT_READ, &lin), BT_NEXT, "the last four bytes");
 	is_u64(lin, 0x10ffc, "base is added");
-	ok(faulted(&v, bt_linear(&v, X86_DS, 0xffd, 4, BT_READ, &lin), X86_GP, 0), "one beyond: #GP(0)");
-	ok(faulted(&v, bt_linear(&v, X86_DS, ~0ull, 4, BT_READ, &lin), X86_GP, 0), "offset that overflows");
+	ok(faulted(&v, bt_linear(&v, X86_DS, 0xffd, 4, BT_READ, &lin), X86_GP, 0),
+	   "one beyond: #GP(0)");
+	ok(faulted(&v, bt_linear(&v, X86_DS, ~0ull, 4, BT_READ, &lin), X86_GP, 0),
+	   "offset that overflows");
 	is_u64(v.segcheck[X86_DS].read_limit, 0x1000, "segcheck limit");
 
 	descriptor(FREE, 0, 0xfff, 0x97, 0x4);
 	mov_to(X86_DS, FREE);
-	ok(faulted(&v, bt_linear(&v, X86_DS, 0xfff, 1, BT_READ, &lin), X86_GP, 0), "expand-down: at the limit");
+	ok(faulted(&v, bt_linear(&v, X86_DS, 0xfff, 1, BT_READ, &lin), X86_GP, 0),
+	   "expand-down: at the limit");
 	is_u64(bt_linear(&v, X86_DS, 0x1000, 4, BT_WRITE, &lin), BT_NEXT, "expand-down: above it");
 	is_u64(v.segcheck[X86_DS].read_limit, 0, "expand-down is always looked at");
 	descriptor(FREE, 0, 0xfff, 0x97, 0);
 	mov_to(X86_DS, FREE);
-	ok(faulted(&v, bt_linear(&v, X86_DS, 0xfffd, 4, BT_READ, &lin), X86_GP, 0), "16-bit expand-down ends at 64K");
+	ok(faulted(&v, bt_linear(&v, X86_DS, 0xfffd, 4, BT_READ, &lin), X86_GP, 0),
+	   "16-bit expand-down ends at 64K");
 
 	descriptor(FREE, 0, 0xfffff, 0x91, 0xc);
 	mov_to(X86_DS, FREE);
@@ -51,7 +58,8 @@ static void test_linear(void)
 	ok(faulted(&v, bt_linear(&v, X86_DS, 0, 1, BT_READ, &lin), X86_GP, 0), "is not usable");
 
 	scene64(&v, 0);
-	ok(faulted(&v, bt_linear(&v, X86_DS, 0x800000000000, 1, BT_READ, &lin), X86_GP, 0), "64-bit: not canonical");
+	ok(faulted(&v, bt_linear(&v, X86_DS, 0x800000000000, 1, BT_READ, &lin), X86_GP, 0),
+	   "64-bit: not canonical");
 	ok(faulted(&v, bt_linear(&v, X86_SS, 0x7fffffffffff, 2, BT_READ, &lin), X86_SS_VEC, 0),
 	   "64-bit: straddles the hole, SS");
 	v.seg[X86_FS].base = 0x1000;
@@ -61,7 +69,12 @@ static void test_linear(void)
 
 static void test_address(void)
 {
-	struct insn i = {.base = X86_RBX, .index = X86_RSI, .scale = 2, .disp = -16, .addrsize = 8, .has_mem = true};
+	struct insn i = { .base = X86_RBX,
+			  .index = X86_RSI,
+			  .scale = 2,
+			  .disp = -16,
+			  .addrsize = 8,
+			  .has_mem = true };
 
 	scene64(&v, 0);
 	v.regs[X86_RBX] = 0x1000;
@@ -74,7 +87,7 @@ static void test_address(void)
 	i.index = REG_NONE;
 	i.disp = 0x10;
 	is_u64(bt_effective_address(&v, &i), 8, "cut to 16 bits");
-	i = (struct insn){.base = REG_PC, .index = REG_NONE, .disp = 0x10, .addrsize = 8};
+	i = (struct insn){ .base = REG_PC, .index = REG_NONE, .disp = 0x10, .addrsize = 8 };
 	is_u64(bt_effective_address(&v, &i), 0x9012, "RIP-relative: from the next instruction");
 }
 
@@ -101,7 +114,8 @@ static void test_loads(void)
 	is_u64(get(GDT + FREE + 5, 1), 0xf3, "accessed bit is set in memory");
 	descriptor(FREE, 0, 0xfffff, 0xf2, 0xc);
 	fake.page[GDT >> 12] |= FAKE_READ_ONLY;
-	ok(mov_to(X86_DS, FREE | 3) == BT_FAULT && v.exception.vector == X86_PF_VEC, "read-only GDT: #PF for the accessed bit");
+	ok(mov_to(X86_DS, FREE | 3) == BT_FAULT && v.exception.vector == X86_PF_VEC,
+	   "read-only GDT: #PF for the accessed bit");
 	is_u64(v.exception.cr2, GDT + FREE + 5, "at its byte");
 	is_u64(v.exception.error, X86_PFEC_P | X86_PFEC_W, "as a supervisor access");
 
@@ -118,8 +132,16 @@ static void test_loads(void)
 	is_u64(v.seg[X86_DS].limit, 0xffffffff, "real mode: the limit stays (unreal mode)");
 
 	scene32(&v, 0);
-	struct insn i = {.op = OP_LOAD_FAR, .sreg = X86_FS, .reg = X86_RDX, .opsize = 4, .has_mem = true,
-			 .base = REG_NONE, .index = REG_NONE, .disp = 0x9100, .addrsize = 4, .seg = X86_DS};
+	struct insn i = { .op = OP_LOAD_FAR,
+			  .sreg = X86_FS,
+			  .reg = X86_RDX,
+			  .opsize = 4,
+			  .has_mem = true,
+			  .base = REG_NONE,
+			  .index = REG_NONE,
+			  .disp = 0x9100,
+			  .addrsize = 4,
+			  .seg = X86_DS };
 
 	put(0x9100, 4, 0xcafef00d);
 	put(0x9104, 2, DS0);
@@ -130,7 +152,7 @@ static void test_loads(void)
 
 static void test_pop(void)
 {
-	struct insn i = {.op = OP_POP_SEG, .sreg = X86_ES, .opsize = 4};
+	struct insn i = { .op = OP_POP_SEG, .sreg = X86_ES, .opsize = 4 };
 
 	scene32(&v, 0);
 	put(STACK0, 4, 0xffff0000 | DS3);
@@ -174,7 +196,8 @@ static void test_system(void)
 	is_u64(v.tr.base, 0xffff800000000000 + TSS2, "64-bit base");
 	descriptor(TSS2_SEL, TSS2, 0x67, 0x89, 0);
 	put(GDT + TSS2_SEL + 8, 8, 0x100ull << 32);
-	ok(faulted(&v, with_rax(bt_op_ltr, TSS2_SEL, 2), X86_GP, TSS2_SEL), "upper type bits set: #GP");
+	ok(faulted(&v, with_rax(bt_op_ltr, TSS2_SEL, 2), X86_GP, TSS2_SEL),
+	   "upper type bits set: #GP");
 
 	scene_v86(&v, 3);
 	ok(faulted_plain(&v, with_rax(bt_op_str, 0, 2), X86_UD), "STR in V86 mode: #UD");
@@ -219,7 +242,7 @@ static void test_look(void)
 	with_rax(bt_op_verr, CONF0 | 3, 2);
 	ok(zf(), "VERR of conforming code, whatever the RPL");
 
-	struct insn i = {.rm = X86_RAX, .reg = X86_RCX, .opsize = 2};
+	struct insn i = { .rm = X86_RAX, .reg = X86_RCX, .opsize = 2 };
 
 	v.regs[X86_RAX] = 0x1110;
 	v.regs[X86_RCX] = 3;

@@ -1,13 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* String instructions: directions, sizes, overlap, repetition, faults and interrupts in the middle. */
+/*
+ * String instructions: directions, sizes, overlap, repetition, faults and interrupts in the middle.
+ */
 #include "tests/unit/fake_x86.h"
 
 static struct bt_vcpu v;
 
 static struct insn string(unsigned size, unsigned addrsize, bool rep, bool repne)
 {
-	return (struct insn){.opcode = size > 1, .opsize = (uint8_t)size, .addrsize = (uint8_t)addrsize, .rep = rep,
-			     .repne = repne, .seg = X86_DS};
+	return (struct insn){ .opcode = size > 1,
+			      .opsize = (uint8_t)size,
+			      .addrsize = (uint8_t)addrsize,
+			      .rep = rep,
+			      .repne = repne,
+			      .seg = X86_DS };
 }
 
 static enum bt_result run(bt_op *op, unsigned size, bool rep, bool repne)
@@ -27,13 +33,14 @@ static void fill(uint64_t at, unsigned len, unsigned seed)
 static void test_movs_model(void)
 {
 	static uint8_t model[FAKE_SIZE];
-	static const int distances[] = {-4100, -16, -8, -3, -1, 0, 1, 2, 5, 8, 24, 4096};
+	static const int distances[] = { -4100, -16, -8, -3, -1, 0, 1, 2, 5, 8, 24, 4096 };
 	unsigned bad = 0, runs = 0;
 
 	for (unsigned size = 1; size <= 8; size *= 2)
 		for (unsigned down = 0; down < 2; down++)
 			for (unsigned d = 0; d < sizeof(distances) / sizeof(distances[0]); d++) {
-				uint64_t from = 0x10ff9, to = from + (uint64_t)(int64_t)distances[d], count = 700;
+				uint64_t from = 0x10ff9,
+					 to = from + (uint64_t)(int64_t)distances[d], count = 700;
 				int64_t step = down ? -(int64_t)size : (int64_t)size;
 
 				scene64(&v, 3);
@@ -56,7 +63,8 @@ static void test_movs_model(void)
 				bad += v.regs[X86_RCX] != 0;
 				runs++;
 			}
-	is_u64(bad, 0, "REP MOVS as by element: %u combinations of size, direction, distance", runs);
+	is_u64(bad, 0, "REP MOVS as by element: %u combinations of size, direction, distance",
+	       runs);
 }
 
 static void test_faults(void)
@@ -66,7 +74,8 @@ static void test_faults(void)
 	v.regs[X86_RSI] = 0x10000;
 	v.regs[X86_RDI] = 0x11f00;
 	v.regs[X86_RCX] = 0x400;
-	ok(run(bt_op_movs, 1, true, false) == BT_FAULT && v.exception.vector == X86_PF_VEC, "fault in the middle");
+	ok(run(bt_op_movs, 1, true, false) == BT_FAULT && v.exception.vector == X86_PF_VEC,
+	   "fault in the middle");
 	is_u64(v.exception.cr2, 0x12000, "CR2");
 	is_u64(v.exception.error, X86_PFEC_U | X86_PFEC_W, "a write");
 	is_u64(v.regs[X86_RCX], 0x300, "RCX shows the progress");
@@ -78,14 +87,16 @@ static void test_faults(void)
 	v.sysflags |= X86_DF;
 	v.regs[X86_RDI] = 0x12ffe;
 	v.regs[X86_RCX] = 4;
-	ok(run(bt_op_stos, 2, true, false) == BT_FAULT && v.exception.cr2 == 0x12ffe, "descending: CR2 is the first element's");
+	ok(run(bt_op_stos, 2, true, false) == BT_FAULT && v.exception.cr2 == 0x12ffe,
+	   "descending: CR2 is the first element's");
 
 	scene64(&v, 3);
 	fake.page[0x12] = FAKE_ABSENT;
 	v.regs[X86_RDI] = 0x11ffe;
 	v.regs[X86_RCX] = 1;
 	v.regs[X86_RAX] = 0x11223344;
-	ok(run(bt_op_stos, 4, true, false) == BT_FAULT && v.exception.cr2 == 0x12000, "element across pages");
+	ok(run(bt_op_stos, 4, true, false) == BT_FAULT && v.exception.cr2 == 0x12000,
+	   "element across pages");
 	is_u64(get(0x11ffe, 2), 0, "nothing is written");
 
 	scene64(&v, 3);
@@ -173,7 +184,8 @@ static void test_compare(void)
 	is_u64(run(bt_op_cmps, 1, true, false), BT_NEXT, "REPE CMPSB");
 	is_u64(v.regs[X86_RSI], 0x10000 + 0x2346, "stops after the difference");
 	is_u64(v.regs[X86_RCX], 0x3000 - 0x2346, "RCX");
-	ok(!(bt_get_rflags(&v) & X86_ZF) && (bt_get_rflags(&v) & X86_CF), "flags of source - destination");
+	ok(!(bt_get_rflags(&v) & X86_ZF) && (bt_get_rflags(&v) & X86_CF),
+	   "flags of source - destination");
 
 	v.regs[X86_RCX] = 0;
 	bt_set_rflags(&v, 2 | X86_OF | X86_ZF | X86_AF);
@@ -245,7 +257,7 @@ static void test_ports(void)
 	put(TSS + 102, 2, 0x68);
 	put(TSS + 0x68, 8, 0);
 	put(TSS + 0x68 + 8, 2, 0x0010);
-	struct insn in = {.op = OP_IN, .opcode = 0xed, .opsize = 4};
+	struct insn in = { .op = OP_IN, .opcode = 0xed, .opsize = 4 };
 
 	v.regs[X86_RDX] = 0x20;
 	is_u64(bt_op_in(&v, &in), BT_NEXT, "IN of a port whose bits are clear");

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Control and debug registers, MSRs, CPUID, flags, FS and GS bases, TLB control, decimal arithmetic, stack instructions. */
+/*
+ * Control and debug registers, MSRs, CPUID, flags, FS and GS bases, TLB control, decimal
+ * arithmetic, stack instructions.
+ */
 #include "cpu/bt/decode.h"
 #include "tests/unit/fake_x86.h"
 
@@ -7,7 +10,7 @@ static struct bt_vcpu v;
 
 static enum bt_result cr(bt_op *op, unsigned number, uint64_t value)
 {
-	struct insn i = {.reg = (uint8_t)number, .rm = X86_RAX};
+	struct insn i = { .reg = (uint8_t)number, .rm = X86_RAX };
 
 	v.regs[X86_RAX] = value;
 	return op(&v, &i);
@@ -15,7 +18,7 @@ static enum bt_result cr(bt_op *op, unsigned number, uint64_t value)
 
 static enum bt_result plain(bt_op *op, unsigned opsize)
 {
-	struct insn i = {.opsize = (uint8_t)opsize};
+	struct insn i = { .opsize = (uint8_t)opsize };
 
 	return op(&v, &i);
 }
@@ -25,14 +28,16 @@ static void test_cr(void)
 	scene32(&v, 0);
 	v.cr0 = X86_CR0_PE | X86_CR0_ET;
 	ok(faulted(&v, cr(bt_op_mov_to_cr, 0, X86_CR0_PG), X86_GP, 0), "PG without PE");
-	ok(faulted(&v, cr(bt_op_mov_to_cr, 0, X86_CR0_PE | X86_CR0_NW), X86_GP, 0), "NW without CD");
+	ok(faulted(&v, cr(bt_op_mov_to_cr, 0, X86_CR0_PE | X86_CR0_NW), X86_GP, 0),
+	   "NW without CD");
 	is_u64(cr(bt_op_mov_to_cr, 0, X86_CR0_PE | X86_CR0_PG), BT_EXIT, "paging on");
 	is_u64(v.cr0, X86_CR0_PE | X86_CR0_PG | X86_CR0_ET, "ET is fixed");
 	ok(fake.flushes, "the TLB is flushed");
 	ok(!bt_long_mode(&v), "no LME, no LMA");
 	v.efer = X86_EFER_LME;
 	cr(bt_op_mov_to_cr, 0, X86_CR0_PE);
-	ok(faulted(&v, cr(bt_op_mov_to_cr, 0, X86_CR0_PE | X86_CR0_PG), X86_GP, 0), "LME without PAE");
+	ok(faulted(&v, cr(bt_op_mov_to_cr, 0, X86_CR0_PE | X86_CR0_PG), X86_GP, 0),
+	   "LME without PAE");
 	is_u64(cr(bt_op_mov_to_cr, 4, X86_CR4_PAE), BT_EXIT, "PAE");
 	is_u64(cr(bt_op_mov_to_cr, 0, X86_CR0_PE | X86_CR0_PG), BT_EXIT, "with PAE");
 	ok(bt_long_mode(&v), "LMA");
@@ -47,12 +52,15 @@ static void test_cr(void)
 	ok(faulted(&v, cr(bt_op_mov_to_cr, 3, 1ull << 52), X86_GP, 0), "CR3 reserved bits");
 	ok(faulted(&v, cr(bt_op_mov_to_cr, 3, 1ull << 63), X86_GP, 0), "CR3 bit 63 without PCIDE");
 	v.cr3 = 0x1001;
-	ok(faulted(&v, cr(bt_op_mov_to_cr, 4, v.cr4 | X86_CR4_PCIDE), X86_GP, 0), "PCIDE with CR3[11:0] != 0");
+	ok(faulted(&v, cr(bt_op_mov_to_cr, 4, v.cr4 | X86_CR4_PCIDE), X86_GP, 0),
+	   "PCIDE with CR3[11:0] != 0");
 	v.cr3 = 0x1000;
 	is_u64(cr(bt_op_mov_to_cr, 4, v.cr4 | X86_CR4_PCIDE), BT_EXIT, "PCIDE");
 	is_u64(cr(bt_op_mov_to_cr, 3, 1ull << 63 | 0x2005), BT_EXIT, "CR3 bit 63 with PCIDE");
-	ok(faulted(&v, cr(bt_op_mov_to_cr, 4, v.cr4 | X86_CR4_VME), X86_GP, 0), "VME is not offered");
-	ok(faulted(&v, cr(bt_op_mov_to_cr, 4, v.cr4 | 1ull << 22), X86_GP, 0), "nor protection keys");
+	ok(faulted(&v, cr(bt_op_mov_to_cr, 4, v.cr4 | X86_CR4_VME), X86_GP, 0),
+	   "VME is not offered");
+	ok(faulted(&v, cr(bt_op_mov_to_cr, 4, v.cr4 | 1ull << 22), X86_GP, 0),
+	   "nor protection keys");
 	ok(faulted(&v, cr(bt_op_mov_to_cr, 8, 16), X86_GP, 0), "CR8 above 15");
 	is_u64(cr(bt_op_mov_to_cr, 8, 9), BT_EXIT, "CR8");
 	is_u64(fake.tpr, 9, "goes to the APIC");
@@ -68,7 +76,7 @@ static void test_cr(void)
 	is_u64(v.cr3, 0, "CR3 is unchanged");
 
 	scene_real(&v);
-	struct insn i = {.rm = X86_RAX, .opsize = 2};
+	struct insn i = { .rm = X86_RAX, .opsize = 2 };
 
 	v.regs[X86_RAX] = 0xfff1;
 	is_u64(bt_op_lmsw(&v, &i), BT_EXIT, "LMSW");
@@ -186,8 +194,8 @@ static struct cpuid_result cpuid(uint32_t leaf, uint32_t subleaf)
 	v.regs[X86_RAX] = leaf;
 	v.regs[X86_RCX] = subleaf;
 	plain(bt_op_cpuid, 4);
-	return (struct cpuid_result){(uint32_t)v.regs[X86_RAX], (uint32_t)v.regs[X86_RBX], (uint32_t)v.regs[X86_RCX],
-				     (uint32_t)v.regs[X86_RDX]};
+	return (struct cpuid_result){ (uint32_t)v.regs[X86_RAX], (uint32_t)v.regs[X86_RBX],
+				      (uint32_t)v.regs[X86_RCX], (uint32_t)v.regs[X86_RDX] };
 }
 
 static void test_cpuid(void)
@@ -201,7 +209,8 @@ static void test_cpuid(void)
 	is_u64(r.ebx >> 24, 1, "APIC id");
 	ok(r.ecx >> 31, "hypervisor bit");
 	ok(!(r.ecx & 1 << 5) && !(r.ecx & 1 << 27), "no VMX; OSXSAVE is CR4's");
-	ok((r.ecx & 1 << 21) && (r.ecx & 1 << 24) && (r.ecx & 1 << 17), "x2APIC, TSC deadline, PCID");
+	ok((r.ecx & 1 << 21) && (r.ecx & 1 << 24) && (r.ecx & 1 << 17),
+	   "x2APIC, TSC deadline, PCID");
 	is_u64(r.edx >> 28 & 1, 1, "HTT with two vCPUs");
 	ok(!(r.edx & 2), "no VME");
 	r = cpuid(7, 0);
@@ -230,11 +239,14 @@ static void test_cpuid(void)
 	}
 	if (!fake.cpuid.amd) {
 		r = cpuid(0x15, 0);
-		ok(r.eax && r.ebx <= 4294 && r.ecx == 1000000000, "leaf 0x15 fits 32-bit arithmetic");
-		is_u64((uint64_t)r.ecx * r.ebx / r.eax, 2000000000, "and gives the TSC's frequency");
+		ok(r.eax && r.ebx <= 4294 && r.ecx == 1000000000,
+		   "leaf 0x15 fits 32-bit arithmetic");
+		is_u64((uint64_t)r.ecx * r.ebx / r.eax, 2000000000,
+		       "and gives the TSC's frequency");
 	}
 	cpuid_decode_features(&fake.cpuid, &f);
-	ok(f.bits & 1ull << DECODE_INVPCID && !(f.bits & 1ull << DECODE_MONITOR), "decoder features");
+	ok(f.bits & 1ull << DECODE_INVPCID && !(f.bits & 1ull << DECODE_MONITOR),
+	   "decoder features");
 	is_u64((f.bits >> DECODE_AVX & 1), cpuid(1, 0).ecx >> 28 & 1, "AVX for both or neither");
 
 	scene64(&v, 0);
@@ -268,7 +280,8 @@ static void test_flags(void)
 	is_u64(get(STACK3 - 4, 4), 2 | X86_IF | X86_CF, "without RF");
 	put(STACK3 - 4, 4, 2 | X86_IOPL | X86_DF | X86_AC | X86_ID | X86_VM);
 	is_u64(plain(bt_op_popf, 4), BT_NEXT, "POPF");
-	is_u64(bt_get_rflags(&v), 2 | X86_IF | X86_DF | X86_AC | X86_ID, "IF and IOPL stay at CPL 3");
+	is_u64(bt_get_rflags(&v), 2 | X86_IF | X86_DF | X86_AC | X86_ID,
+	       "IF and IOPL stay at CPL 3");
 
 	scene32(&v, 0);
 	is_u64(plain(bt_op_sti, 4), BT_EXIT, "STI");
@@ -297,7 +310,12 @@ static void test_flags(void)
 
 static void test_bases(void)
 {
-	struct insn i = {.rm = X86_RBX, .opsize = 8, .base = REG_NONE, .index = REG_NONE, .addrsize = 8, .seg = X86_DS};
+	struct insn i = { .rm = X86_RBX,
+			  .opsize = 8,
+			  .base = REG_NONE,
+			  .index = REG_NONE,
+			  .addrsize = 8,
+			  .seg = X86_DS };
 
 	scene64(&v, 3);
 	ok(faulted_plain(&v, bt_op_wrfsbase(&v, &i), X86_UD), "WRFSBASE without CR4.FSGSBASE");
@@ -348,7 +366,7 @@ static void test_bases(void)
 
 static void test_arith(void)
 {
-	struct insn i = {.imm = 10, .opsize = 2, .addrsize = 2, .seg = X86_DS};
+	struct insn i = { .imm = 10, .opsize = 2, .addrsize = 2, .seg = X86_DS };
 
 	scene_real(&v);
 	v.regs[X86_RAX] = 0x0f;
@@ -382,8 +400,14 @@ static void test_arith(void)
 	bt_op_xlat(&v, &i);
 	is_u64(v.regs[X86_RAX], 0x99, "XLAT");
 
-	struct insn b = {.reg = X86_RCX, .opsize = 2, .addrsize = 2, .seg = X86_DS, .base = REG_NONE, .index = REG_NONE,
-			 .disp = 0x300, .has_mem = true};
+	struct insn b = { .reg = X86_RCX,
+			  .opsize = 2,
+			  .addrsize = 2,
+			  .seg = X86_DS,
+			  .base = REG_NONE,
+			  .index = REG_NONE,
+			  .disp = 0x300,
+			  .has_mem = true };
 
 	put(0x300, 4, 0x0005fffb);
 	v.regs[X86_RCX] = 0xfffb;
@@ -394,7 +418,7 @@ static void test_arith(void)
 
 static void test_stack(void)
 {
-	struct insn i = {.opsize = 4, .imm = 0x20, .imm2 = 3};
+	struct insn i = { .opsize = 4, .imm = 0x20, .imm2 = 3 };
 
 	scene32(&v, 3);
 	for (unsigned n = 0; n < 8; n++)
@@ -417,7 +441,8 @@ static void test_stack(void)
 	is_u64(get(STACK3 - 16, 4), STACK3 - 4, "own");
 	fake.page[(STACK3 >> 12) - 1] = FAKE_ABSENT;
 	v.regs[X86_RSP] = STACK3 + 8;
-	ok(bt_op_pusha(&v, &i) == BT_FAULT && v.regs[X86_RSP] == STACK3 + 8, "PUSHA over a page boundary: #PF, ESP unchanged");
+	ok(bt_op_pusha(&v, &i) == BT_FAULT && v.regs[X86_RSP] == STACK3 + 8,
+	   "PUSHA over a page boundary: #PF, ESP unchanged");
 }
 
 int main(void)

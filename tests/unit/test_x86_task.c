@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Hardware task switches: JMP, CALL, IRET, 16-bit TSSs, faults on either side of the point of no return. */
+/*
+ * Hardware task switches: JMP, CALL, IRET, 16-bit TSSs, faults on either side of the point of no
+ * return.
+ */
 #include "tests/unit/fake_x86.h"
 
 static struct bt_vcpu v;
@@ -8,8 +11,8 @@ static struct bt_vcpu v;
 static void make_task(void)
 {
 	descriptor(TSS2_SEL, TSS2, 0x67, 0x89, 0);
-	put(TSS2 + 28, 4, 0x5000);	 /* CR3 */
-	put(TSS2 + 32, 4, 0x9700);	 /* EIP */
+	put(TSS2 + 28, 4, 0x5000);     /* CR3 */
+	put(TSS2 + 32, 4, 0x9700);     /* EIP */
 	put(TSS2 + 36, 4, 2 | X86_CF); /* EFLAGS */
 	for (unsigned n = 0; n < 8; n++)
 		put(TSS2 + 40 + 4 * n, 4, 0x100 * n);
@@ -21,7 +24,7 @@ static void make_task(void)
 
 static enum bt_result far(bt_op *op, uint16_t selector)
 {
-	struct insn i = {.opsize = 4, .imm2 = selector};
+	struct insn i = { .opsize = 4, .imm2 = selector };
 
 	return op(&v, &i);
 }
@@ -62,7 +65,7 @@ static void test_call(void)
 	/* and back */
 	v.rip = 0x9710;
 	v.next_rip = 0x9712;
-	is_u64(bt_op_iret(&v, &(struct insn){.opsize = 4}), BT_EXIT, "IRET with NT");
+	is_u64(bt_op_iret(&v, &(struct insn){ .opsize = 4 }), BT_EXIT, "IRET with NT");
 	is_u64(v.next_rip, 0x9002, "EIP");
 	is_u64(v.tr.selector, TSS_SEL, "TR");
 	is_u64(type_of(TSS2_SEL), 9, "the nested task is no longer busy");
@@ -118,41 +121,45 @@ static void test_faults(void)
 		uint8_t vector;
 		uint16_t error;
 	} bad[] = {
-		{"LDT is not one", 96, DS0, X86_TS, DS0},
-		{"CS null", 76, 0, X86_TS, 0},
-		{"CS is data", 76, DS0, X86_TS, DS0},
-		{"CS with RPL 1", 76, CS0 | 1, X86_TS, CS0},
-		{"SS null", 80, 0, X86_TS, 0},
-		{"SS with a wrong DPL", 80, DS3 & ~3, X86_TS, DS3 & ~3},
-		{"DS beyond the GDT", 84, 0x1f8, X86_TS, 0x1f8},
-		{"GS is a TSS", 92, TSS_SEL, X86_TS, TSS_SEL},
+		{ "LDT is not one", 96, DS0, X86_TS, DS0 },
+		{ "CS null", 76, 0, X86_TS, 0 },
+		{ "CS is data", 76, DS0, X86_TS, DS0 },
+		{ "CS with RPL 1", 76, CS0 | 1, X86_TS, CS0 },
+		{ "SS null", 80, 0, X86_TS, 0 },
+		{ "SS with a wrong DPL", 80, DS3 & ~3, X86_TS, DS3 & ~3 },
+		{ "DS beyond the GDT", 84, 0x1f8, X86_TS, 0x1f8 },
+		{ "GS is a TSS", 92, TSS_SEL, X86_TS, TSS_SEL },
 	};
 
 	for (unsigned n = 0; n < sizeof(bad) / sizeof(bad[0]); n++) {
 		scene32(&v, 0);
 		make_task();
 		put(TSS2 + bad[n].offset, 2, bad[n].selector);
-		ok(faulted(&v, far(bt_op_jmp_far, TSS2_SEL), bad[n].vector, bad[n].error), "%s: error", bad[n].what);
+		ok(faulted(&v, far(bt_op_jmp_far, TSS2_SEL), bad[n].vector, bad[n].error),
+		   "%s: error", bad[n].what);
 		is_u64(v.tr.selector, TSS2_SEL, "%s: in the new task", bad[n].what);
 		is_u64(v.rip, 0x9700, "%s: at its first instruction", bad[n].what);
 	}
 	scene32(&v, 0);
 	make_task();
 	fake.page[3] = FAKE_READ_ONLY;
-	ok(far(bt_op_jmp_far, TSS2_SEL) == BT_FAULT && v.exception.vector == X86_PF_VEC, "read-only TSS: #PF");
+	ok(far(bt_op_jmp_far, TSS2_SEL) == BT_FAULT && v.exception.vector == X86_PF_VEC,
+	   "read-only TSS: #PF");
 	is_u64(v.tr.selector, TSS_SEL, "in the old task");
 
 	scene32(&v, 0);
 	make_task();
 	fake.page[GDT >> 12] = FAKE_READ_ONLY;
-	ok(far(bt_op_jmp_far, TSS2_SEL) == BT_FAULT && v.exception.vector == X86_PF_VEC, "read-only GDT: #PF");
+	ok(far(bt_op_jmp_far, TSS2_SEL) == BT_FAULT && v.exception.vector == X86_PF_VEC,
+	   "read-only GDT: #PF");
 	is_u64(get(TSS + 32, 4), 0, "before anything is saved");
 
 	scene32(&v, 0);
 	v.sysflags |= X86_NT;
 	put(TSS, 2, TSS2_SEL);
 	make_task();
-	ok(faulted(&v, bt_op_iret(&v, &(struct insn){.opsize = 4}), X86_TS, TSS2_SEL), "IRET to a task that is not busy: #TS");
+	ok(faulted(&v, bt_op_iret(&v, &(struct insn){ .opsize = 4 }), X86_TS, TSS2_SEL),
+	   "IRET to a task that is not busy: #TS");
 
 	scene32(&v, 0);
 	make_task();
@@ -179,7 +186,7 @@ static void test_16(void)
 	is_u64(v.seg[X86_FS].attr & X86_ATTR_P, 0, "FS is null");
 	is_u64(type_of(TSS2_SEL), 3, "busy 16-bit TSS");
 	v.next_rip = 0x1300;
-	is_u64(bt_op_iret(&v, &(struct insn){.opsize = 2}), BT_EXIT, "IRET to the 32-bit task");
+	is_u64(bt_op_iret(&v, &(struct insn){ .opsize = 2 }), BT_EXIT, "IRET to the 32-bit task");
 	is_u64(get(TSS2 + 14, 2), 0x1300, "saved IP");
 	is_u64(v.next_rip, 0x9002, "EIP");
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Extended state: FXSAVE, XSAVE and their kin, the x87 environment, gathers, scatters, MASKMOV. The guest's state is loaded
- * into the host's registers around the call of the op, as it is in the translator.
+ * Extended state: FXSAVE, XSAVE and their kin, the x87 environment, gathers, scatters, MASKMOV. The
+ * guest's state is loaded into the host's registers around the call of the op, as it is in the
+ * translator.
  */
 #include <cpuid.h>
 
@@ -16,23 +17,24 @@ static __attribute__((noinline)) enum bt_result live(bt_op *op, const struct ins
 	uint64_t res;
 
 	memset(&after, 0, sizeof(after));
-	__asm__ volatile("mov %%rsp, %%rbx\n\t"
-			 "sub $256, %%rsp\n\t"
-			 "and $-64, %%rsp\n\t"
-			 "mov $0xe7, %%eax\n\t"
-			 "xor %%edx, %%edx\n\t"
-			 "xrstor64 (%[before])\n\t"
-			 "call *%[op]\n\t"
-			 "mov %%rax, %%r12\n\t"
-			 "mov $0xe7, %%eax\n\t"
-			 "xor %%edx, %%edx\n\t"
-			 "xsave64 (%[after])\n\t"
-			 "fninit\n\t"
-			 "mov %%rbx, %%rsp\n\t"
-			 "mov %%r12, %[res]\n\t"
-			 : [res] "=r"(res), "+D"(*(struct bt_vcpu **)&(struct bt_vcpu *){&v}), "+S"(i)
-			 : [before] "r"(&before), [after] "r"(&after), [op] "r"(op)
-			 : "rax", "rbx", "rcx", "rdx", "r8", "r9", "r10", "r11", "r12", "memory", "cc");
+	__asm__ volatile(
+		"mov %%rsp, %%rbx\n\t"
+		"sub $256, %%rsp\n\t"
+		"and $-64, %%rsp\n\t"
+		"mov $0xe7, %%eax\n\t"
+		"xor %%edx, %%edx\n\t"
+		"xrstor64 (%[before])\n\t"
+		"call *%[op]\n\t"
+		"mov %%rax, %%r12\n\t"
+		"mov $0xe7, %%eax\n\t"
+		"xor %%edx, %%edx\n\t"
+		"xsave64 (%[after])\n\t"
+		"fninit\n\t"
+		"mov %%rbx, %%rsp\n\t"
+		"mov %%r12, %[res]\n\t"
+		: [res] "=r"(res), "+D"(*(struct bt_vcpu **)&(struct bt_vcpu *){ &v }), "+S"(i)
+		: [before] "r"(&before), [after] "r"(&after), [op] "r"(op)
+		: "rax", "rbx", "rcx", "rdx", "r8", "r9", "r10", "r11", "r12", "memory", "cc");
 	return (enum bt_result)res;
 }
 
@@ -47,13 +49,13 @@ static uint32_t offset_of(unsigned component)
 static void fill_state(void)
 {
 	memset(&before, 0, sizeof(before));
-	memcpy(before.bytes, &(uint16_t){0x37f}, 2);
+	memcpy(before.bytes, &(uint16_t){ 0x37f }, 2);
 	before.bytes[4] = 0xff;
-	memcpy(before.bytes + 24, &(uint32_t){0x1fa0}, 4);
+	memcpy(before.bytes + 24, &(uint32_t){ 0x1fa0 }, 4);
 	for (unsigned n = 0; n < 8; n++) {
 		memset(before.bytes + 32 + 16 * n, 0x30 + (int)n, 8);
 		before.bytes[32 + 16 * n + 7] |= 0x80; /* normal numbers */
-		memcpy(before.bytes + 32 + 16 * n + 8, &(uint16_t){0x4000}, 2);
+		memcpy(before.bytes + 32 + 16 * n + 8, &(uint16_t){ 0x4000 }, 2);
 	}
 	for (unsigned n = 0; n < 256; n++)
 		before.bytes[160 + n] = (uint8_t)(n * 3 + 1);
@@ -79,8 +81,13 @@ static void scene(bool wide)
 
 static struct insn mem(uint64_t at)
 {
-	return (struct insn){.has_mem = true, .base = REG_NONE, .index = REG_NONE, .seg = X86_DS, .addrsize = 8,
-			     .disp = (int64_t)at, .opsize = 4};
+	return (struct insn){ .has_mem = true,
+			      .base = REG_NONE,
+			      .index = REG_NONE,
+			      .seg = X86_DS,
+			      .addrsize = 8,
+			      .disp = (int64_t)at,
+			      .opsize = 4 };
 }
 
 static void mask(uint64_t value)
@@ -108,7 +115,8 @@ static bool unchanged(void)
 	if (memcmp(before.bytes + 160, after.bytes + 160, 256))
 		return false;
 	for (unsigned c = 2; c < 8; c++)
-		if (memcmp(before.bytes + offset_of(c), after.bytes + offset_of(c), fake.cpuid.xsave[c].size))
+		if (memcmp(before.bytes + offset_of(c), after.bytes + offset_of(c),
+			   fake.cpuid.xsave[c].size))
 			return false;
 	return true;
 }
@@ -144,7 +152,8 @@ static void test_fx(void)
 	is_u64(after.bytes[160 + 255], 0x5a, "XMM15");
 	is_u64(after.bytes[25], 0x1f, "MXCSR");
 	if (v.xcr0 & 4)
-		ok(!memcmp(after.bytes + offset_of(2), before.bytes + offset_of(2), 256), "YMM upper halves stay");
+		ok(!memcmp(after.bytes + offset_of(2), before.bytes + offset_of(2), 256),
+		   "YMM upper halves stay");
 	put(0x10018, 4, 0x10000);
 	ok(faulted(&v, live(bt_op_fxrstor, &i), X86_GP, 0), "MXCSR reserved bit: #GP(0)");
 	ok(unchanged(), "and nothing is loaded");
@@ -164,7 +173,8 @@ static void test_xsave(void)
 	is_u64(get(0x10200, 8) | v.xcr0, ~0ull, "and bits outside of the mask are kept");
 	for (unsigned c = 2; c < 8; c++)
 		if (v.xcr0 >> c & 1)
-			ok(!memcmp(fake.mem + 0x10000 + offset_of(c), before.bytes + offset_of(c), fake.cpuid.xsave[c].size),
+			ok(!memcmp(fake.mem + 0x10000 + offset_of(c), before.bytes + offset_of(c),
+				   fake.cpuid.xsave[c].size),
 			   "component %u", c);
 
 	scene(true);
@@ -172,7 +182,8 @@ static void test_xsave(void)
 	put(0x10200, 8, 4);
 	mask(X86_XCR0_SSE);
 	live(bt_op_xsave, &i);
-	ok(untouched(0x10000, 0x10018) && untouched(0x10020, 0x100a0), "RFBM = SSE: x87 is not written");
+	ok(untouched(0x10000, 0x10018) && untouched(0x10020, 0x100a0),
+	   "RFBM = SSE: x87 is not written");
 	is_u64(get(0x10200, 8), 6, "XSTATE_BV: AVX kept, SSE set");
 	ok(untouched(0x10240, 0x11000), "nor anything behind the header");
 	i.disp = 0x10010;
@@ -185,13 +196,14 @@ static void test_xsave(void)
 	i = mem(0x10000);
 	memset(before.bytes + 512, 0, 8);
 	before.bytes[512] = 1;
-	memcpy(before.bytes + 24, &(uint32_t){0x1f80}, 4);
+	memcpy(before.bytes + 24, &(uint32_t){ 0x1f80 }, 4);
 	memset(fake.mem + 0x10200, 0, 64);
 	mask(7);
 	is_u64(live(bt_op_xsaveopt, &i), BT_NEXT, "XSAVEOPT");
 	is_u64(get(0x10200, 8) & 5, 1, "AVX is in its initial state");
 	if (v.xcr0 & 4)
-		ok(untouched(0x10000 + offset_of(2), 0x10000 + offset_of(2) + 256), "and not written");
+		ok(untouched(0x10000 + offset_of(2), 0x10000 + offset_of(2) + 256),
+		   "and not written");
 	is_u64(get(0x10018, 4), 0x1f80, "MXCSR is");
 
 	if (!(v.xcr0 & 4) || !(cpuid_guest(&fake.cpuid, 0xd, 1).eax & 2)) {
@@ -203,7 +215,8 @@ static void test_xsave(void)
 	is_u64(live(bt_op_xsavec, &i), BT_NEXT, "XSAVEC");
 	is_u64(get(0x10200, 8), 6, "XSTATE_BV");
 	is_u64(get(0x10208, 8), 1ull << 63 | 6, "XCOMP_BV");
-	ok(!memcmp(fake.mem + 0x10240, before.bytes + offset_of(2), 256), "AVX comes right after the header");
+	ok(!memcmp(fake.mem + 0x10240, before.bytes + offset_of(2), 256),
+	   "AVX comes right after the header");
 	/* It does not write the rest of the header. */
 	memset(fake.mem + 0x10210, 0, 48);
 	memset(fake.mem + 0x10240, 0x77, 256);
@@ -236,10 +249,12 @@ static void test_xrstor(void)
 	if (v.xcr0 & 4)
 		is_u64(after.bytes[offset_of(2) + 8], 0, "AVX: initial state");
 	if (v.xcr0 & 0x80)
-		ok(!memcmp(after.bytes + offset_of(7), before.bytes + offset_of(7), 64), "AVX-512 not in the mask stays");
+		ok(!memcmp(after.bytes + offset_of(7), before.bytes + offset_of(7), 64),
+		   "AVX-512 not in the mask stays");
 
 	put(0x10200, 8, 1ull << 9);
-	ok(faulted(&v, live(bt_op_xrstor, &i), X86_GP, 0), "a component that XCR0 does not have: #GP(0)");
+	ok(faulted(&v, live(bt_op_xrstor, &i), X86_GP, 0),
+	   "a component that XCR0 does not have: #GP(0)");
 	put(0x10200, 8, 2);
 	put(0x10018, 4, 0xffff0000);
 	ok(faulted(&v, live(bt_op_xrstor, &i), X86_GP, 0), "MXCSR: #GP(0)");
@@ -255,12 +270,17 @@ static void test_xrstor(void)
 	is_u64(after.bytes[160], 0, "XMM0");
 	ok(!memcmp(after.bytes + 160 + 128, before.bytes + 160 + 128, 128), "XMM8 to XMM15 stay");
 	if (v.xcr0 & 4)
-		ok(!memcmp(after.bytes + offset_of(2) + 128, before.bytes + offset_of(2) + 128, 128), "and YMM8 to YMM15");
+		ok(!memcmp(after.bytes + offset_of(2) + 128, before.bytes + offset_of(2) + 128,
+			   128),
+		   "and YMM8 to YMM15");
 	put(0x10200, 8, 0);
 	live(bt_op_xrstor, &i);
-	ok(!memcmp(after.bytes + 160 + 128, before.bytes + 160 + 128, 128), "also when initialized");
+	ok(!memcmp(after.bytes + 160 + 128, before.bytes + 160 + 128, 128),
+	   "also when initialized");
 	if (v.xcr0 & 4)
-		ok(!memcmp(after.bytes + offset_of(2) + 128, before.bytes + offset_of(2) + 128, 128), "YMM too");
+		ok(!memcmp(after.bytes + offset_of(2) + 128, before.bytes + offset_of(2) + 128,
+			   128),
+		   "YMM too");
 }
 
 static void test_x87(void)
@@ -292,21 +312,31 @@ static void test_x87(void)
 	is_u64(after.bytes[1], 0x02, "FCW");
 	fake.page[0x11] = FAKE_ABSENT;
 	i.disp = 0x10fc0;
-	ok(live(bt_op_fnsave, &i) == BT_FAULT && v.exception.cr2 == 0x11000, "FNSAVE over an absent page");
+	ok(live(bt_op_fnsave, &i) == BT_FAULT && v.exception.cr2 == 0x11000,
+	   "FNSAVE over an absent page");
 	ok(unchanged(), "does not initialize");
 }
 
 static struct insn gather(unsigned opcode, unsigned reg, unsigned index, unsigned vvvv)
 {
-	return (struct insn){.encoding = ENC_VEX, .opcode = (uint8_t)opcode, .reg = (uint8_t)reg, .index = (uint8_t)index,
-			     .vvvv = (uint8_t)vvvv, .vsib = true, .has_mem = true, .base = X86_RBX, .scale = 2, .seg = X86_DS,
-			     .addrsize = 8, .vl = 1};
+	return (struct insn){ .encoding = ENC_VEX,
+			      .opcode = (uint8_t)opcode,
+			      .reg = (uint8_t)reg,
+			      .index = (uint8_t)index,
+			      .vvvv = (uint8_t)vvvv,
+			      .vsib = true,
+			      .has_mem = true,
+			      .base = X86_RBX,
+			      .scale = 2,
+			      .seg = X86_DS,
+			      .addrsize = 8,
+			      .vl = 1 };
 }
 
 static void test_gather(void)
 {
 	struct insn i = gather(0x90, 1, 2, 3);
-	const int32_t index[8] = {0, 5, -1, 7, 1, 0x400, 3, 2};
+	const int32_t index[8] = { 0, 5, -1, 7, 1, 0x400, 3, 2 };
 
 	scene(true);
 	if (!(v.xcr0 & 4)) {
@@ -322,12 +352,14 @@ static void test_gather(void)
 	memset(before.bytes + offset_of(2) + 48, 0xff, 16);
 	memset(before.bytes + 160 + 48 + 4, 0, 4); /* element 1 is masked off */
 	fake.page[0x11] = FAKE_ABSENT;		   /* element 5 faults */
-	ok(live(bt_op_gather, &i) == BT_FAULT && v.exception.vector == X86_PF_VEC, "VPGATHERDD: a fault at element 5");
+	ok(live(bt_op_gather, &i) == BT_FAULT && v.exception.vector == X86_PF_VEC,
+	   "VPGATHERDD: a fault at element 5");
 	is_u64(v.exception.cr2, 0x11100, "CR2");
 	uint32_t done[4], rest[4];
 
 	memcpy(done, after.bytes + 160 + 16, 16);
-	ok(done[0] == 0xabc00100 && done[2] == 0xabc000fc && done[3] == 0xabc0011c, "elements before it are loaded");
+	ok(done[0] == 0xabc00100 && done[2] == 0xabc000fc && done[3] == 0xabc0011c,
+	   "elements before it are loaded");
 	ok(!memcmp(&done[1], before.bytes + 160 + 16 + 4, 4), "the masked one is kept");
 	memcpy(done, after.bytes + 160 + 48, 16);
 	memcpy(rest, after.bytes + offset_of(2) + 48, 16);
@@ -342,7 +374,8 @@ static void test_gather(void)
 	memcpy(rest, after.bytes + offset_of(2) + 48, 16);
 	is_u64(rest[0] | rest[1] | rest[2] | rest[3], 0, "the mask is all 0");
 	if (v.xcr0 & 0x40)
-		is_u64(after.bytes[offset_of(6) + 32 + 5], 0, "the upper half of the ZMM register is 0");
+		is_u64(after.bytes[offset_of(6) + 32 + 5], 0,
+		       "the upper half of the ZMM register is 0");
 	i.vvvv = 1;
 	ok(faulted_plain(&v, live(bt_op_gather, &i), X86_UD), "mask is the destination: #UD");
 
@@ -360,19 +393,23 @@ static void test_gather(void)
 	i.evex_aaa = 2;
 	v.regs[X86_RBX] = 0x10000;
 	for (unsigned n = 0; n < 8; n++)
-		memcpy(before.bytes + offset_of(7) + 64 + 8 * n, &(uint64_t){n == 6 ? 0x10 : n * 8}, 8);
-	memcpy(before.bytes + offset_of(5) + 16, &(uint64_t){0xffffffffffffff7d}, 8);
+		memcpy(before.bytes + offset_of(7) + 64 + 8 * n,
+		       &(uint64_t){ n == 6 ? 0x10 : n * 8 }, 8);
+	memcpy(before.bytes + offset_of(5) + 16, &(uint64_t){ 0xffffffffffffff7d }, 8);
 	is_u64(live(bt_op_scatter, &i), BT_NEXT, "VPSCATTERQQ");
 	ok(!memcmp(fake.mem + 0x10000, before.bytes + offset_of(7) + 128, 8), "element 0");
 	ok(untouched(0x10008, 0x10010), "element 1 is masked off");
-	ok(!memcmp(fake.mem + 0x10010, before.bytes + offset_of(7) + 128 + 48, 8), "6 overwrites 2");
+	ok(!memcmp(fake.mem + 0x10010, before.bytes + offset_of(7) + 128 + 48, 8),
+	   "6 overwrites 2");
 	ok(untouched(0x10030, 0x10100), "6 went elsewhere, 7 is masked off");
 	is_u64(after.bytes[offset_of(5) + 16], 0, "k2 is 0");
 }
 
 static void test_maskmov(void)
 {
-	struct insn i = {.encoding = ENC_LEGACY, .pp = 1, .reg = 1, .rm = 2, .seg = X86_DS, .addrsize = 8};
+	struct insn i = {
+		.encoding = ENC_LEGACY, .pp = 1, .reg = 1, .rm = 2, .seg = X86_DS, .addrsize = 8
+	};
 
 	scene(true);
 	v.regs[X86_RDI] = 0x10ff8;
@@ -380,10 +417,12 @@ static void test_maskmov(void)
 		before.bytes[160 + 32 + n] = n & 1 ? 0x80 : 0x7f;
 	is_u64(live(bt_op_maskmov, &i), BT_NEXT, "MASKMOVDQU");
 	ok(fake.mem[0x10ff8] == 0xcc && fake.mem[0x10ff9] == before.bytes[160 + 16 + 1] &&
-		   fake.mem[0x11007] == before.bytes[160 + 16 + 15], "bytes under the mask");
+		   fake.mem[0x11007] == before.bytes[160 + 16 + 15],
+	   "bytes under the mask");
 	fake.page[0x11] = FAKE_ABSENT;
 	put(0x10ff8, 8, 0);
-	ok(live(bt_op_maskmov, &i) == BT_FAULT && v.exception.cr2 == 0x11001, "fault in the second page");
+	ok(live(bt_op_maskmov, &i) == BT_FAULT && v.exception.cr2 == 0x11001,
+	   "fault in the second page");
 	is_u64(get(0x10ff8, 8), 0, "nothing is written");
 
 	scene(true);
