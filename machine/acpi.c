@@ -118,7 +118,6 @@ static uint8_t *put_fadt(struct area *a, uint32_t dsdt, uint32_t facs)
 	store_le(t + 112, 1u << 0 | 1u << 2 | 1u << 5 | 1u << 8 | 1u << 10, 4);
 	gas_io(t + 116, 0xcf9, 1, 1);
 	t[128] = 6; /* RESET_VALUE */
-	store_le(t + 132, facs, 8);
 	store_le(t + 140, dsdt, 8);
 	gas_io(t + 148, PM1_EVENT, 4, 2);
 	gas_io(t + 172, PM1_CONTROL, 2, 2);

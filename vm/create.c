@@ -460,6 +460,12 @@ void vm_destroy(struct vm *vm)
 		return;
 	}
 	vm_join_threads(vm);
+	if (vm->settle.posted || vm->log_work.posted) {
+		/* It never came to run: what was posted has to leave the loop. */
+		vm->ended = true;
+		loop_post(vm->loop, &vm->end);
+		loop_run(vm->loop);
+	}
 	loop_lock(vm->loop);
 	gdb_destroy(vm->gdb);
 	machine_destroy(vm->machine);

@@ -110,7 +110,15 @@ static void end_now(struct vm *vm)
 	control_event(vm->control, "stopped",
 		      json_pack("{s:i, s:s}", "status", vm->exit_status, "reason", vm->reason));
 	loop_timer_cancel(&vm->quit_timer);
-	loop_stop(vm->loop);
+	vm->ended = true;
+	log_set_sink(NULL, NULL);
+	/* Behind the last log lines on their way to the control connections. */
+	loop_post(vm->loop, &vm->end);
+}
+
+static void stop_loop(void *opaque)
+{
+	loop_stop(((struct vm *)opaque)->loop);
 }
 
 static void reset_now(struct vm *vm)
@@ -134,7 +142,7 @@ static void settle(void *opaque)
 {
 	struct vm *vm = opaque;
 
-	if (vm->running || !vm_all_parked(vm))
+	if (vm->ended || vm->running || !vm_all_parked(vm))
 		return;
 	vmclock_pause(&vm->clock);
 	if (vm->want_reset && !vm->want_quit)
@@ -282,4 +290,5 @@ void vm_init_gate(struct vm *vm)
 	pthread_mutex_init(&vm->gate.mutex, NULL);
 	pthread_cond_init(&vm->gate.changed, NULL);
 	vm->settle = (struct loop_work){ .run = settle, .opaque = vm };
+	vm->end = (struct loop_work){ .run = stop_loop, .opaque = vm };
 }

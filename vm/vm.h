@@ -70,6 +70,7 @@ struct vm {
 	struct vm_cpu cpus[VM_CONFIG_CPUS];
 	struct vm_gate gate;
 	struct loop_work settle; /* posted when the last vCPU has parked */
+	struct loop_work end;	 /* stops the loop */
 
 	/* What is wanted; under the loop's lock. */
 	bool started;	     /* the machine has been reset for the first time */
@@ -77,6 +78,7 @@ struct vm {
 	const char *reset_by;
 	bool running;	     /* the gate is open */
 	bool announced_pause;
+	bool ended;	     /* nothing is granted any more */
 
 	/* How it ends. */
 	int exit_status;

@@ -1,0 +1,154 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# What maru says to bad input, and what is left when a process is killed. Needs no guest: the payload is a
+# Multiboot kernel of a few bytes that halts, or writes to a port.
+# timeout: 180
+
+cd "$(dirname "$0")/../.." || exit 1
+maru=${BUILD:-build/release}/maru
+dir=$(mktemp -d) || exit 1
+trap 'rm -rf "$dir"' EXIT
+n=0 failed=0
+
+result()
+{
+	n=$((n + 1))
+	if [ "$1" = 0 ]; then
+		echo "ok $n - $2"
+	else
+		failed=1
+		echo "not ok $n - $2"
+		sed 's/^/# /' "$dir/err" 2>/dev/null
+	fi
+}
+
+# refused STATUS TEXT ARGUMENT… — ends with the status, says the text in one line, and soon.
+refused()
+{
+	local status=$1 text=$2 got=0
+	shift 2
+	timeout 20 "$maru" "$@" </dev/null >"$dir/out" 2>"$dir/err" || got=$?
+	[ "$got" = "$status" ] && grep -qF -- "$text" "$dir/err" && [ "$(wc -l <"$dir/err")" = 1 ]
+	result $? "maru $* says: $text"
+}
+
+# A Multiboot kernel with load addresses: header, then the code given as \x escapes.
+kernel()
+{
+	printf '\x02\xb0\xad\x1b\x00\x00\x01\x00\xfe\x4f\x51\xe4\x00\x00\x10\x00\x00\x00\x10\x00\x00\x00\x00\x00\x00\x00\x00\x00\x20\x00\x10\x00' >"$1"
+	printf "$2" >>"$1"
+}
+kernel "$dir/halt.bin" '\xfa\xf4\xeb\xfd'                                   # cli; hlt; jmp
+kernel "$dir/exit.bin" '\xb8\x03\x00\x00\x00\xba\xf4\x00\x00\x00\xef\xf4'   # mov eax,3; mov edx,0xf4; out; hlt
+kernel "$dir/crash.bin" '\x0f\x0b'                                          # ud2 without an IDT
+kernel "$dir/hello.bin" '\xba\xf8\x03\x00\x00\xb0\x48\xee\xb0\x69\xee\xba\xf4\x00\x00\x00\xef\xf4'
+printf '\x02\xb0\xad\x1b' | cmp -s -n 4 - "$dir/halt.bin"
+result $? "test kernels are made"
+
+: >"$dir/empty"
+echo "this is no kernel" >"$dir/text"
+head -c 100 /dev/zero >"$dir/zero.img"
+head -c 64M /dev/zero >"$dir/big"
+printf 'QFI\xfb\x00\x00\x00\x03' >"$dir/bad.qcow2"
+bz="$dir/truncated"
+{ head -c 514 /dev/zero; printf 'HdrS'; head -c 20 /dev/zero; } >"$bz"
+
+common=(--net none --memory 32M --serial none)
+refused 2 "did you mean --cpus" run --cpsu 2 debian:12
+refused 2 "512M" run --memory 5X debian:12
+refused 2 "No such file" run --kernel "$dir/none" "${common[@]}"
+refused 2 "empty" run --kernel "$dir/empty" "${common[@]}"
+refused 2 "is not a Linux bzImage" run --kernel "$dir/text" "${common[@]}"
+refused 2 "truncated" run --kernel "$bz" "${common[@]}"
+refused 2 "not a regular file" run --kernel /dev/zero "${common[@]}"
+refused 2 "give the guest more memory" run --kernel "$dir/halt.bin" --initrd "$dir/big" "${common[@]}"
+refused 2 "No such file" run --kernel "$dir/halt.bin" --disk "$dir/none.img" "${common[@]}"
+refused 2 "bad.qcow2" run --kernel "$dir/halt.bin" --disk "$dir/bad.qcow2" "${common[@]}"
+refused 2 "needs firmware" run "$dir/zero.img"
+refused 2 "image pull" run nosuch:1
+refused 2 "neither a file nor a guest" run nosuch
+refused 2 "cannot write" run --kernel "$dir/halt.bin" --net none --serial "file:$dir/no/such"
+refused 2 "not a socket" run --kernel "$dir/halt.bin" --net none --control "$dir/text"
+refused 2 "did you mean" imagee
+refused 2 "pull, list, create, info and rm" image frobnicate
+refused 2 "takes a size" image create "$dir/x.qcow2" 5Q
+
+timeout 20 "$maru" run --kernel "$dir/exit.bin" --debug-exit "${common[@]}" </dev/null 2>"$dir/err"
+[ $? = 7 ]
+result $? "--debug-exit: the guest's 3 is exit status 7"
+[ "$(timeout 20 "$maru" run --kernel "$dir/hello.bin" --debug-exit --net none --memory 32M </dev/null 2>"$dir/err")" = Hi ]
+result $? "the serial port is standard output, to the last byte"
+timeout 20 "$maru" run --kernel "$dir/crash.bin" "${common[@]}" </dev/null 2>"$dir/err"
+[ $? = 4 ] && grep -q "triple fault" "$dir/err" && grep -q "rax" "$dir/err"
+result $? "a triple fault ends with its reason and the registers"
+
+# start ARGUMENT… — a VM in the background that is up: its control socket answers.
+start()
+{
+	rm -f "$dir/ctl"
+	"$maru" run --kernel "$dir/halt.bin" --control "$dir/ctl" --memory 32M "$@" </dev/null >"$dir/out" 2>"$dir/err" &
+	pid=$!
+	for _ in $(seq 100); do
+		[ -S "$dir/ctl" ] && vm=$(pgrep -P "$pid" -x maru-vm) && return 0
+		sleep 0.1
+	done
+	return 1
+}
+
+# gone PID… — they end within some seconds.
+gone()
+{
+	local p
+	for _ in $(seq 100); do
+		for p in "$@"; do
+			[ -d "/proc/$p" ] && ! grep -q '^State:.Z' "/proc/$p/status" 2>/dev/null && { sleep 0.1; continue 2; }
+		done
+		return 0
+	done
+	return 1
+}
+
+head -c 1M /dev/zero >"$dir/disk.img"
+start --disk "$dir/disk.img" --net user
+result $? "a VM with disk and network starts"
+others=$(pgrep -P "$pid")
+refused 2 "disk.img" run --kernel "$dir/halt.bin" --disk "$dir/disk.img" "${common[@]}"
+refused 2 "in use by another program" run --kernel "$dir/halt.bin" --control "$dir/ctl" "${common[@]}"
+kill -9 "$pid"
+# shellcheck disable=SC2086
+gone $others && [ ! -e "$dir/ctl" ]
+result $? "kill -9 of maru leaves no process and no socket behind"
+wait "$pid" 2>/dev/null
+
+start --net user
+others=$(pgrep -P "$pid")
+kill -9 "$vm"
+wait "$pid"
+[ $? = 6 ] && grep -q "signal 9" "$dir/err" && [ ! -e "$dir/ctl" ]
+result $? "kill -9 of maru-vm is reported, its socket is removed"
+# shellcheck disable=SC2086
+gone $others
+result $? "and leaves no process behind"
+
+start --net none
+kill "$pid"
+sleep 1
+kill -0 "$pid" 2>/dev/null
+result $? "SIGTERM presses the power button, which this guest ignores"
+kill "$pid"
+wait "$pid"
+[ $? = 8 ]
+result $? "a second SIGTERM quits"
+
+"$maru" run --kernel "$dir/halt.bin" --net none --memory 32M --gdb 127.0.0.1:39217 </dev/null >/dev/null 2>&1 &
+first=$!
+sleep 1
+refused 2 "cannot listen at 127.0.0.1:39217" run --kernel "$dir/halt.bin" --gdb 127.0.0.1:39217 "${common[@]}"
+kill "$first"
+sleep 0.5
+kill "$first"
+wait "$first"
+
+echo "1..$n"
+exit "$failed"
