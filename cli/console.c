@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -75,20 +76,25 @@ void console_block_signals(void)
 	signal(SIGPIPE, SIG_IGN);
 }
 
-/* To the person; what cannot be written (terminal gone, pipe closed) is lost. */
-static void show(const char *data, size_t len)
+/*
+ * To the person. What cannot be written (terminal gone, pipe closed) is lost, and so is what a reader that has
+ * stopped reading does not take when a signal comes: that must still reach the guest.
+ */
+static void show(struct console *c, const char *data, size_t len)
 {
 	while (len) {
-		ssize_t n = write(STDOUT_FILENO, data, len);
+		struct pollfd p[2] = { { .fd = STDOUT_FILENO, .events = POLLOUT }, { .fd = c->signal_fd, .events = POLLIN } };
+		ssize_t n;
 
-		if (n < 0 && errno == EINTR)
+		if (poll(p, 2, -1) < 0 && errno != EINTR)
+			return;
+		if (!p[0].revents && p[1].revents)
+			return;
+		if (!p[0].revents)
 			continue;
-		if (n < 0 && errno == EAGAIN) {
-			struct pollfd p = { .fd = STDOUT_FILENO, .events = POLLOUT };
-
-			poll(&p, 1, 100);
+		n = write(STDOUT_FILENO, data, MIN(len, PIPE_BUF));
+		if (n < 0 && (errno == EINTR || errno == EAGAIN))
 			continue;
-		}
 		if (n <= 0)
 			return;
 		data += n;
@@ -96,9 +102,9 @@ static void show(const char *data, size_t len)
 	}
 }
 
-static void say(const char *text)
+static void say(struct console *c, const char *text)
 {
-	show(text, strlen(text));
+	show(c, text, strlen(text));
 }
 
 static void request(struct console *c, const char *name)
@@ -107,7 +113,7 @@ static void request(struct console *c, const char *name)
 	int n = snprintf(line, sizeof(line), "{\"id\": \"%s\", \"request\": \"%s\"}\n", name, name);
 
 	if (send(c->control_fd, line, n, MSG_NOSIGNAL | MSG_DONTWAIT) != n)
-		say("maru: the VM does not answer\r\n");
+		say(c, "maru: the VM does not answer\r\n");
 }
 
 static void to_guest(struct console *c, const char *data, size_t len)
@@ -139,7 +145,7 @@ static void flush_to_guest(struct console *c)
 static void menu_show(struct console *c)
 {
 	c->menu_open = true;
-	say("\r\n[maru] p: power button  r: reset  s: status  q: quit  Ctrl-]: send it to the guest  other: back > ");
+	say(c, "\r\n[maru] p: power button  r: reset  s: status  q: quit  Ctrl-]: send it to the guest  other: back > ");
 }
 
 static void menu_answer(struct console *c, char key)
@@ -147,7 +153,7 @@ static void menu_answer(struct console *c, char key)
 	static const char menu_key = KEY_MENU;
 
 	c->menu_open = false;
-	say("\r\n");
+	say(c, "\r\n");
 	switch (key) {
 	case 'p':
 		request(c, "power-button");
@@ -167,7 +173,7 @@ static void menu_answer(struct console *c, char key)
 	}
 }
 
-static void show_status(json_t *result)
+static void show_status(struct console *c, json_t *result)
 {
 	char text[512];
 	const char *state = json_string_value(json_object_get(result, "state"));
@@ -180,12 +186,12 @@ static void show_status(json_t *result)
 	snprintf(text, sizeof(text), "[maru] %s is %s, up %.0f s, %lld vCPUs, %lld MiB, engine %s; sandbox:", name ? name : "",
 		 state ? state : "", uptime, (long long)json_integer_value(json_object_get(result, "cpus")),
 		 (long long)json_integer_value(json_object_get(result, "memory")) >> 20, engine ? engine : "");
-	say(text);
+	say(c, text);
 	json_object_foreach(json_object_get(result, "sandbox"), key, v) {
 		snprintf(text, sizeof(text), " %s %s;", key, json_string_value(v) ? json_string_value(v) : "");
-		say(text);
+		say(c, text);
 	}
-	say("\r\n");
+	say(c, "\r\n");
 }
 
 /* ---- The control socket ------------------------------------------------------------------------- */
@@ -197,11 +203,11 @@ static void control_line(struct console *c, const char *line, size_t len)
 	const char *error = json_string_value(json_object_get(o, "error"));
 
 	if (id && error) {
-		say("[maru] ");
-		say(error);
-		say("\r\n");
+		say(c, "[maru] ");
+		say(c, error);
+		say(c, "\r\n");
 	} else if (id && !strcmp(id, "status")) {
-		show_status(json_object_get(o, "result"));
+		show_status(c, json_object_get(o, "result"));
 	}
 	json_decref(o);
 }
@@ -272,7 +278,7 @@ static bool serial_ready(struct console *c)
 		c->serial_fd = -1;
 		return false;
 	}
-	show(buf, n);
+	show(c, buf, n);
 	return true;
 }
 

@@ -32,6 +32,7 @@ struct error *spawn(char *const argv[], const struct spawn_fds *fds, pid_t *pid)
 	char path[4096];
 	struct error *err = cli_program(argv[0], path, sizeof(path));
 	sigset_t none;
+	int null;
 
 	if (err)
 		return err;
@@ -42,6 +43,12 @@ struct error *spawn(char *const argv[], const struct spawn_fds *fds, pid_t *pid)
 		return NULL;
 
 	setpgid(0, 0);
+	null = open("/dev/null", O_RDWR);
+	if (null >= 0) {
+		dup2(null, STDIN_FILENO);
+		dup2(null, STDOUT_FILENO);
+		close(null);
+	}
 	signal(SIGPIPE, SIG_DFL);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);

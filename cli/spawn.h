@@ -20,7 +20,8 @@ void spawn_close_fds(struct spawn_fds *fds);
 
 /*
  * Starts the program beside us in a process group of its own, so that keys on the terminal reach it through us
- * only, with no signal blocked. @argv[0] is its name.
+ * only, with no signal blocked, and with nothing but standard error of ours: it has no use for the terminal.
+ * @argv[0] is its name.
  */
 struct error *spawn(char *const argv[], const struct spawn_fds *fds, pid_t *pid) MUST_CHECK;
 
