@@ -160,7 +160,8 @@ bool cache_invalidate(struct bt_engine *e, uint64_t gpa, unsigned len)
 	bt_lock(&e->lock);
 	struct code_page *cp = e->code_pages[index];
 
-	if (!cp) {
+	if (!cp) { /* watched, but nothing was made of it */
+		e->page_state[index] = 0;
 		bt_unlock(&e->lock);
 		return false;
 	}
@@ -195,17 +196,13 @@ bool cache_invalidate(struct bt_engine *e, uint64_t gpa, unsigned len)
 void cache_flush(struct bt_engine *e)
 {
 	bt_lock(&e->lock);
-	for (uint64_t k = 0; k < ARRAY_SIZE(e->hash); k++) {
-		for (struct block *b = e->hash[k]; b; b = b->hash_next) {
-			e->code_pages[ram_page_index(e, b->gpa)] = NULL;
-			e->page_state[ram_page_index(e, b->gpa)] = 0;
-			if (b->gpa2 != ~0ull) {
-				e->code_pages[ram_page_index(e, b->gpa2)] = NULL;
-				e->page_state[ram_page_index(e, b->gpa2)] = 0;
-			}
-		}
+	for (uint64_t k = 0; k < ARRAY_SIZE(e->hash); k++)
 		e->hash[k] = NULL;
+	for (struct code_page *cp = e->pages; cp; cp = cp->next) {
+		e->code_pages[cp->index] = NULL;
+		e->page_state[cp->index] = 0;
 	}
+	e->pages = NULL;
 	e->cache_used = e->cache_stubs_end;
 	e->meta_used = 0;
 	e->newest = NULL;
@@ -232,7 +229,8 @@ static bool page_add(struct bt_engine *e, struct block *b, uint64_t page, uint64
 		cp = cache_meta_alloc(e, sizeof(*cp));
 		if (!cp)
 			return false;
-		*cp = (struct code_page){0};
+		*cp = (struct code_page){.index = index, .next = e->pages};
+		e->pages = cp;
 		e->code_pages[index] = cp;
 	}
 	*next_in_page(b, page) = cp->blocks;

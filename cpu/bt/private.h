@@ -138,6 +138,8 @@ struct code_page {
 	uint64_t lines;
 	struct block *blocks; /* by page_next or page2_next */
 	uint32_t slow_writes;
+	uint64_t index;		/* in engine->code_pages */
+	struct code_page *next; /* of all there are */
 };
 
 /* One byte a RAM page (engine->page_state). */
@@ -179,6 +181,7 @@ struct bt_engine {
 	uint8_t *cache_rw, *cache_rx;
 	uint32_t cache_used, cache_stubs_end;
 	struct block *newest;
+	struct code_page *pages;
 	uint8_t *meta; /* blocks, links, maps, instruction copies */
 	uint64_t meta_used;
 	struct block *hash[1u << BLOCK_HASH_BITS];
@@ -232,6 +235,8 @@ struct bt_private {
 	_Alignas(64) uint8_t bounce[BOUNCE_BYTES];
 	uint64_t bounce_lin;
 	uint32_t bounce_size;
+	const struct insn *masked; /* the instruction in the bounce buffer has a masked operand; else NULL */
+	uint64_t active;	   /* and these elements of it are accessed */
 
 	struct tlb_slot *slot, *slots; /* current; array of TLB_SLOTS */
 	uint64_t slot_clock;
@@ -327,6 +332,10 @@ uint64_t bt_mmio_read(struct bt_vcpu *v, uint64_t gpa, unsigned size);
 void bt_mmio_write(struct bt_vcpu *v, uint64_t gpa, uint64_t value, unsigned size);
 int bt_chip_ack(struct bt_vcpu *v); /* -1: none */
 
+/* ---- masked.c ---- */
+bool bt_masked_in(struct bt_vcpu *v, unsigned seg, uint64_t offset, unsigned access); /* false: exception */
+bool bt_masked_out(struct bt_vcpu *v);
+
 /* ---- debug.c ---- */
 /* In one-instruction blocks: notes hits of data breakpoints and watchpoints. */
 void debug_data_access(struct bt_vcpu *v, uint64_t lin, unsigned len, bool write);
@@ -337,7 +346,13 @@ uint64_t bt_mem_slow(struct bt_vcpu *v, uint64_t offset, uint32_t info);
 uint64_t bt_bounce_in(struct bt_vcpu *v, uint64_t offset, uint32_t info);
 uint64_t bt_bounce_out(struct bt_vcpu *v);
 uint64_t bt_call_op(struct bt_vcpu *v, const struct insn *i, uint32_t info);
-/* info of a memory access: bits 0–12 page offset of the instruction, 13–22 size, 23–24 access, 25–27 segment. */
+/*
+ * info of a memory access: bits 0–12 page offset of the instruction, 13–22 size, 23–24 access, 25–27 segment,
+ * 28–29 alignment whose lack is #GP (1, 2, 3: 16, 32, 64 bytes), and the following.
+ */
+#define MEM_ALIGN_AT 28
+#define MEM_NO_AC (1u << 30)  /* never #AC */
+#define MEM_MASKED (1u << 31) /* an operand under a mask */
 static inline uint32_t mem_info(unsigned guest_off, unsigned size, unsigned access, unsigned seg)
 {
 	return guest_off | size << 13 | access << 23 | seg << 25;
