@@ -44,9 +44,10 @@ CC_fuzz = $(CLANG)
 HARDEN := -D_FORTIFY_SOURCE=2 -fstack-protector-strong
 CFLAGS_release := -O2 -g $(HARDEN)
 CFLAGS_debug := -O0 -g3
-CFLAGS_asan := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -Wno-maybe-uninitialized
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
+CFLAGS_asan := -O1 -g -fno-omit-frame-pointer $(SANITIZE) -Wno-maybe-uninitialized
 CFLAGS_tsan := -O1 -g -fsanitize=thread -Wno-maybe-uninitialized -Wno-tsan
-CFLAGS_fuzz := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined
+CFLAGS_fuzz := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link $(SANITIZE)
 # gcc loses sight of initializations under sanitizers, and TSan of fences; clang knows neither warning.
 COMMON := -std=gnu17 -Wall -Wextra -Werror -Wno-unused-parameter -Wno-unknown-warning-option -D_GNU_SOURCE -I. -pthread -fPIE
 LINK := -pthread -pie -Wl,-z,relro,-z,now,-z,noexecstack,--as-needed
@@ -59,7 +60,7 @@ LIGHT := -mgeneral-regs-only -fno-stack-protector
 
 # Flags for source $(2) in mode $(1). Libraries are asked for when they are needed, not before: they may
 # be installed by this very invocation.
-light_flags = $(filter-out -fsanitize=%,$(CFLAGS_$(1))) $(LIGHT)
+light_flags = $(filter-out -fsanitize=% -fno-sanitize%,$(CFLAGS_$(1))) $(LIGHT)
 lib_flags = $(if $(filter net/nat/%,$(1)),$(shell pkg-config --cflags $(PKGS_maru-nat)))
 flags = $(COMMON) $(if $(filter $(BT_LIGHT),$(2)),$(light_flags),$(CFLAGS_$(1))) $(call lib_flags,$(2)) $(CFLAGS)
 libs = $(shell pkg-config --libs $(1))
@@ -138,19 +139,19 @@ run: deps all ## build, make a Debian guest once, boot it
 
 # Unit tests run as users get them and under ASan and UBSan; those about threads also under TSan.
 # What boots a VM uses the release programs.
-TSAN_TESTS := loop vmclock log bus memory chardev net_socket raw virtio_blk
+TSAN_TESTS := loop vmclock log bus memory chardev net_socket raw qcow2 qcow2_crash virtio_blk
 TSAN_UNIT := $(filter $(addprefix tests/unit/test_,$(TSAN_TESTS)),$(UNIT))
 UNIT_PROGRAMS = $(addprefix build/release/,$(UNIT)) $(addprefix build/asan/,$(UNIT)) \
 	$(addprefix build/tsan/,$(TSAN_UNIT))
 FUZZ_PROGRAMS := $(addprefix build/fuzz/,$(FUZZ))
 TEST_SCRIPTS := $(sort $(wildcard tests/*/test_*.sh))
-RUN_TESTS := BUILD=build/release CC="$(CC)" tests/run -o build/log
+RUN_TESTS := BUILD=build/release CC="$(CC)" BT_LIGHT="$(BT_LIGHT:.c=.o)" tests/run -o build/log
 
 test: deps $(addprefix build/release/,$(PROGRAMS)) $(UNIT_PROGRAMS) $(FUZZ_PROGRAMS) $(BARE) ## all tests but the long ones
-	@$(RUN_TESTS) tests/arrows tests/headers $(UNIT_PROGRAMS) $(TEST_SCRIPTS) tests/fuzz
+	@$(RUN_TESTS) -j 2 tests/arrows tests/headers tests/light $(UNIT_PROGRAMS) $(TEST_SCRIPTS) tests/fuzz
 
 test-unit: $(addprefix build/release/,maru-nat) $(UNIT_PROGRAMS) ## the unit tests only
-	@$(RUN_TESTS) $(UNIT_PROGRAMS)
+	@$(RUN_TESTS) -j 2 $(UNIT_PROGRAMS)
 
 test-long: deps $(addprefix build/release/,$(PROGRAMS)) $(UNIT_PROGRAMS) $(FUZZ_PROGRAMS) $(BARE) ## the tests that take hours
 	@FUZZ_SECONDS=600 $(RUN_TESTS) -t 86400 $(sort $(wildcard tests/long/*.sh)) tests/fuzz

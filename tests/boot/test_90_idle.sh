@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # timeout: 900
+# alone
 #
 # What an idle Debian costs the host. The figure is printed; only a guest that spins fails.
 

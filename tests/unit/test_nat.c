@@ -347,7 +347,8 @@ static void tcp_send(struct tcp *t, uint8_t flags, uint32_t seq, const uint8_t *
 	s[12] = 5 << 4;
 	s[13] = flags;
 	put16(s + 14, 65535);
-	memcpy(s + 20, data, len);
+	if (len > 0)
+		memcpy(s + 20, data, len);
 	send_ip(t->n, 6, GUEST_IP, HOST_IP, s, 20 + len, 16);
 }
 
