@@ -2,7 +2,9 @@
 /*
  * Single-stepping and breakpoints: the guest's own (TF, DR0–DR7; SDM vol. 3, chapter 17) and those of the
  * debugger outside. While any is in force, blocks have one instruction (MODE_STEP) and all memory accesses go
- * through C, which tells this file.
+ * through C, which tells this file. Except: with nothing but the debugger's instruction breakpoints, blocks
+ * stay whole and only end in C each time (MODE_PRIVATE_BREAK); a block with a breakpoint inside is run one
+ * instruction at a time.
  */
 #include "cpu/bt/run.h"
 
@@ -84,6 +86,17 @@ enum debug_result debug_before(struct bt_vcpu *v)
 		return DEBUG_GO;
 	v->exception = (struct bt_exception){.vector = X86_DB, .dr6 = dr6};
 	return DEBUG_FAULT;
+}
+
+bool debug_breaks_within(const struct bt_vcpu *v, uint64_t lin, unsigned len)
+{
+	const struct vcpu_debug *d = &v->priv->debug;
+
+	for (unsigned n = 0; n < d->count; n++)
+		if (d->point[n].kind == VCPU_BREAK_EXEC && d->point[n].gva > lin &&
+		    d->point[n].gva < lin + len)
+			return true;
+	return false;
 }
 
 enum debug_result debug_after(struct bt_vcpu *v, uint32_t sysflags_before)

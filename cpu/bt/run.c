@@ -210,6 +210,8 @@ static uint32_t block_mode(const struct bt_vcpu *v, bool bounce)
 
 	if (!(mode & MODE_USER) && (mode & MODE_SMAP_OPEN) && (v->cr4 & X86_CR4_SMAP))
 		mode |= MODE_PRIVATE_NO_JC;
+	if (v->priv->breakpoints)
+		mode |= MODE_PRIVATE_BREAK | MODE_PRIVATE_NO_JC;
 	if (bounce || v->interrupt_shadow || (v->engine->debug_opts & BT_OPT_BOUNCE))
 		mode |= MODE_PRIVATE_BOUNCE;
 	return mode;
@@ -243,6 +245,11 @@ static bool run_block(struct bt_vcpu *v, bool bounce, enum exit_reason *reason)
 		return false;
 	uint64_t lin = code_address(v, v->cs_base + v->rip);
 
+	if ((mode & MODE_PRIVATE_BREAK) && debug_breaks_within(v, lin, b->guest_len)) {
+		b = cache_get(v, mode | MODE_PRIVATE_BOUNCE, &global);
+		if (!b)
+			return false;
+	}
 	v->vbase = lin & ~0xfffull;
 	check_jump_cache(v, mode);
 	if (!(b->mode & (MODE_PRIVATE_NO_JC | MODE_PRIVATE_BOUNCE | MODE_STEP))) {
@@ -284,7 +291,7 @@ enum run_result bt_run(struct bt_vcpu *v)
 
 		if (!events(v) || p->debug_hit)
 			break;
-		if (v->mode & MODE_STEP) {
+		if ((v->mode & MODE_STEP) || p->breakpoints) {
 			enum debug_result d = debug_before(v);
 
 			if (d == DEBUG_STOP)

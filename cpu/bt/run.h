@@ -16,6 +16,8 @@ void bt_init_cpu(struct bt_vcpu *v, bool reset);
 enum debug_result { DEBUG_GO, DEBUG_STOP, DEBUG_FAULT };
 /* Before an instruction of a one-instruction block: instruction breakpoints. */
 enum debug_result debug_before(struct bt_vcpu *v);
+/* Is there a breakpoint of the debugger behind the first byte of [lin, lin+len)? */
+bool debug_breaks_within(const struct bt_vcpu *v, uint64_t lin, unsigned len);
 /* After it: TF, data breakpoints, task-switch trap, the debugger's step and watchpoints. */
 enum debug_result debug_after(struct bt_vcpu *v, uint32_t sysflags_before);
 

@@ -172,7 +172,11 @@ void vcpu_set_debug(struct vcpu *vcpu, const struct vcpu_debug *debug)
 
 	assert(debug->count <= VCPU_DEBUG_POINTS);
 	v->priv->debug = *debug;
-	v->debugger_steps = debug->single_step || debug->count;
+	v->debugger_steps = debug->single_step;
+	v->priv->breakpoints = debug->count;
+	for (unsigned n = 0; n < debug->count; n++)
+		if (debug->point[n].kind != VCPU_BREAK_EXEC)
+			v->debugger_steps = true;
 	bt_mode_update(v);
 }
 

@@ -87,7 +87,8 @@ static bool linkable(struct tr *t, int32_t target)
 	bool straddles;
 
 	if (t->single || t->straddles || !plain_code(t, NULL) || target < 0 ||
-	    target >= (int32_t)MEM_PAGE_SIZE || (t->b->debug_opts & BT_OPT_NO_LINK))
+	    target >= (int32_t)MEM_PAGE_SIZE || (t->b->debug_opts & BT_OPT_NO_LINK) ||
+	    (t->mode & MODE_PRIVATE_BREAK))
 		return false;
 	tr_live_at(t, (unsigned)target, &straddles);
 	return !straddles;
