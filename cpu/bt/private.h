@@ -89,6 +89,7 @@ struct tlb_slot {
 /* ---- Blocks --------------------------------------------------------------------------------------- */
 
 #define MODE_PRIVATE_BOUNCE (1u << 30) /* one instruction, every memory access through C */
+#define MODE_PRIVATE_BREAK (1u << 28)  /* the debugger has breakpoints: every block ends in C */
 #define MODE_PRIVATE_NO_JC (1u << 29)  /* the jump cache holds code of another mode */
 
 struct block;
@@ -247,6 +248,7 @@ struct bt_private {
 	_Atomic uint32_t wake;	   /* futex: bumped by kicks */
 	unsigned heavy_depth;
 	struct vcpu_debug debug;
+	bool breakpoints; /* the debugger has some */
 	bool debug_hit;
 	uint64_t debug_address;
 	bool debug_is_watch;
