@@ -144,11 +144,13 @@ TSAN_UNIT := $(filter $(addprefix tests/unit/test_,$(TSAN_TESTS)),$(UNIT))
 UNIT_PROGRAMS = $(addprefix build/release/,$(UNIT)) $(addprefix build/asan/,$(UNIT)) \
 	$(addprefix build/tsan/,$(TSAN_UNIT))
 FUZZ_PROGRAMS := $(addprefix build/fuzz/,$(FUZZ))
+# The short ones first.
 TEST_SCRIPTS := $(sort $(wildcard tests/*/test_*.sh))
+TEST_SCRIPTS := $(filter-out tests/boot/%,$(TEST_SCRIPTS)) $(filter tests/boot/%,$(TEST_SCRIPTS))
 RUN_TESTS := BUILD=build/release CC="$(CC)" BT_LIGHT="$(BT_LIGHT:.c=.o)" tests/run -o build/log
 
 test: deps $(addprefix build/release/,$(PROGRAMS)) $(UNIT_PROGRAMS) $(FUZZ_PROGRAMS) $(BARE) ## all tests but the long ones
-	@$(RUN_TESTS) -j 2 tests/arrows tests/headers tests/light $(UNIT_PROGRAMS) $(TEST_SCRIPTS) tests/fuzz
+	@$(RUN_TESTS) -j 2 tests/arrows tests/headers tests/light $(UNIT_PROGRAMS) tests/fuzz $(TEST_SCRIPTS)
 
 test-unit: $(addprefix build/release/,maru-nat) $(UNIT_PROGRAMS) ## the unit tests only
 	@$(RUN_TESTS) -j 2 $(UNIT_PROGRAMS)
