@@ -110,27 +110,43 @@ build/fuzz/fuzz/%: build/fuzz/fuzz/%.o build/fuzz/rooms.a
 	@echo "  LD      $@"
 	$(Q)$(CC_fuzz) -fsanitize=fuzzer,address,undefined $(LINK) -o $@ $^ $(call libs,$(PKGS)) -lZydis -lm
 
-# Bare-metal test kernels: each tests/bare/test_* is one ELF image, linked with tests/bare/lib/*.
-BARE_CFLAGS := -std=gnu17 -Wall -Wextra -Werror -O1 -g -ffreestanding -fno-pic -fno-stack-protector \
-	-fno-asynchronous-unwind-tables -mno-red-zone -mgeneral-regs-only -Itests/bare
-BARE := $(patsubst %,build/%.elf,$(basename $(wildcard tests/bare/test_*.c tests/bare/test_*.S)))
-BARE_LIB := $(patsubst %,build/%.o,$(basename $(wildcard tests/bare/lib/*.c tests/bare/lib/*.S)))
+# Bare-metal test kernels: each tests/bare/test_* is one ELF image, linked with tests/bare/lib/*; those named
+# test_32_* are 32-bit programs. Beside each lies tests/bare/run under its name, which runs it.
+BARE_CFLAGS := -std=gnu17 -Wall -Wextra -Werror -Wno-unused-parameter -O1 -g -ffreestanding -fno-pic -fno-pie \
+	-fno-stack-protector -fno-asynchronous-unwind-tables -fcf-protection=none -fno-strict-aliasing -mno-red-zone \
+	-mgeneral-regs-only -Wno-unknown-warning-option -Itests/bare
+BARE := $(patsubst %,build/%,$(basename $(wildcard tests/bare/test_*.c tests/bare/test_*.S)))
+BARE_LIB := $(basename $(notdir $(wildcard tests/bare/lib/*.c tests/bare/lib/*.S)))
+BARE_DEPS := $(BARE:=.d) $(foreach w,64 32,$(BARE_LIB:%=build/tests/bare/lib$(w)/%.d))
 
-build/tests/bare/%.o: tests/bare/%.c
-	@mkdir -p $(@D)
-	$(Q)$(CC) $(BARE_CFLAGS) -MMD -MP -c -o $@ $<
+# Rules for programs $(1) and their library in lib$(2).
+define bare
+build/tests/bare/lib$(2)/%.o: tests/bare/lib/%.c Makefile
+	@mkdir -p $$(@D)
+	$$(Q)$$(CC) $$(BARE_CFLAGS) -m$(2) -MMD -MP -c -o $$@ $$<
 
-build/tests/bare/%.o: tests/bare/%.S
-	@mkdir -p $(@D)
-	$(Q)$(CC) $(BARE_CFLAGS) -MMD -MP -c -o $@ $<
+build/tests/bare/lib$(2)/%.o: tests/bare/lib/%.S Makefile
+	@mkdir -p $$(@D)
+	$$(Q)$$(CC) $$(BARE_CFLAGS) -m$(2) -MMD -MP -c -o $$@ $$<
 
-build/tests/bare/%.elf: build/tests/bare/%.o $(BARE_LIB) tests/bare/link.ld
-	@echo "  LD      $@"
-	$(Q)$(CC) -nostdlib -static -no-pie -Wl,--build-id=none,-z,noexecstack,-T,tests/bare/link.ld -o $@ $< $(BARE_LIB)
+$(1:=.o): build/tests/bare/%.o: tests/bare/%.c Makefile
+	@mkdir -p $$(@D)
+	$$(Q)$$(CC) $$(BARE_CFLAGS) -m$(2) -MMD -MP -c -o $$@ $$<
+
+$(1:=.elf): %.elf: %.o $(BARE_LIB:%=build/tests/bare/lib$(2)/%.o) tests/bare/link.ld
+	@echo "  LD      $$@"
+	$$(Q)$$(CC) -m$(2) -nostdlib -static -no-pie -Wl,--build-id=none,-z,noexecstack,--no-warn-rwx-segments,-T,tests/bare/link.ld \
+		-o $$@ $$(filter %.o,$$^)
+endef
+$(eval $(call bare,$(filter build/tests/bare/test_32_%,$(BARE)),32))
+$(eval $(call bare,$(filter-out build/tests/bare/test_32_%,$(BARE)),64))
+
+$(BARE): %: %.elf
+	@ln -sf ../../../tests/bare/run $@
 
 # ---- Targets -------------------------------------------------------------------------------------
 
-.PHONY: all run test test-unit test-long fuzz-brief install clean help deps always
+.PHONY: all run test test-unit test-bare test-long fuzz-brief install clean help deps always
 
 all: $(addprefix $(B)/,$(PROGRAMS)) ## build the programs into build/MODE/ (release, debug, asan, tsan)
 
@@ -155,8 +171,12 @@ test: deps $(addprefix build/release/,$(PROGRAMS)) $(UNIT_PROGRAMS) $(FUZZ_PROGR
 test-unit: $(addprefix build/release/,maru-nat) $(UNIT_PROGRAMS) ## the unit tests only
 	@$(RUN_TESTS) -j 2 $(UNIT_PROGRAMS)
 
+test-bare: $(addprefix build/release/,$(PROGRAMS)) $(BARE) ## the bare-metal tests only
+	@$(RUN_TESTS) -j 2 $(BARE)
+
 test-long: deps $(addprefix build/release/,$(PROGRAMS)) $(UNIT_PROGRAMS) $(FUZZ_PROGRAMS) $(BARE) ## the tests that take hours
 	@FUZZ_SECONDS=600 $(RUN_TESTS) -t 86400 $(sort $(wildcard tests/long/*.sh)) tests/fuzz
+	@MARU_BT_DEBUG=exact-flags,single,no-link,bounce $(RUN_TESTS) -t 600 $(BARE)
 
 fuzz-brief: $(FUZZ_PROGRAMS) ## each fuzz target for some seconds
 	@$(RUN_TESTS) tests/fuzz
@@ -186,4 +206,4 @@ $(foreach m,$(MODES),build/$(m)/.flags): | deps
 endif
 
 -include $(foreach m,$(MODES),$(patsubst %.o,build/$(m)/%.d,$(ROOM_OBJS) $(MAINS:=.o) $(UNIT:=.o) $(FUZZ:=.o)))
--include $(BARE:.elf=.d) $(BARE_LIB:.o=.d)
+-include $(BARE_DEPS)
