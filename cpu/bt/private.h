@@ -43,6 +43,7 @@ struct tlb_entry {
 };
 #define TLB_GLOBAL 1u
 #define TLB_LARGE 2u
+#define TLB_WRITE_CODE 4u /* writable, but through C: the page holds code */
 
 static inline uint64_t tlb_invalid_tag(unsigned index)
 {
@@ -200,6 +201,7 @@ struct bt_engine {
 		uint32_t step_done;   /* T0: linear address of the next instruction; flags in aflags */
 		uint32_t bounce;      /* T0: linear address of the instruction; flags in aflags */
 		uint32_t mem_slow, bounce_in, bounce_out, call_op; /* called */
+		uint32_t jump_user, jump_kernel; /* T0: linear target, by the jump cache; flags in aflags */
 	} stub;
 
 	/* Stop the world: one vCPU runs C code while no other is in translated code or light code. */
@@ -249,6 +251,7 @@ struct bt_private {
 	unsigned heavy_depth;
 	struct vcpu_debug debug;
 	bool breakpoints; /* the debugger has some */
+	bool in_single;	  /* a one-instruction block runs: ops come back to the run loop */
 	bool debug_hit;
 	uint64_t debug_address;
 	bool debug_is_watch;
@@ -327,6 +330,7 @@ struct block *translate(struct bt_vcpu *v, uint64_t gpa, const uint8_t *page, ui
 
 /* ---- stubs.c ------------------------------------------------------------------------------------------ */
 void stubs_generate(struct bt_engine *e);
+/* @code: a block's mem_entry, or a stub that takes T0 := v->exit_target. */
 enum exit_reason stubs_enter(struct bt_vcpu *v, const void *code);
 
 /* ---- access.c, heavy.c ---- */

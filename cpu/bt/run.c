@@ -10,6 +10,10 @@
 #include "cpu/bt/ops.h"
 #include "cpu/bt/run.h"
 
+/* Blocks of these modes are not in the jump caches. */
+#define MODES_WITHOUT_CACHE \
+	(MODE_PRIVATE_NO_JC | MODE_PRIVATE_BOUNCE | MODE_PRIVATE_BREAK | MODE_STEP)
+
 static uint64_t code_address(const struct bt_vcpu *v, uint64_t rip)
 {
 	return bt_code64(v) ? rip : (uint32_t)rip;
@@ -19,6 +23,36 @@ static void set_rip_linear(struct bt_vcpu *v, uint64_t lin)
 {
 	v->rip = code_address(v, lin - v->cs_base);
 }
+
+/* ---- modes of blocks ---- */
+
+static uint32_t block_mode(const struct bt_vcpu *v, bool bounce)
+{
+	uint32_t mode = v->mode;
+
+	if (!(mode & MODE_USER) && (mode & MODE_SMAP_OPEN) && (v->cr4 & X86_CR4_SMAP))
+		mode |= MODE_PRIVATE_NO_JC;
+	if (v->priv->breakpoints)
+		mode |= MODE_PRIVATE_BREAK | MODE_PRIVATE_NO_JC;
+	if (bounce || v->interrupt_shadow || (v->engine->debug_opts & BT_OPT_BOUNCE))
+		mode |= MODE_PRIVATE_BOUNCE;
+	return mode;
+}
+
+/* The jump cache in use holds code of one mode only. */
+static void check_jump_cache(struct bt_vcpu *v, uint32_t mode)
+{
+	struct jump_cache *jc;
+
+	if (mode & MODES_WITHOUT_CACHE)
+		return;
+	jc = mode & MODE_USER ? &v->priv->slot->jc : bt_kernel_jc(v);
+	if (jc->mode != mode) {
+		jc_clear(v, jc);
+		jc->mode = mode;
+	}
+}
+
 
 /* ---- called from translated code ---- */
 
@@ -50,6 +84,19 @@ static bool can_go_on(struct bt_vcpu *v, const struct insn *i, uint32_t mode)
 	return true;
 }
 
+/* After an op that jumped or changed the mode, with nothing pending: on by the jump cache, without the run loop. */
+static enum call_op_result jump_or_leave(struct bt_vcpu *v)
+{
+	uint32_t mode = block_mode(v, false);
+
+	if ((mode & MODES_WITHOUT_CACHE) || !(mode & MODE_FLAT_CODE) || v->halted || v->trap_pending ||
+	    v->in_rep || v->priv->in_single || event_pending(v))
+		return CALL_OP_LEAVE;
+	check_jump_cache(v, mode);
+	v->exit_target = code_address(v, v->cs_base + v->rip);
+	return mode & MODE_USER ? CALL_OP_USER : CALL_OP_KERNEL;
+}
+
 uint64_t bt_call_op(struct bt_vcpu *v, const struct insn *i, uint32_t info)
 {
 	uint32_t mode = v->mode;
@@ -63,14 +110,14 @@ uint64_t bt_call_op(struct bt_vcpu *v, const struct insn *i, uint32_t info)
 	res = i->klass == CLASS_INVALID ? raise_invalid(v, i) : bt_ops[i->op](v, i);
 	if (res == BT_FAULT) {
 		v->exit_reason = EXIT_FAULT;
-		return 1;
+		return CALL_OP_LEAVE;
 	}
 	if (v->next_rip == next && !v->halted &&
 	    ((res == BT_NEXT && !v->interrupt_shadow) || can_go_on(v, i, mode)))
-		return 0;
+		return CALL_OP_GO_ON;
 	v->rip = v->next_rip;
 	v->exit_reason = EXIT_OP;
-	return 1;
+	return (mode & MODE_STEP) ? CALL_OP_LEAVE : jump_or_leave(v);
 }
 
 /* ---- events ---- */
@@ -204,34 +251,6 @@ static bool events(struct bt_vcpu *v)
 
 /* ---- blocks ---- */
 
-static uint32_t block_mode(const struct bt_vcpu *v, bool bounce)
-{
-	uint32_t mode = v->mode;
-
-	if (!(mode & MODE_USER) && (mode & MODE_SMAP_OPEN) && (v->cr4 & X86_CR4_SMAP))
-		mode |= MODE_PRIVATE_NO_JC;
-	if (v->priv->breakpoints)
-		mode |= MODE_PRIVATE_BREAK | MODE_PRIVATE_NO_JC;
-	if (bounce || v->interrupt_shadow || (v->engine->debug_opts & BT_OPT_BOUNCE))
-		mode |= MODE_PRIVATE_BOUNCE;
-	return mode;
-}
-
-/* The jump cache in use holds code of one mode only. */
-static void check_jump_cache(struct bt_vcpu *v, uint32_t mode)
-{
-	struct jump_cache *jc;
-
-	if (mode & (MODE_PRIVATE_NO_JC | MODE_PRIVATE_BOUNCE | MODE_STEP))
-		return;
-	jc = mode & MODE_USER ? &v->priv->slot->jc : bt_kernel_jc(v);
-	if (jc->mode != mode) {
-		jc_clear(v, jc);
-		jc->mode = mode;
-	}
-}
-
-
 /* Runs one block. *reason as the stubs gave it; false: no block, an exception is pending. */
 static bool run_block(struct bt_vcpu *v, bool bounce, enum exit_reason *reason)
 {
@@ -239,6 +258,17 @@ static bool run_block(struct bt_vcpu *v, bool bounce, enum exit_reason *reason)
 	struct link *link = *reason == EXIT_LINK ? (struct link *)v->exit_link : NULL;
 	bool global, missed = *reason == EXIT_LOOKUP;
 	uint64_t flushes = v->priv->stats.flushes;
+
+	/* After an event the target is mostly known; a miss comes back as EXIT_LOOKUP. */
+	if (*reason == EXIT_FAULT && !(mode & MODES_WITHOUT_CACHE) && (mode & MODE_FLAT_CODE)) {
+		check_jump_cache(v, mode);
+		v->exit_target = code_address(v, v->cs_base + v->rip);
+		v->priv->stats.exits++;
+		*reason = stubs_enter(v, v->engine->cache_rx + (mode & MODE_USER ? v->engine->stub.jump_user
+									       : v->engine->stub.jump_kernel));
+		return true;
+	}
+
 	struct block *b = cache_get(v, mode, &global);
 
 	if (!b)
@@ -252,7 +282,7 @@ static bool run_block(struct bt_vcpu *v, bool bounce, enum exit_reason *reason)
 	}
 	v->vbase = lin & ~0xfffull;
 	check_jump_cache(v, mode);
-	if (!(b->mode & (MODE_PRIVATE_NO_JC | MODE_PRIVATE_BOUNCE | MODE_STEP))) {
+	if (!(b->mode & MODES_WITHOUT_CACHE)) {
 		if (missed)
 			jc_insert(v, lin, b, global);
 		else if (link && v->exit_link && flushes == v->priv->stats.flushes)
@@ -281,7 +311,7 @@ static void finish_exit(struct bt_vcpu *v, enum exit_reason reason)
 enum run_result bt_run(struct bt_vcpu *v)
 {
 	struct bt_private *p = v->priv;
-	enum exit_reason reason = EXIT_OP;
+	enum exit_reason reason = EXIT_OP; /* EXIT_FAULT: an event was delivered */
 	bool bounce = false;
 
 	bt_guest_enter(v);
@@ -306,10 +336,11 @@ enum run_result bt_run(struct bt_vcpu *v)
 		single = bounce || shadow || (v->mode & MODE_STEP);
 		flags_before = v->sysflags;
 		p->step_dr6 = 0;
+		p->in_single = single;
 		if (shadow)
 			v->interrupt_shadow = false;
 		if (!run_block(v, bounce || shadow, &reason)) {
-			reason = EXIT_OP;
+			reason = EXIT_FAULT;
 			bounce = false;
 			if (!deliver_pending(v))
 				break;
@@ -322,7 +353,6 @@ enum run_result bt_run(struct bt_vcpu *v)
 			continue;
 		}
 		if (reason == EXIT_FAULT) {
-			reason = EXIT_OP;
 			if (!deliver_pending(v))
 				break;
 			continue;

@@ -67,9 +67,11 @@ static void gen_enter(struct bt_engine *b, struct emit *e)
 	emit_mov_reg(e, true, H_RSP, H_RDI);
 	load_regs(e, callee_saved, ARRAY_SIZE(callee_saved), 0);
 	load_regs(e, caller_saved, ARRAY_SIZE(caller_saved), 0);
-	emit8(e, 0x41); /* jmp r14 */
+	emit_mov_reg(e, true, T1, T0);
+	emit_load_slot(e, T0, SLOT(exit_target));
+	emit8(e, 0x41); /* jmp r15 */
 	emit8(e, 0xff);
-	emit8(e, 0xe6);
+	emit8(e, 0xe7);
 }
 
 static void gen_exits(struct bt_engine *b, struct emit *e)
@@ -142,7 +144,28 @@ static uint32_t gen_memory_call(struct bt_engine *b, struct emit *e, uint64_t fn
 	return at;
 }
 
-/* uint64_t bt_call_op(v, T0, (uint32_t)T1): 0 goes on with the registers in v, else leaves with v->exit_reason. */
+/* Jumps to the block of linear address T0 by the jump cache of user or kernel code; flags in aflags. */
+static void emit_jump_by_cache(struct emit *e, bool user)
+{
+	emit_op_reg(e, false, 0x0fb7, T1, T0); /* movzx r15d, r14w */
+	emit8(e, 0x41);			       /* shl r15d, 4 */
+	emit8(e, 0xc1);
+	emit8(e, 0xe7);
+	emit8(e, 4);
+	if (user) {
+		emit8(e, 0x65);
+		emit_op_mem(e, false, 0xff, 4, T1, H_NONE, 0,
+			    USER_JC_OFF + (int32_t)offsetof(struct jc_entry, code));
+	} else {
+		emit_op_mem(e, false, 0xff, 4, H_RSP, T1, 0,
+			    KERNEL_JC_OFF + (int32_t)offsetof(struct jc_entry, code));
+	}
+}
+
+/*
+ * uint64_t bt_call_op(v, T0, (uint32_t)T1), with all registers in v. CALL_OP_GO_ON: the block goes on;
+ * CALL_OP_LEAVE: to C with v->exit_reason; CALL_OP_USER, CALL_OP_KERNEL: straight to v->exit_target.
+ */
 static void gen_call_op(struct bt_engine *b, struct emit *e)
 {
 	b->stub.call_op = emit_pos(e);
@@ -163,8 +186,28 @@ static void gen_call_op(struct bt_engine *b, struct emit *e)
 
 	emit_patch_rel32(e, leave, emit_pos(e));
 	emit_add_rsp(e, 16);
+	emit8(e, 0x83); /* cmp eax, CALL_OP_LEAVE */
+	emit8(e, 0xf8);
+	emit8(e, CALL_OP_LEAVE);
+	uint32_t jump = emit_jcc_forward(e, CC_A);
+
 	emit_op_mem(e, false, 0x8b, H_RAX, H_RSP, H_NONE, 0, SLOT(exit_reason));
 	emit_jmp(e, b->stub.exit_tail);
+
+	emit_patch_rel32(e, jump, emit_pos(e));
+	emit_load_slot(e, T0, SLOT(exit_target));
+	emit8(e, 0x83); /* cmp eax, CALL_OP_USER */
+	emit8(e, 0xf8);
+	emit8(e, CALL_OP_USER);
+	load_regs(e, callee_saved, ARRAY_SIZE(callee_saved), 0);
+	load_regs(e, caller_saved, ARRAY_SIZE(caller_saved), 0);
+	uint32_t user = emit_jcc_forward(e, CC_E);
+
+	b->stub.jump_kernel = emit_pos(e);
+	emit_jump_by_cache(e, false);
+	emit_patch_rel32(e, user, emit_pos(e));
+	b->stub.jump_user = emit_pos(e);
+	emit_jump_by_cache(e, true);
 }
 
 void stubs_generate(struct bt_engine *b)

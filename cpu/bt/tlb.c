@@ -399,6 +399,13 @@ enum bt_result tlb_lookup(struct bt_vcpu *v, uint64_t lin, unsigned access, uint
 		*gpa = e->info & ~0xfffull;
 		return BT_NEXT;
 	}
+	if (write && e->read_tag == page && (e->info & TLB_WRITE_CODE) &&
+	    (v->engine->page_state[ram_page_index(v->engine, e->info)] & PAGE_CODE)) {
+		*host = (uint8_t *)e->host;
+		*gpa = e->info & ~0xfffull;
+		*code = true;
+		return BT_NEXT;
+	}
 	if (tlb_walk(v, lin, access, &pg) != BT_NEXT)
 		return BT_FAULT;
 	*gpa = pg.gpa;
@@ -409,14 +416,17 @@ enum bt_result tlb_lookup(struct bt_vcpu *v, uint64_t lin, unsigned access, uint
 
 	bool may_write = pg.dirty && (pg.writable || (c != TLB_USER && !(v->cr0 & X86_CR0_WP)));
 
-	if (may_write && !own_page(v, pg.gpa)) {
+	bool through_c = may_write && !own_page(v, pg.gpa);
+
+	if (through_c) {
 		may_write = false;
 		*code = write;
 	}
 	e->read_tag = page;
 	e->write_tag = may_write ? page : tlb_invalid_tag(k);
 	e->host = (uint64_t)*host;
-	e->info = pg.gpa | (pg.global ? TLB_GLOBAL : 0) | (pg.large ? TLB_LARGE : 0);
+	e->info = pg.gpa | (pg.global ? TLB_GLOBAL : 0) | (pg.large ? TLB_LARGE : 0) |
+		  (through_c ? TLB_WRITE_CODE : 0);
 	s->table_used[c] = true;
 	note_large(s, lin, &pg);
 	v->priv->stats.tlb_fills++;
