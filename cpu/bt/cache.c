@@ -101,9 +101,16 @@ static void remove_from_hash(struct bt_engine *e, struct block *b)
 		*at = b->hash_next;
 }
 
-/* The first eight bytes of the jump-cache entry become "jmp lookup_mem"; T0 is the target there. */
+/*
+ * The first bytes of the jump-cache entry become "jmp lookup_mem"; T0 is the target there. They are one instruction,
+ * so that a vCPU is before or behind them. A one-instruction block has no such entry and is in no jump cache: what
+ * stands there is its body, of several short instructions, and another vCPU may be in the middle of it.
+ */
 static void kill_jc_entry(struct bt_engine *e, struct block *b)
 {
+	if (b->mem_entry == b->jc_entry)
+		return;
+
 	uint64_t *at = (uint64_t *)(e->cache_rw + b->jc_entry);
 	uint64_t old = *at, jump = 0xe9;
 
@@ -114,6 +121,12 @@ static void kill_jc_entry(struct bt_engine *e, struct block *b)
 static struct block **next_in_page(struct block *b, uint64_t page)
 {
 	return (b->gpa & ~0xfffull) == page ? &b->page_next : &b->page2_next;
+}
+
+/* An instruction that straddles two pages of linear addresses may lie in one page of RAM, mapped twice. */
+static bool in_two_pages(const struct block *b)
+{
+	return b->gpa2 != ~0ull && b->gpa2 != (b->gpa & ~0xfffull);
 }
 
 static void remove_from_page(struct bt_engine *e, struct block *b, uint64_t page)
@@ -132,7 +145,7 @@ static void drop_block(struct bt_engine *e, struct block *b)
 	b->dead = true;
 	remove_from_hash(e, b);
 	remove_from_page(e, b, b->gpa & ~0xfffull);
-	if (b->gpa2 != ~0ull)
+	if (in_two_pages(b))
 		remove_from_page(e, b, b->gpa2);
 	unlink_incoming(e, b);
 	unlink_outgoing(b);
@@ -220,22 +233,47 @@ void cache_flush(struct bt_engine *e)
 
 /* ---- making blocks ---- */
 
-static bool page_add(struct bt_engine *e, struct block *b, uint64_t page, uint64_t lines)
+static bool page_prepare(struct bt_engine *e, uint64_t page)
 {
 	uint64_t index = ram_page_index(e, page);
 	struct code_page *cp = e->code_pages[index];
 
-	if (!cp) {
-		cp = cache_meta_alloc(e, sizeof(*cp));
-		if (!cp)
-			return false;
-		*cp = (struct code_page){.index = index, .next = e->pages};
-		e->pages = cp;
-		e->code_pages[index] = cp;
-	}
+	if (cp)
+		return true;
+	cp = cache_meta_alloc(e, sizeof(*cp));
+	if (!cp)
+		return false;
+	*cp = (struct code_page){.index = index, .next = e->pages};
+	e->pages = cp;
+	e->code_pages[index] = cp;
+	return true;
+}
+
+static void page_add(struct bt_engine *e, struct block *b, uint64_t page, uint64_t lines)
+{
+	struct code_page *cp = e->code_pages[ram_page_index(e, page)];
+
 	*next_in_page(b, page) = cp->blocks;
 	cp->blocks = b;
 	cp->lines |= lines;
+}
+
+/* Makes the block known: wholly, or not at all (false: no room). */
+static bool publish(struct bt_engine *e, struct block *b)
+{
+	unsigned h = hash_of(b->gpa, b->mode);
+	bool two = in_two_pages(b);
+
+	if (!page_prepare(e, b->gpa & ~0xfffull) || (two && !page_prepare(e, b->gpa2)))
+		return false;
+	b->lines |= b->gpa2 != ~0ull && !two ? b->lines2 : 0;
+	page_add(e, b, b->gpa & ~0xfffull, b->lines);
+	if (two)
+		page_add(e, b, b->gpa2, b->lines2);
+	b->hash_next = e->hash[h];
+	e->hash[h] = b;
+	b->older = e->newest;
+	e->newest = b;
 	return true;
 }
 
@@ -281,19 +319,8 @@ static struct block *make(struct bt_vcpu *v, uint64_t gpa, uint64_t gpa2, uint32
 	if (!b) {
 		b = translate(v, gpa, ram + (gpa & ~0xfffull), gpa2,
 			      gpa2 == ~0ull ? NULL : ram + gpa2, mode);
-		if (b && b->guest_len) {
-			unsigned h = hash_of(gpa, mode);
-
-			if (!page_add(e, b, gpa & ~0xfffull, b->lines) ||
-			    (b->gpa2 != ~0ull && !page_add(e, b, b->gpa2, b->lines2))) {
-				b = NULL;
-			} else {
-				b->hash_next = e->hash[h];
-				e->hash[h] = b;
-				b->older = e->newest;
-				e->newest = b;
-			}
-		}
+		if (b && b->guest_len && !publish(e, b))
+			b = NULL;
 	}
 	bt_unlock(&e->lock);
 	return b;

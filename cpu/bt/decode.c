@@ -505,6 +505,16 @@ static bool check_system_register(struct insn *in)
 	return true;
 }
 
+/*
+ * Does VEX.W or EVEX.W choose the width of a general register? Outside of 64-bit code it is ignored then, and must
+ * not come back when the instruction is encoded again as 64-bit code: the access would be wider than mem_size.
+ */
+static bool is_y(uint64_t form)
+{
+	return FORM_GET(form, MSIZE) == SIZE_y || FORM_GET(form, ESIZE) == SIZE_y ||
+	       FORM_GET(form, GSIZE) == SIZE_y || FORM_GET(form, BACC);
+}
+
 /* Fills in all that the row says. False: not an instruction. */
 static bool apply_row(struct decoding *d, const struct decode_row *row)
 {
@@ -524,6 +534,8 @@ static bool apply_row(struct decoding *d, const struct decode_row *row)
 	}
 	if (FORM_GET(form, MODRM) && !(FORM_GET(form, RM) & (in->has_mem ? 1 : 2)))
 		return false;
+	if (in->code_bits != 64 && is_y(form))
+		in->w = 0;
 	in->lockable = in->has_mem && FORM_GET(form, LOCK);
 	if (in->lock && !in->lockable)
 		return false;

@@ -367,7 +367,7 @@ static inline bool oracle_excused(const struct oracle *o, const char *what)
 	case ZYDIS_MNEMONIC_INVALID:
 		/* SDM vol. 2, VCVTSI2SD: outside of 64-bit mode W makes no difference, and rounding is ignored. */
 		return o->bits != 64 && in->encoding == ENC_EVEX && in->map == MAP_0F && in->pp == 3 &&
-		       (in->opcode == 0x2a || in->opcode == 0x7b) && in->w && in->evex_b;
+		       (in->opcode == 0x2a || in->opcode == 0x7b) && in->evex_b;
 	case ZYDIS_MNEMONIC_VPTEST: case ZYDIS_MNEMONIC_VTESTPS: case ZYDIS_MNEMONIC_VTESTPD:
 		/* SDM vol. 2, PTEST and VTESTPS: OF, AF, PF and SF are cleared. */
 		return !strcmp(what, "flags written") && in->flags_written == X86_ARITH_FLAGS;
