@@ -351,17 +351,30 @@ void debug_data_access(struct bt_vcpu *v, uint64_t lin, unsigned len, bool write
 uint64_t bt_mem_slow(struct bt_vcpu *v, uint64_t offset, uint32_t info);
 uint64_t bt_bounce_in(struct bt_vcpu *v, uint64_t offset, uint32_t info);
 uint64_t bt_bounce_out(struct bt_vcpu *v);
+enum call_op_result { CALL_OP_GO_ON, CALL_OP_LEAVE, CALL_OP_USER, CALL_OP_KERNEL };
 uint64_t bt_call_op(struct bt_vcpu *v, const struct insn *i, uint32_t info);
 /*
- * info of a memory access: bits 0–12 page offset of the instruction, 13–22 size, 23–24 access, 25–27 segment,
+ * info of a memory access: bits 0–12 page offset of the instruction, 13–20 size, 23–24 access, 25–27 segment,
  * 28–29 alignment whose lack is #GP (1, 2, 3: 16, 32, 64 bytes), and the following.
  */
 #define MEM_ALIGN_AT 28
+#define MEM_X87 (1u << 21)    /* of a waiting x87 or MMX instruction */
+#define MEM_MMX (1u << 22)    /* of an MMX instruction */
 #define MEM_NO_AC (1u << 30)  /* never #AC */
 #define MEM_MASKED (1u << 31) /* an operand under a mask */
 static inline uint32_t mem_info(unsigned guest_off, unsigned size, unsigned access, unsigned seg)
 {
 	return guest_off | size << 13 | access << 23 | seg << 25;
+}
+
+/* What user code with alignment checking on must align the access to (SDM vol. 3, table 6-7); 0: nothing. */
+static inline unsigned mem_checked_alignment(uint32_t info)
+{
+	unsigned size = info >> 13 & 0xff;
+
+	if ((info & MEM_NO_AC) || size <= 1)
+		return 0;
+	return size == 10 ? 8 : size & (size - 1) ? 0 : size;
 }
 
 /* Waits until no other vCPU's TLB allows writes (each has served REQ_WRITE_FLUSH). */
