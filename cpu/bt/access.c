@@ -191,7 +191,7 @@ static unsigned info_guest(uint32_t info)
 
 static unsigned info_size(uint32_t info)
 {
-	return info >> 13 & 0x3ff;
+	return info >> 13 & 0xff;
 }
 
 static unsigned info_access(uint32_t info)
@@ -219,10 +219,50 @@ static uint64_t leave(struct bt_vcpu *v, enum exit_reason why)
 	return 0;
 }
 
-/* Alignment checking of user code (SDM vol. 3, 6.15, #AC). */
-static bool misaligned(const struct bt_vcpu *v, uint64_t lin, unsigned size)
+/*
+ * A fault of the memory operand. A pending x87 exception comes before it; and an MMX store that finds TOP other than
+ * 0 has set it to 0 before it.
+ */
+static uint64_t leave_fault(struct bt_vcpu *v, uint32_t info)
 {
-	return (v->mode & MODE_ALIGN) && size > 1 && !(size & (size - 1)) && (lin & (size - 1));
+	uint32_t env[7];
+	uint16_t status;
+
+	if (info & MEM_X87) {
+		__asm__ volatile("fnstsw %0" : "=a"(status));
+		if (status & 0x80) {
+			bt_raise(v, X86_MF);
+		} else if ((info & MEM_MMX) && (status & 0x3800) && info_access(info) == BT_WRITE) {
+			__asm__ volatile("fnstenv %0" : "=m"(env));
+			env[1] &= ~0x3800u;
+			__asm__ volatile("fldenv %0" : : "m"(env));
+		}
+	}
+	return leave(v, EXIT_FAULT);
+}
+
+static uint64_t segment_base(const struct bt_vcpu *v, unsigned seg)
+{
+	return bt_code64(v) && seg != X86_FS && seg != X86_GS ? 0 : v->seg[seg].base;
+}
+
+/* Vectors that must be aligned: #GP before all else. */
+static enum bt_result check_vector(struct bt_vcpu *v, uint64_t offset, uint32_t info)
+{
+	unsigned align = info >> MEM_ALIGN_AT & 3;
+	uint64_t lin = offset + segment_base(v, info_seg(info));
+
+	return align && (lin & ((8u << align) - 1)) ? bt_raise_error(v, X86_GP, 0) : BT_NEXT;
+}
+
+/* Alignment checking of user code (SDM vol. 3, 6.15, #AC): before page faults. */
+static enum bt_result check_alignment(struct bt_vcpu *v, uint64_t lin, uint32_t info)
+{
+	unsigned align = mem_checked_alignment(info);
+
+	if (!(v->mode & MODE_ALIGN) || !align || !(lin & (align - 1)))
+		return BT_NEXT;
+	return bt_raise_error(v, X86_AC_VEC, 0);
 }
 
 uint64_t bt_mem_slow(struct bt_vcpu *v, uint64_t offset, uint32_t info)
@@ -234,24 +274,32 @@ uint64_t bt_mem_slow(struct bt_vcpu *v, uint64_t offset, uint32_t info)
 
 	v->priv->stats.slow_accesses++;
 	set_rip(v, info);
-	if (bt_linear(v, info_seg(info), offset, size, access, &lin) != BT_NEXT)
-		return leave(v, EXIT_FAULT);
+	if (check_vector(v, offset, info) != BT_NEXT)
+		return info & MEM_MASKED ? leave(v, EXIT_BOUNCE) : leave_fault(v, info);
+	if (bt_linear(v, info_seg(info), offset, size, access, &lin) != BT_NEXT ||
+	    check_alignment(v, lin, info) != BT_NEXT)
+		return info & MEM_MASKED ? leave(v, EXIT_BOUNCE) : leave_fault(v, info);
 	if ((lin & 0xfff) + size > MEM_PAGE_SIZE)
 		return leave(v, EXIT_BOUNCE);
 	if (tlb_lookup(v, lin, access, &host, &gpa, &code) != BT_NEXT)
-		return leave(v, EXIT_FAULT);
+		return info & MEM_MASKED ? leave(v, EXIT_BOUNCE) : leave_fault(v, info);
 	if (!host)
 		return leave(v, EXIT_BOUNCE);
-	if (misaligned(v, lin, size)) {
-		bt_raise_error(v, X86_AC_VEC, 0);
-		return leave(v, EXIT_FAULT);
-	}
 	if (code && cache_invalidate(v->engine, gpa | (lin & 0xfff), size)) {
 		/* Perhaps the running block itself: this instruction alone, then look again. */
 		v->priv->stats.smc_invalidations++;
 		return leave(v, EXIT_BOUNCE);
 	}
 	return (uint64_t)(host + (lin & 0xfff));
+}
+
+/* With an unmasked x87 exception nothing is stored. */
+static bool x87_may_not_store(void)
+{
+	uint16_t control;
+
+	__asm__ volatile("fnstcw %0" : "=m"(control));
+	return (control & 0x3f) != 0x3f;
 }
 
 uint64_t bt_bounce_in(struct bt_vcpu *v, uint64_t offset, uint32_t info)
@@ -261,25 +309,30 @@ uint64_t bt_bounce_in(struct bt_vcpu *v, uint64_t offset, uint32_t info)
 	uint64_t lin;
 
 	set_rip(v, info);
-	if (bt_linear(v, info_seg(info), offset, size, access, &lin) != BT_NEXT)
-		return leave(v, EXIT_FAULT);
-	if (misaligned(v, lin, size)) {
-		if (bt_probe(v, lin, size, access) == BT_NEXT)
-			bt_raise_error(v, X86_AC_VEC, 0);
-		return leave(v, EXIT_FAULT);
-	}
+	p->masked = info & MEM_MASKED ? (const struct insn *)v->scratch[2] : NULL;
+	if (!p->masked && check_vector(v, offset, info) != BT_NEXT)
+		return leave_fault(v, info);
+	if (p->masked)
+		lin = offset + segment_base(v, info_seg(info)); /* checked for each element */
+	else if (bt_linear(v, info_seg(info), offset, size, access, &lin) != BT_NEXT ||
+		 check_alignment(v, lin, info) != BT_NEXT)
+		return leave_fault(v, info);
 	p->stats.bounces++;
 	p->bounce_lin = lin;
 	p->bounce_size = size;
 	/* Keep the alignment, for instructions that check it. */
 	uint8_t *buf = p->bounce + (lin & 63);
 
+	if (p->masked)
+		return bt_masked_in(v, info_seg(info), offset, access) ? (uint64_t)buf : leave_fault(v, info);
 	if (access == BT_WRITE) {
 		if (bt_probe(v, lin, size, BT_WRITE) != BT_NEXT)
-			return leave(v, EXIT_FAULT);
+			return leave_fault(v, info);
+		if ((info & MEM_X87) && x87_may_not_store())
+			bt_load_bytes(v, lin, buf, size, BT_READ);
 	} else if ((access == BT_RMW && bt_probe(v, lin, size, BT_RMW) != BT_NEXT) ||
 		   bt_load_bytes(v, lin, buf, size, access & BT_ACCESS_MASK) != BT_NEXT) {
-		return leave(v, EXIT_FAULT);
+		return leave_fault(v, info);
 	}
 	return (uint64_t)buf;
 }
@@ -288,6 +341,8 @@ uint64_t bt_bounce_out(struct bt_vcpu *v)
 {
 	struct bt_private *p = v->priv;
 
+	if (p->masked)
+		return bt_masked_out(v) ? 1 : leave(v, EXIT_FAULT);
 	if (bt_store_bytes(v, p->bounce_lin, p->bounce + (p->bounce_lin & 63), p->bounce_size,
 			   BT_WRITE) != BT_NEXT)
 		return leave(v, EXIT_FAULT);

@@ -176,7 +176,7 @@ enum decode_flags_kind {
 	FLAGS_SHIFT_IMM, FLAGS_SHIFT_CL,
 	FLAGS_W_CF, FLAGS_RW_CF, FLAGS_R_CF, FLAGS_RW_OF, FLAGS_W_ZF, FLAGS_R_ZF, FLAGS_R_PF,
 	FLAGS_R_BE,	  /* CF and ZF read */
-	FLAGS_BT,	  /* all but ZF written */
+	FLAGS_BT,	  /* CF written; what is undefined, all but ZF, CPUs keep */
 	FLAGS_DAA,	  /* CF and AF read, all written */
 	FLAGS_AAA,	  /* AF read, all written */
 	FLAGS_SAHF,	  /* all but OF written */

@@ -143,16 +143,15 @@ enum bt_result bt_linear_in(struct bt_vcpu *v, const struct x86_segment *s, uint
 			    uint64_t *lin);
 
 /*
- * Alignment checking of user accesses of 2, 4 or 8 bytes: #AC(0), after the page faults that the
- * access has.
+ * Alignment checking of user accesses of 2, 4 or 8 bytes: #AC(0), before the page faults that the
+ * access has, as CPUs do it.
  */
-enum bt_result bt_raise_misaligned(struct bt_vcpu *v, uint64_t lin, unsigned size, unsigned access);
 static inline enum bt_result bt_check_alignment(struct bt_vcpu *v, uint64_t lin, unsigned size,
 						unsigned access)
 {
 	if (!(v->mode & MODE_ALIGN) || !(lin & (size - 1)))
 		return BT_NEXT;
-	return bt_raise_misaligned(v, lin, size, access);
+	return bt_raise_error(v, X86_AC_VEC, 0);
 }
 
 /* Stacks (stack.c) ----------------------------------------------------------------------------- */

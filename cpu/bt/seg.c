@@ -60,12 +60,6 @@ enum bt_result bt_linear(struct bt_vcpu *v, unsigned seg, uint64_t offset, unsig
 	return BT_NEXT;
 }
 
-enum bt_result bt_raise_misaligned(struct bt_vcpu *v, uint64_t lin, unsigned size, unsigned access)
-{
-	BT_TRY(bt_probe(v, lin, size, access));
-	return bt_raise_error(v, X86_AC_VEC, 0);
-}
-
 uint64_t bt_effective_address(const struct bt_vcpu *v, const struct insn *i)
 {
 	uint64_t ea = (uint64_t)i->disp;

@@ -334,8 +334,16 @@ static uint64_t compare_span(struct bt_vcpu *v, const struct string *s, bool unt
 	return n - left;
 }
 
+/* A fault leaves the flags as they were before the instruction (SDM vol. 2, REP). */
+static enum bt_result compare_fault(struct bt_vcpu *v, uint16_t flags)
+{
+	v->aflags = flags;
+	return BT_FAULT;
+}
+
 enum bt_result bt_op_cmps(struct bt_vcpu *v, const struct insn *i)
 {
+	uint16_t flags = v->aflags;
 	uint64_t count, n, a, b;
 	struct string s;
 
@@ -343,8 +351,10 @@ enum bt_result bt_op_cmps(struct bt_vcpu *v, const struct insn *i)
 	while ((count = get_count(v, i)) != 0) {
 		n = repeats(i) ? compare_span(v, &s, i->repne, count) : 0;
 		if (!n) {
-			BT_TRY(load_element(v, &s, s.source, X86_RSI, &a));
-			BT_TRY(load_element(v, &s, X86_ES, X86_RDI, &b));
+			/* In the order in which Intel's CPUs do it. */
+			if (load_element(v, &s, X86_ES, X86_RDI, &b) == BT_FAULT ||
+			    load_element(v, &s, s.source, X86_RSI, &a) == BT_FAULT)
+				return compare_fault(v, flags);
 			v->aflags = compare(a, b, s.size);
 			n = 1;
 		}
@@ -383,6 +393,7 @@ static uint64_t scan_span(struct bt_vcpu *v, const struct string *s, bool until_
 
 enum bt_result bt_op_scas(struct bt_vcpu *v, const struct insn *i)
 {
+	uint16_t flags = v->aflags;
 	uint64_t count, n, value;
 	struct string s;
 
@@ -390,7 +401,8 @@ enum bt_result bt_op_scas(struct bt_vcpu *v, const struct insn *i)
 	while ((count = get_count(v, i)) != 0) {
 		n = repeats(i) ? scan_span(v, &s, i->repne, count) : 0;
 		if (!n) {
-			BT_TRY(load_element(v, &s, X86_ES, X86_RDI, &value));
+			if (load_element(v, &s, X86_ES, X86_RDI, &value) == BT_FAULT)
+				return compare_fault(v, flags);
 			v->aflags = compare(v->regs[X86_RAX], value, s.size);
 			n = 1;
 		}
@@ -421,8 +433,7 @@ enum bt_result bt_op_ins(struct bt_vcpu *v, const struct insn *i)
 	uint64_t lin;
 
 	port_string_init(&s, v, i);
-	if (get_count(v, i))
-		BT_TRY(bt_check_port(v, port, s.size));
+	BT_TRY(bt_check_port(v, port, s.size)); /* also with a count of 0 */
 	while (get_count(v, i)) {
 		BT_TRY(bt_linear(v, X86_ES, offset_of(v, &s, X86_RDI), s.size, BT_WRITE, &lin));
 		BT_TRY(bt_probe(v, lin, s.size, BT_WRITE));
@@ -444,8 +455,7 @@ enum bt_result bt_op_outs(struct bt_vcpu *v, const struct insn *i)
 	uint64_t value;
 
 	port_string_init(&s, v, i);
-	if (get_count(v, i))
-		BT_TRY(bt_check_port(v, port, s.size));
+	BT_TRY(bt_check_port(v, port, s.size)); /* also with a count of 0 */
 	while (get_count(v, i)) {
 		BT_TRY(load_element(v, &s, s.source, X86_RSI, &value));
 		bt_port_write(v, port, value, s.size);

@@ -168,13 +168,17 @@ static void flags_after_copy(struct tr *t, const struct insn *i)
 static void emit_copy(struct tr *t, const struct insn *i)
 {
 	bool mem = i->has_mem && i->mem_size;
+	unsigned access = i->mem_access;
 	struct copy c = {.i = i};
 	struct insn form = *i;
 
 	if (mem) {
 		struct ea ea = tr_ea(i);
 
-		tr_access(t, &ea, i->mem_size, i->mem_access);
+		/* A mask that suppresses no faults still keeps elements: in the bounce buffer they must be there. */
+		if (i->encoding == ENC_EVEX && i->evex_aaa && !i->mem_masked && access == ACCESS_WRITE)
+			access = ACCESS_RW;
+		tr_access(t, &ea, i->mem_size, access);
 	}
 	flags_before_copy(t, i);
 	t->map[t->cur].flags = (uint8_t)t->flags;

@@ -12,10 +12,35 @@
  */
 #include "cpu/bt/translate.h"
 
+/* CVTPS2PI and its like: SSE instructions that write an MMX register. */
+static bool to_mmx(const struct insn *i)
+{
+	return i->fpu == FPU_SSE && i->encoding == ENC_LEGACY && i->map == MAP_0F && (i->opcode & 0xfe) == 0x2c &&
+	       i->pp < 2;
+}
+
+/* VCVTPH2PS, VCVTPS2PH: never #AC (SDM vol. 2, exceptions type 11). */
+static bool is_half(const struct insn *i)
+{
+	return i->encoding != ENC_LEGACY && i->pp == 1 && ((i->map == MAP_0F38 && i->opcode == 0x13) ||
+					     (i->map == MAP_0F3A && i->opcode == 0x1d));
+}
+
 struct ea tr_ea(const struct insn *i)
 {
+	uint32_t info = i->mem_align < 16 ? 0 : i->mem_align / 16 - i->mem_align / 64;
+
+	info <<= MEM_ALIGN_AT;
+	if (i->fpu >= FPU_SSE && (i->mem_size >= 16 || is_half(i)))
+		info |= MEM_NO_AC;
+	if (i->mem_masked)
+		info |= MEM_MASKED;
+	if (i->fpu == FPU_MMX)
+		info |= MEM_X87 | MEM_MMX;
+	else if ((i->fpu == FPU_X87 && i->may_trap) || to_mmx(i))
+		info |= MEM_X87;
 	return (struct ea){.seg = i->seg, .base = i->base, .index = i->index, .scale = i->scale,
-			   .addrsize = i->addrsize, .disp = i->disp};
+			   .addrsize = i->addrsize, .disp = i->disp, .info = info};
 }
 
 /* A register of an address: in its own place, or loaded into @temp. */
@@ -93,6 +118,17 @@ static void add_segment(struct tr *t, const struct ea *ea, unsigned size, unsign
 static void bounce_access(struct tr *t, const struct ea *ea, uint32_t info)
 {
 	tr_offset(t, ea);
+	if (info & MEM_MASKED) {
+		struct insn *kept = cache_meta_alloc(t->b, sizeof(*kept));
+
+		if (!kept) {
+			t->failed = true;
+			return;
+		}
+		*kept = t->insn[t->cur];
+		emit_mov_imm(&t->e, T1, (uint64_t)kept);
+		emit_store_slot(&t->e, SLOT(scratch[2]), T1);
+	}
 	emit_mov_imm32(&t->e, T1, info);
 	emit_call(&t->e, t->b->stub.bounce_in);
 }
@@ -100,7 +136,7 @@ static void bounce_access(struct tr *t, const struct ea *ea, uint32_t info)
 void tr_access(struct tr *t, const struct ea *ea, unsigned size, unsigned access)
 {
 	struct emit *e = &t->e;
-	uint32_t info = mem_info(t->off[t->cur], size, access, ea->seg);
+	uint32_t info = mem_info(t->off[t->cur], size, access, ea->seg) | ea->info;
 
 	tr_flags_clobber(t);
 	if (t->bounce) {
@@ -117,11 +153,11 @@ void tr_access(struct tr *t, const struct ea *ea, unsigned size, unsigned access
 	c->info = info;
 	tr_offset(t, ea);
 	add_segment(t, ea, size, access, c);
-	if ((t->mode & MODE_ALIGN) && size > 1 && (size & (size - 1)) == 0) {
-		emit8(e, 0x41); /* test r14b, size - 1 */
+	if ((t->mode & MODE_ALIGN) && mem_checked_alignment(info)) {
+		emit8(e, 0x41); /* test r14b, alignment - 1 */
 		emit8(e, 0xf6);
 		emit8(e, 0xc6);
-		emit8(e, (uint8_t)(size - 1));
+		emit8(e, (uint8_t)(mem_checked_alignment(info) - 1));
 		c->field[c->nfields++] = emit_jcc_forward(e, CC_NE);
 	}
 	if (t->b->has_bmi2) { /* rorx r15, r14, 7 */

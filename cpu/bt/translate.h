@@ -21,6 +21,7 @@ enum { FLAGS_HOST = 1, FLAGS_MEM = 2 };
 struct ea {
 	uint8_t seg, base, index, scale, addrsize;
 	int64_t disp;
+	uint32_t info; /* MEM_… */
 };
 
 enum cold_kind { COLD_MEM, COLD_LINK, COLD_FAR_JUMP, COLD_POLL };

@@ -124,15 +124,14 @@ static void indexed_init(struct indexed *x, const struct bt_vcpu *v, const struc
 	x->mask = 0;
 }
 
-static uint32_t read_opmask(const struct bt_vcpu *v, const struct insn *i, struct bt_xarea *a,
-			    unsigned count)
+static uint64_t read_opmask(const struct bt_vcpu *v, const struct insn *i, struct bt_xarea *a)
 {
 	uint8_t *k = component(v, a, OPMASK);
 	uint64_t value = 0;
 
 	if (k)
 		bt_copy(&value, k + 8 * (i->evex_aaa & 7), 8);
-	return (uint32_t)value & ((1u << count) - 1);
+	return value;
 }
 
 static void write_opmask(const struct bt_vcpu *v, const struct insn *i, struct bt_xarea *a,
@@ -151,6 +150,18 @@ static void restore_all(const struct bt_vcpu *v, struct bt_xarea *a)
 	bt_xarea_restore(a, v->xcr0);
 }
 
+/* A VEX mask in progress: elements are all ones or zeros, also those beyond the ones that are gathered. */
+static void spread_signs(struct vector *mask, const struct indexed *x, unsigned length)
+{
+	for (unsigned n = 0; n < length / x->element; n++) {
+		bool set = n < x->count ? x->mask >> n & 1
+					: get_element(mask, n, x->element) >> (8 * x->element - 1) & 1;
+
+		set_element(mask, n, x->element, set ? ~0ull : 0);
+	}
+	bt_zero(mask->bytes + length, sizeof(*mask) - length);
+}
+
 enum bt_result bt_op_gather(struct bt_vcpu *v, const struct insn *i)
 {
 	bool vex = i->encoding == ENC_VEX;
@@ -158,7 +169,9 @@ enum bt_result bt_op_gather(struct bt_vcpu *v, const struct insn *i)
 	struct vector mask;
 	struct bt_xarea a;
 	struct indexed x;
-	uint64_t lin, value, opmask;
+	uint64_t lin, value, opmask = 0;
+	unsigned length = 16u << (i->vl & 3);
+	uint32_t wanted;
 
 	BT_TRY(check_vector(v, i));
 	if (i->reg == i->index ||
@@ -174,8 +187,10 @@ enum bt_result bt_op_gather(struct bt_vcpu *v, const struct insn *i)
 					   1)
 				<< n;
 	} else {
-		x.mask = read_opmask(v, i, &a, x.count);
+		opmask = read_opmask(v, i, &a);
+		x.mask = (uint32_t)opmask & ((1u << x.count) - 1);
 	}
+	wanted = x.mask;
 	for (unsigned n = 0; n < x.count; n++) {
 		if (!(x.mask >> n & 1))
 			continue;
@@ -189,16 +204,17 @@ enum bt_result bt_op_gather(struct bt_vcpu *v, const struct insn *i)
 	}
 	if (res != BT_FAULT)
 		bt_zero(x.data.bytes + x.count * x.element, sizeof(x.data) - x.count * x.element);
+	else if (x.mask != wanted) /* something was written */
+		bt_zero(x.data.bytes + length, sizeof(x.data) - length);
 	move_vector(v, &a, i->reg & 31, &x.data, true);
 	if (vex) {
-		bt_zero(&mask, sizeof(mask));
-		for (unsigned n = 0; n < x.count; n++)
-			if (x.mask >> n & 1)
-				set_element(&mask, n, x.element, ~0ull);
+		if (res != BT_FAULT)
+			bt_zero(&mask, sizeof(mask));
+		else
+			spread_signs(&mask, &x, length);
 		move_vector(v, &a, i->vvvv & 15, &mask, true);
 	} else {
-		opmask = x.mask;
-		write_opmask(v, i, &a, opmask);
+		write_opmask(v, i, &a, res == BT_FAULT ? opmask & ~(uint64_t)(wanted & ~x.mask) : 0);
 	}
 	restore_all(v, &a);
 	return res == BT_FAULT ? BT_FAULT : BT_NEXT;
@@ -209,14 +225,16 @@ enum bt_result bt_op_scatter(struct bt_vcpu *v, const struct insn *i)
 	enum bt_result res = BT_NEXT;
 	struct bt_xarea a;
 	struct indexed x;
-	uint64_t lin;
+	uint64_t lin, opmask;
+	uint32_t wanted;
 
 	BT_TRY(check_vector(v, i));
 	if (i->encoding != ENC_EVEX || i->evex_aaa == 0)
 		return bt_raise(v, X86_UD);
 	bt_xarea_save(&a, v->xcr0);
 	indexed_init(&x, v, i, &a);
-	x.mask = read_opmask(v, i, &a, x.count);
+	opmask = read_opmask(v, i, &a);
+	x.mask = wanted = (uint32_t)opmask & ((1u << x.count) - 1);
 	for (unsigned n = 0; n < x.count; n++) {
 		if (!(x.mask >> n & 1))
 			continue;
@@ -228,7 +246,7 @@ enum bt_result bt_op_scatter(struct bt_vcpu *v, const struct insn *i)
 			break;
 		x.mask &= ~(1u << n);
 	}
-	write_opmask(v, i, &a, x.mask);
+	write_opmask(v, i, &a, res == BT_FAULT ? opmask & ~(uint64_t)(wanted & ~x.mask) : 0);
 	restore_all(v, &a);
 	return res == BT_FAULT ? BT_FAULT : BT_NEXT;
 }
@@ -264,6 +282,10 @@ enum bt_result bt_op_maskmov(struct bt_vcpu *v, const struct insn *i)
 		bt_copy(data, a.bytes + OFFSET_XMM + 16 * (i->reg & 15), 16);
 		bt_copy(mask, a.bytes + OFFSET_XMM + 16 * (i->rm & 15), 16);
 	}
+	if (mmx) /* to MMX state, also when it faults: TOP 0, all registers valid */
+		__asm__ volatile("movq %%mm0, %0" : "=r"(lin));
+	/* Whether an address is looked at when no byte is stored is the CPU's choice: it is. */
+	BT_TRY(bt_linear(v, i->seg, offset, len, BT_WRITE, &lin));
 	for (unsigned pass = 0; pass < 2; pass++)
 		for (unsigned n = 0; n < len; n++) {
 			if (!(mask[n] & 0x80))
@@ -275,7 +297,5 @@ enum bt_result bt_op_maskmov(struct bt_vcpu *v, const struct insn *i)
 			else
 				BT_TRY(bt_store(v, lin, 1, BT_WRITE, data[n]));
 		}
-	if (mmx) /* to MMX state: TOP 0, all registers valid */
-		__asm__ volatile("movq %%mm0, %0" : "=r"(lin));
 	return BT_NEXT;
 }

@@ -87,10 +87,11 @@ static enum bt_result operand(struct bt_vcpu *v, const struct insn *i, unsigned 
 			      unsigned access, uint64_t *lin)
 {
 	BT_TRY(check_x87(v));
+	if (access == BT_READ)
+		BT_TRY(check_pending(v));
 	BT_TRY(bt_linear(v, i->seg, bt_effective_address(v, i), len, access, lin));
-	if (access == BT_WRITE)
-		return bt_probe(v, *lin, len, access);
-	return check_pending(v);
+	BT_TRY(bt_check_alignment(v, *lin, i->opsize == 2 ? 2 : 4, access));
+	return access == BT_WRITE ? bt_probe(v, *lin, len, access) : BT_NEXT;
 }
 
 /*

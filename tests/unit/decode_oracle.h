@@ -364,6 +364,9 @@ static inline bool oracle_excused(const struct oracle *o, const char *what)
 	case ZYDIS_MNEMONIC_PCMPISTRM:
 		/* SDM vol. 2, table 2-21, footnote: no alignment is asked for. */
 		return !strcmp(what, "alignment") && !in->mem_align;
+	case ZYDIS_MNEMONIC_VDBPSADBW:
+		/* SDM vol. 2, VDBPSADBW: exceptions type E4NF, and so a Skylake does. */
+		return !strcmp(what, "fault suppression") && !in->mem_masked;
 	case ZYDIS_MNEMONIC_INVALID:
 		/* SDM vol. 2, VCVTSI2SD: outside of 64-bit mode W makes no difference, and rounding is ignored. */
 		return o->bits != 64 && in->encoding == ENC_EVEX && in->map == MAP_0F && in->pp == 3 &&
