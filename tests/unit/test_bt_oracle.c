@@ -1,0 +1,565 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The translator against the host's CPU: random pieces of user-mode code run on both, from the same state; all
+ * registers, flags, memory, extended state and the fault that ends the piece must be equal.
+ *
+ *	test_bt_oracle [-s SEED] [-n INSNS] [-m MODE] [-v]
+ *
+ * Each piece has a seed of its own, which is shown when it fails; `-s SEED -n 1 -m MODE` runs just that one again.
+ * -v shows it first. A piece that fails is made smaller by taking instructions out for as long as it fails. MODE is a set of the
+ * translator's debug options (MARU_BT_DEBUG). Flags at a fault may be older than the instruction unless
+ * exact-flags asks for better (cpu/bt/translate.c), and are compared then only.
+ */
+#include <time.h>
+
+#include "tests/tap.h"
+#include "tests/unit/oracle_gen.h"
+
+#define STATES 3 /* each piece is run with */
+#define FAILURES_MAX 10
+
+static const struct mode {
+	const char *name;
+	unsigned share; /* per cent of all instructions */
+	bool exact;	/* flags at faults */
+} modes[] = {
+	{ "", 40, false },
+	{ "exact-flags", 40, true },
+	{ "no-link", 5, false },
+	{ "single", 5, false },
+	{ "bounce,exact-flags", 5, true },
+	{ "single,no-link,exact-flags", 5, true },
+};
+
+static struct oracle_run run;
+static struct gen gen;
+static uint8_t *pool; /* what memory is filled with */
+#define POOL_BYTES (1u << 20)
+static uint8_t start_memory[STATES][MEMORY_BYTES];
+static struct cpu_state start[STATES];
+static struct outcome native_out, guest_out;
+static uint64_t executed, faults[32], failures;
+static bool verbose; /* pieces are shown before they run */
+
+/* ---- what a piece starts with ---- */
+
+static uint64_t interesting(struct gen *g)
+{
+	static const uint64_t values[] = {
+		0,
+		1,
+		~0ull,
+		0x7f,
+		0x80,
+		0xff,
+		0x7fff,
+		0x8000,
+		0xffff,
+		0x7fffffff,
+		0x80000000,
+		0xffffffff,
+		0x7fffffffffffffff,
+		0x8000000000000000,
+		0x3ff0000000000000,
+		0xbff0000000000000,
+		0x7ff0000000000000,
+		0x7ff8000000000000,
+		0x7ff0000000000001,
+		0x000fffffffffffff,
+		0x0010000000000000,
+		0x3f8000003f800000,
+		0x7f8000007f800000,
+		0xff800000ff800000,
+		0x7fc000007f800001,
+		0x0000000100000001,
+		0x0080000000400000,
+		0x4340000000000000,
+		0x43e0000000000000,
+		0x4f0000004b000000,
+		0xc3e0000000000000,
+	};
+	unsigned kind = below(g, 10);
+
+	if (kind < 3)
+		return gen_next(g);
+	if (kind < 5)
+		return below(g, 256);
+	if (kind < 6) /* a double of usual size */
+		return (gen_next(g) & 0x800fffffffffffff) | (uint64_t)(1023 - 8 + below(g, 16))
+								    << 52;
+	if (kind < 7)
+		return (gen_next(g) & 0x807fffff807fffff) |
+		       (uint64_t)(127 - 4 + below(g, 8)) << 55 |
+		       (uint64_t)(127 - 4 + below(g, 8)) << 23;
+	return values[below(g, sizeof(values) / sizeof(values[0]))];
+}
+
+static void make_xstate(struct gen *g, uint8_t *x)
+{
+	uint64_t bv = run.xcr0, mask = 0;
+	uint16_t fcw = 0x37f, fsw = 0;
+	uint32_t mxcsr = 0x1f80;
+	const struct cpuid_model *m = &run.model;
+
+	memset(x, 0, XSTATE_BYTES);
+	if (percent(g, 50))
+		fcw = (uint16_t)(0x7f | (below(g, 16) << 8));
+	if (percent(g, 6))
+		fcw &= (uint16_t)~below(g, 64);
+	if (percent(g, 60))
+		fsw = (uint16_t)(below(g, 8) << 11 | (gen_next(g) & 0x4700));
+	if (percent(g, 50))
+		mxcsr |= (uint32_t)gen_next(g) & 0xe040;
+	if (percent(g, 6))
+		mxcsr &= ~(below(g, 64) << 7);
+	memcpy(x, &fcw, 2);
+	memcpy(x + 2, &fsw, 2);
+	x[4] = percent(g, 50) ? (uint8_t)gen_next(g) : 0xf;
+	memcpy(x + 24, &mxcsr, 4);
+	for (unsigned k = 0; k < 8; k++) { /* st0 to st7 */
+		uint64_t mantissa = percent(g, 70) ? gen_next(g) | 1ull << 63 : interesting(g);
+		uint16_t exponent =
+			(uint16_t)(percent(g, 70) ? 16383 - 8 + below(g, 16) : below(g, 65536));
+
+		memcpy(x + 32 + 16 * k, &mantissa, 8);
+		memcpy(x + 40 + 16 * k, &exponent, 2);
+	}
+	for (unsigned n = 160; n < XSTATE_BYTES; n += 8) {
+		uint64_t v = interesting(g);
+
+		if (n < 416 || n >= 576)
+			memcpy(x + n, &v, 8);
+	}
+	for (unsigned k = 5; k < 16; k += 8) /* xmm5, xmm13: small numbers, for gathers */
+		for (unsigned n = 0; n < 2; n++) {
+			int64_t v = (int64_t)below(g, 300) - 100;
+
+			memcpy(x + 160 + 16 * k + 8 * n, &v, 8);
+			if (m->xsave[2].size)
+				memcpy(x + m->xsave[2].offset + 16 * k + 8 * n, &v, 8);
+			for (unsigned h = 0; h < 4 && m->xsave[6].size; h += 2)
+				memcpy(x + m->xsave[6].offset + 32 * k + 8 * (n + h), &v, 8);
+		}
+	for (unsigned n = 0; n < 8 && m->xsave[7].size; n++) { /* zmm21 */
+		int64_t v = (int64_t)below(g, 300) - 100;
+
+		memcpy(x + m->xsave[7].offset + 64 * 5 + 8 * n, &v, 8);
+	}
+	for (unsigned n = 2; n < 8; n++)
+		if (percent(g, 10))
+			bv &= ~(1ull << n);
+	for (unsigned n = 0; n < CPUID_XSAVE_COMPONENTS; n++)
+		mask |= 1ull << n;
+	bv &= mask;
+	memset(x + 416, 0, 160);
+	memcpy(x + 512, &bv, 8);
+}
+
+static void make_start(struct gen *g, unsigned k)
+{
+	struct cpu_state *s = &start[k];
+	unsigned from = below(g, POOL_BYTES - MEMORY_BYTES) & ~7u;
+
+	for (unsigned r = 0; r < 16; r++)
+		s->gpr[r] = interesting(g);
+	for (unsigned r = 0; r < 3; r++)
+		s->gpr[g->pointer[r]] = random_pointer(g);
+	s->gpr[X86_RSP] = STACK_AT + 0x2000 - 8 * below(g, 64);
+	if (percent(g, 5))
+		s->gpr[X86_RSP] = STACK_AT + 4096 * below(g, STACK_PAGES + 1) + below(g, 64) - 32;
+	s->rip = g->at;
+	s->rflags = X86_IF | 2 | (gen_next(g) & X86_ARITH_FLAGS);
+	if (percent(g, 3))
+		s->rflags |= X86_AC;
+	if (percent(g, 3))
+		s->rflags |= X86_DF;
+	make_xstate(g, s->xstate);
+	memcpy(start_memory[k], pool + from, MEMORY_BYTES);
+	memset(start_memory[k] + (COUNTERS_AT - DATA_AT), 0, 4096);
+}
+
+/* ---- comparing ---- */
+
+static const char *const gpr_names[16] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+					   "r8",  "r9",	 "r10", "r11", "r12", "r13", "r14", "r15" };
+
+static bool differ(bool say, const char *what, uint64_t native_value, uint64_t guest_value)
+{
+	if (native_value == guest_value)
+		return false;
+	if (say)
+		diag("  %s: host %#llx, translated %#llx", what, (unsigned long long)native_value,
+		     (unsigned long long)guest_value);
+	return true;
+}
+
+/* Components in their initial state need not be in the image. x87 pointers are left out (cpu/bt/xstate.c). */
+static void normalize(uint8_t *x)
+{
+	uint64_t bv;
+
+	memcpy(&bv, x + 512, 8);
+	memset(x + 512, 0xff, 8);
+	memset(x + 520, 0, 56);
+	if (!(bv & 1)) {
+		memset(x, 0, 24);
+		x[0] = 0x7f;
+		x[1] = 0x03;
+		memset(x + 32, 0, 128);
+	}
+	memset(x + 6, 0, 18);
+	memset(x + 28, 0, 4); /* MXCSR_MASK */
+	if (!(bv & 2))
+		memset(x + 160, 0, 256);
+	for (unsigned n = 2; n < CPUID_XSAVE_COMPONENTS; n++)
+		if (!(bv >> n & 1) && run.model.xsave[n].size)
+			memset(x + run.model.xsave[n].offset, 0, run.model.xsave[n].size);
+	for (unsigned k = 0; k < 8; k++)
+		memset(x + 32 + 16 * k + 10, 0, 6);
+}
+
+static bool xstate_differs(bool say, uint8_t *n, uint8_t *g)
+{
+	bool bad = false;
+	char what[64];
+
+	normalize(n);
+	normalize(g);
+	for (unsigned at = 0; at < 416; at += 4) {
+		uint32_t a, b;
+
+		memcpy(&a, n + at, 4);
+		memcpy(&b, g + at, 4);
+		snprintf(what, sizeof(what),
+			 at < 32    ? "FXSAVE+%u"
+			 : at < 160 ? "st, FXSAVE+%u"
+				    : "xmm%u+%u",
+			 at < 160 ? at : (at - 160) / 16, at & 15);
+		bad |= differ(say, what, a, b);
+	}
+	for (unsigned c = 2; c < CPUID_XSAVE_COMPONENTS; c++)
+		for (unsigned at = 0; at < run.model.xsave[c].size && (run.xcr0 >> c & 1);
+		     at += 8) {
+			uint64_t a, b;
+
+			memcpy(&a, n + run.model.xsave[c].offset + at, 8);
+			memcpy(&b, g + run.model.xsave[c].offset + at, 8);
+			snprintf(what, sizeof(what), "XSAVE component %u, +%u", c, at);
+			bad |= differ(say, what, a, b);
+		}
+	return bad;
+}
+
+static bool memory_differs(bool say)
+{
+	unsigned shown = 0;
+
+	if (native_out.vector ==
+	    X86_DB) { /* perhaps between FNSAVE and what clears the x87 pointers in its image */
+		memset(native_out.memory + X87_SAVES, 0, X87_SAVES_BYTES);
+		memset(guest_out.memory + X87_SAVES, 0, X87_SAVES_BYTES);
+	}
+	if (!memcmp(native_out.memory, guest_out.memory, MEMORY_BYTES))
+		return false;
+	for (unsigned at = 0; at < MEMORY_BYTES && shown < 8; at += 8) {
+		char what[64];
+		uint64_t a, b;
+
+		memcpy(&a, native_out.memory + at, 8);
+		memcpy(&b, guest_out.memory + at, 8);
+		snprintf(what, sizeof(what), "memory at %#llx",
+			 (unsigned long long)(at < DATA_PAGES * 4096
+						      ? DATA_AT + at
+						      : STACK_AT + at - DATA_PAGES * 4096));
+		shown += differ(say, what, a, b);
+	}
+	return true;
+}
+
+static bool insn_at(uint64_t rip, struct insn *in)
+{
+	uint64_t at = rip - gen.at;
+
+	return at < gen.len &&
+	       decode(gen.code + at, sizeof(gen.code) - at, 64, &gen.features, in) == DECODE_OK;
+}
+
+/*
+ * Instructions of many accesses: which fault and which byte comes first differs from CPU to CPU; and whether MASKMOVQ
+ * and its like look at an address under a mask of zeros, FXRSTOR at its alignment by #AC.
+ */
+static bool own_order(uint64_t rip)
+{
+	struct insn in;
+
+	return insn_at(rip, &in) &&
+	       (in.op == OP_MASKMOV || in.op == OP_FXRSTOR || in.op == OP_FXSAVE ||
+		in.op == OP_FRSTOR || in.op == OP_FLDENV || in.op == OP_FNSAVE ||
+		in.op == OP_FNSTENV);
+}
+
+/* Which byte of the first page that faults is told when elements are masked out differs, too. */
+static bool is_masked(uint64_t rip)
+{
+	struct insn in;
+
+	return insn_at(rip, &in) && in.mem_masked;
+}
+
+/*
+ * Stores that can raise numeric exceptions: when these are noticed, against a memory fault, is the CPU's own affair
+ * (x87: an unmasked one means no store; VCVTPS2PH: MXCSR's flags are set before a fault).
+ */
+static bool numeric_store(uint64_t rip)
+{
+	struct insn in;
+
+	return insn_at(rip, &in) && in.has_mem && in.may_trap && (in.mem_access & ACCESS_WRITE);
+}
+
+/* The whole outcome of both runs. */
+static bool outcomes_differ(bool say, const struct mode *mode, uint64_t end)
+{
+	struct cpu_state *n = &native_out.cpu, *g = &guest_out.cpu;
+	uint64_t flags = mode->exact || n->rip == end ? ~0ull : ~(uint64_t)X86_ARITH_FLAGS,
+		 error = ~0ull;
+	bool bad = false;
+
+	/*
+	 * Intel faults at a near return, call or jump to a non-canonical address, AMD at the address; the translator
+	 * always does the latter, after the instruction's other effects.
+	 */
+	if (native_out.vector == X86_GP && guest_out.vector == X86_GP && !guest_out.failure[0] &&
+	    (int64_t)(g->rip << 16) >> 16 != (int64_t)g->rip)
+		return false;
+	if (guest_out.failure[0]) {
+		if (say)
+			diag("  %s", guest_out.failure);
+		return true;
+	}
+	if ((own_order(n->rip) && (guest_out.vector != native_out.vector || g->rip != n->rip)) ||
+	    numeric_store(g->rip))
+		return false;
+	bad |= differ(say, "exception", native_out.vector, guest_out.vector);
+	bad |= differ(say, "rip", n->rip, g->rip);
+	if (native_out.vector == X86_PF_VEC) {
+		if (!own_order(n->rip) &&
+		    (native_out.cr2 >> 12 != guest_out.cr2 >> 12 || !is_masked(n->rip)))
+			bad |= differ(say, "CR2", native_out.cr2, guest_out.cr2);
+		if (native_out.cr2 >> 47) /* Linux does not tell what is mapped there */
+			error &= ~(uint64_t)X86_PFEC_P;
+	}
+	bad |= differ(say, "error code", native_out.error & error, guest_out.error & error);
+	for (unsigned k = 0; k < 16; k++)
+		bad |= differ(say, gpr_names[k], n->gpr[k], g->gpr[k]);
+	bad |= differ(say, "rflags", n->rflags & flags, g->rflags & flags);
+	bad |= memory_differs(say);
+	return bad | xstate_differs(say, n->xstate, g->xstate);
+}
+
+/* ---- one piece ---- */
+
+static uint64_t end_of(const struct gen *g)
+{
+	return g->at + g->starts[g->insns - 1];
+}
+
+/* Runs from the states in @states (a set); true if the outcomes differ for one, whose number is *which. */
+static bool piece_fails(const struct mode *mode, unsigned states, unsigned *which, bool count)
+{
+	oracle_put_code(&run, gen.at, gen.code, gen.len);
+	for (unsigned k = 0; k < STATES; k++) {
+		if (!(states >> k & 1))
+			continue;
+		oracle_put_memory(&run, start_memory[k]);
+		run_native(&run, &start[k], &native_out);
+		run_guest(&run, &start[k], &guest_out);
+		if (count) {
+			unsigned n = 0;
+
+			while (n < gen.insns - 1 && gen.at + gen.starts[n] < native_out.cpu.rip)
+				n++;
+			executed += n;
+			if (native_out.cpu.rip != end_of(&gen))
+				faults[native_out.vector & 31]++;
+		}
+		if (outcomes_differ(false, mode, end_of(&gen))) {
+			*which = k;
+			return true;
+		}
+	}
+	return false;
+}
+
+static void show_piece(const struct gen *g)
+{
+	ZydisFormatter f;
+
+	ZydisFormatterInit(&f, ZYDIS_FORMATTER_STYLE_INTEL);
+	for (unsigned k = 0; k < g->insns; k++) {
+		unsigned len = (k + 1 < g->insns ? g->starts[k + 1] : g->len) - g->starts[k];
+		const uint8_t *p = g->code + g->starts[k];
+		ZydisDecodedInstruction zi;
+		ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
+		char text[200] = "?", hex[64] = "";
+
+		if (p[0] == 0x90)
+			continue;
+		if (ZYAN_SUCCESS(ZydisDecoderDecodeFull(&g->zydis, p, len, &zi, ops)))
+			ZydisFormatterFormatInstruction(&f, &zi, ops, zi.operand_count_visible,
+							text, sizeof(text), g->at + g->starts[k],
+							NULL);
+		for (unsigned n = 0; n < len && n < 16; n++)
+			snprintf(hex + 2 * n, 3, "%02x", p[n]);
+		diag("  %llx  %-32s %s", (unsigned long long)(g->at + g->starts[k]), hex, text);
+	}
+}
+
+/* Takes out what can be taken out. */
+static void make_smaller(const struct mode *mode, unsigned states)
+{
+	unsigned which;
+
+	for (unsigned pass = 0; pass < 2; pass++)
+		for (unsigned k = gen.insns - 1; k-- > 0;) {
+			unsigned len = gen.starts[k + 1] - gen.starts[k];
+			uint8_t kept[1024];
+
+			if (gen.fixed[k] || len > sizeof(kept) || gen.code[gen.starts[k]] == 0x90)
+				continue;
+			memcpy(kept, gen.code + gen.starts[k], len);
+			memset(gen.code + gen.starts[k], 0x90, len);
+			if (!piece_fails(mode, states, &which, false))
+				memcpy(gen.code + gen.starts[k], kept, len);
+		}
+}
+
+static void report(const struct mode *mode, uint64_t seed, unsigned which)
+{
+	unsigned states = (2u << which) - 1;
+
+	ok(false, "seed %llu, mode \"%s\"", (unsigned long long)seed, mode->name);
+	if (piece_fails(mode, 1u << which, &which, false))
+		states = 1u << which;
+	if (!piece_fails(mode, states, &which, false)) {
+		diag("it does not fail again");
+		return;
+	}
+	make_smaller(mode, states);
+	piece_fails(mode, states, &which, false);
+	show_piece(&gen);
+	for (unsigned r = 0; r < 16; r++)
+		diag("  starts with %s = %#llx", gpr_names[r],
+		     (unsigned long long)start[which].gpr[r]);
+	diag("  starts with rflags = %#llx, MXCSR %#x, FCW %#x",
+	     (unsigned long long)start[which].rflags, *(uint32_t *)(start[which].xstate + 24),
+	     *(uint16_t *)start[which].xstate);
+	diag("  ends with exception %llu at %#llx, error %#llx, CR2 %#llx",
+	     (unsigned long long)native_out.vector, (unsigned long long)native_out.cpu.rip,
+	     (unsigned long long)native_out.error, (unsigned long long)native_out.cr2);
+	outcomes_differ(true, mode, end_of(&gen));
+}
+
+static void one_piece(const struct mode *mode, uint64_t seed)
+{
+	static char what[80];
+	unsigned which;
+
+	snprintf(what, sizeof(what), "-s %llu -n 1 -m \"%s\"", (unsigned long long)seed,
+		 mode->name);
+	native.what = what;
+	gen.seed = seed;
+	piece_make(&gen, 6 + below(&gen, 36));
+	for (unsigned k = 0; k < STATES; k++)
+		make_start(&gen, k);
+	if (verbose)
+		show_piece(&gen);
+	if (piece_fails(mode, (1u << STATES) - 1, &which, true)) {
+		failures++;
+		report(mode, seed, which);
+	}
+}
+
+/* ---- main ---- */
+
+static void run_mode(const struct mode *mode, uint64_t seed, uint64_t insns)
+{
+	uint64_t before = failures, first = executed, pieces = 0;
+
+	oracle_open(&run, mode->name[0] ? mode->name : NULL);
+	while (executed - first < insns && failures < FAILURES_MAX) {
+		alarm(20);
+		one_piece(mode, seed++);
+		pieces++;
+	}
+	alarm(0);
+	oracle_close(&run);
+	ok(failures == before, "mode \"%s\": %llu pieces, %llu instructions", mode->name,
+	   (unsigned long long)pieces, (unsigned long long)(executed - first));
+}
+
+static void make_pool(uint64_t seed)
+{
+	struct gen g = { .seed = seed };
+
+	pool = malloc(POOL_BYTES);
+	for (unsigned n = 0; n < POOL_BYTES; n += 8) {
+		uint64_t v = interesting(&g);
+
+		memcpy(pool + n, &v, 8);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	uint64_t insns = 1000000, seed = (uint64_t)time(NULL) << 24;
+	const char *only = NULL, *text = getenv("MARU_ORACLE_INSNS");
+	int c;
+
+#ifdef TAP_SANITIZED
+	skip_all("native code of unknown effect shares no address space with a sanitizer");
+#endif
+	if (text)
+		insns = strtoull(text, NULL, 0);
+	text = getenv("MARU_ORACLE_SEED");
+	if (text)
+		seed = strtoull(text, NULL, 0);
+	while ((c = getopt(argc, argv, "s:n:m:v")) != -1) {
+		if (c == 's')
+			seed = strtoull(optarg, NULL, 0);
+		else if (c == 'n')
+			insns = strtoull(optarg, NULL, 0);
+		else if (c == 'm')
+			only = optarg;
+		else if (c == 'v')
+			verbose = true;
+		else
+			return 2;
+	}
+	diag("seed %llu", (unsigned long long)seed);
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	cpuid_model_init(&run.model, 1, 1000000000);
+	run.xcr0 = run.model.xcr0;
+	cpuid_decode_features(&run.model, &gen.features);
+	make_pool(1);
+	forms_make(&gen);
+	for (unsigned k = 0; k < GROUPS; k++)
+		diag("group %u: %u forms", k, gen.count[k]);
+	native_map(&run);
+	for (unsigned k = 0; k < sizeof(modes) / sizeof(modes[0]); k++) {
+		if (only && strcmp(only, modes[k].name))
+			continue;
+		run_mode(&modes[k], seed, only ? insns : insns * modes[k].share / 100);
+		seed += 1ull << 20;
+	}
+	diag("executed %llu instructions; faults: #DE %llu #DB %llu #BP %llu #UD %llu #GP %llu #SS "
+	     "%llu #PF %llu #MF %llu "
+	     "#AC %llu #XM %llu",
+	     (unsigned long long)executed, (unsigned long long)faults[0],
+	     (unsigned long long)faults[1], (unsigned long long)faults[3],
+	     (unsigned long long)faults[6], (unsigned long long)faults[13],
+	     (unsigned long long)faults[12], (unsigned long long)faults[14],
+	     (unsigned long long)faults[16], (unsigned long long)faults[17],
+	     (unsigned long long)faults[19]);
+	return done_testing();
+}
