@@ -33,10 +33,32 @@ void boot_init(struct boot *b, struct memory *mem, const struct boot_source *src
 	memset(out, 0, sizeof(*out));
 }
 
+/*
+ * The BIOS data area, as firmware leaves it, where kernels look for the end of conventional memory (Xen,
+ * real-mode code): COM1's port, the EBDA's segment and size, memory in KiB.
+ */
+static void put_bios_data(struct memory *mem)
+{
+	static const struct {
+		uint32_t gpa;
+		uint16_t value;
+	} words[] = {
+		{ 0x400, 0x3f8 },
+		{ 0x40e, LAYOUT_EBDA >> 4 },
+		{ 0x413, LAYOUT_LOW_RAM_END / KiB },
+		{ LAYOUT_EBDA, 1 },
+	};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(words); i++)
+		if (!mem_write(mem, words[i].gpa, &words[i].value, sizeof(words[i].value)))
+			assert(!"low memory is RAM");
+}
+
 struct error *boot_load(struct memory *mem, const struct boot_source *src, struct boot_state *out)
 {
 	struct boot b;
 
+	put_bios_data(mem);
 	boot_init(&b, mem, src, out);
 	if (boot_is_linux(&src->kernel))
 		return boot_load_linux(&b);
