@@ -59,6 +59,17 @@ void debug_data_access(struct bt_vcpu *v, uint64_t lin, unsigned len, bool write
 	}
 }
 
+void debug_port_access(struct bt_vcpu *v, uint16_t port, unsigned size)
+{
+	for (unsigned n = 0; n < 4; n++) {
+		unsigned len = dr_length(v, n);
+
+		if (dr_enabled(v, n) && dr_kind(v, n) == DR7_IO && (v->cr4 & X86_CR4_DE) &&
+		    overlaps(v->dr[n] & ~(uint64_t)(len - 1), len, port, size))
+			v->priv->step_dr6 |= 1u << n;
+	}
+}
+
 enum debug_result debug_before(struct bt_vcpu *v)
 {
 	struct bt_private *p = v->priv;
@@ -105,8 +116,8 @@ enum debug_result debug_after(struct bt_vcpu *v, uint32_t sysflags_before)
 	uint64_t dr6 = p->step_dr6;
 	bool trap = dr6;
 
-	/* An instruction that cleared TF (INT n, SYSCALL) is not followed by a trap of its own. */
-	if ((sysflags_before & X86_TF) && (v->sysflags & X86_TF)) {
+	p->step_dr6 = 0;
+	if (sysflags_before & X86_TF) {
 		dr6 |= DR6_BS;
 		trap = true;
 	}

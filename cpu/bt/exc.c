@@ -158,6 +158,31 @@ static void enter_handler(struct bt_vcpu *v, const struct gate *g)
 		v->sysflags &= ~X86_IF;
 }
 
+/* One piece of a frame, in one page. The CPU pushes from above: a page fault is at the highest word. */
+static enum bt_result push_piece(struct bt_vcpu *v, uint64_t at, const uint64_t *words,
+				 unsigned bytes, unsigned access)
+{
+	enum bt_result res;
+
+	if (!bytes)
+		return BT_NEXT;
+	res = bt_store_bytes(v, at, words, bytes, BT_WRITE | access);
+	if (res == BT_FAULT && v->exception.vector == X86_PF_VEC)
+		v->exception.cr2 = at + bytes - 8;
+	return res;
+}
+
+/* @sp is aligned to 8. */
+static enum bt_result push_frame(struct bt_vcpu *v, uint64_t sp, const uint64_t *words,
+				 unsigned bytes, unsigned access)
+{
+	uint64_t page = (sp + bytes - 1) & ~0xfffull;
+	unsigned below = page > sp ? (unsigned)(page - sp) : 0;
+
+	BT_TRY(push_piece(v, sp + below, words + below / 8, bytes - below, access));
+	return push_piece(v, sp, words, below, access);
+}
+
 /* IA-32e mode: vol. 3, 6.14. */
 static enum bt_result deliver_long(struct bt_vcpu *v, const struct gate *g, bool has_error,
 				   uint32_t error, uint64_t return_rip, uint32_t flags_image)
@@ -194,7 +219,7 @@ static enum bt_result deliver_long(struct bt_vcpu *v, const struct gate *g, bool
 	sp -= words * 8;
 	if (!bt_canonical(sp) || !bt_canonical(sp + words * 8 - 1))
 		return bt_raise_error(v, X86_SS_VEC, 0);
-	BT_TRY(bt_store_bytes(v, sp, frame, words * 8, BT_WRITE | s.access));
+	BT_TRY(push_frame(v, sp, frame, words * 8, s.access));
 	BT_TRY(bt_set_accessed(v, &cs));
 	if (cpl != v->cpl)
 		v->seg[X86_SS] = (struct x86_segment){ .selector = (uint16_t)cpl,
@@ -282,7 +307,7 @@ enum bt_result bt_deliver_once(struct bt_vcpu *v, uint8_t vector, enum bt_event_
 	}
 	if (res == BT_FAULT)
 		return BT_FAULT;
-	v->interrupt_shadow = false;
+	v->interrupt_shadow = SHADOW_NONE;
 	v->in_rep = false;
 	bt_mode_update(v);
 	return BT_NEXT;
@@ -398,7 +423,10 @@ static enum bt_result software_interrupt(struct bt_vcpu *v, uint8_t vector, enum
 	uint32_t flags = (uint32_t)bt_get_rflags(v) & ~X86_RF;
 	enum bt_result res = bt_deliver_once(v, vector, kind, false, 0, v->next_rip, flags);
 
-	return res == BT_FAULT ? BT_FAULT : BT_EXIT;
+	if (res == BT_FAULT)
+		return BT_FAULT;
+	v->step_by_new = (flags & X86_TF) != 0;
+	return BT_EXIT;
 }
 
 enum bt_result bt_op_int(struct bt_vcpu *v, const struct insn *i)

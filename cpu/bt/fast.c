@@ -26,7 +26,7 @@ static void load_flat_code_and_stack(struct bt_vcpu *v, uint16_t cs, uint16_t ss
 	v->cpl = (uint8_t)cpl;
 	load_flat(v, X86_CS, cs, (uint16_t)(0xb | dpl | (code64 ? X86_ATTR_L : X86_ATTR_DB)));
 	load_flat(v, X86_SS, ss, (uint16_t)(0x3 | dpl | X86_ATTR_DB));
-	v->interrupt_shadow = false;
+	v->interrupt_shadow = SHADOW_NONE;
 	bt_mode_update(v);
 }
 
@@ -42,6 +42,7 @@ enum bt_result bt_op_syscall(struct bt_vcpu *v, const struct insn *i)
 	v->regs[X86_R11] = bt_get_rflags(v) & ~(uint64_t)X86_RF;
 	v->next_rip = from64 ? v->lstar : v->cstar;
 	bt_set_rflags(v, v->regs[X86_R11] & ~v->sfmask);
+	v->step_by_new = (v->regs[X86_R11] & X86_TF) != 0;
 	load_flat_code_and_stack(v, cs, (uint16_t)(cs + 8), 0, true);
 	return BT_EXIT;
 }
@@ -59,6 +60,7 @@ enum bt_result bt_op_sysret(struct bt_vcpu *v, const struct insn *i)
 		return bt_raise_error(v, X86_GP, 0);
 	v->next_rip = to64 ? v->regs[X86_RCX] : (uint32_t)v->regs[X86_RCX];
 	bt_load_rflags(v, (v->regs[X86_R11] & 0x3c7fd7) | 2);
+	v->step_by_new = (v->regs[X86_R11] & X86_TF) != 0;
 	load_flat_code_and_stack(v, (uint16_t)((base + (to64 ? 16 : 0)) | 3),
 				 (uint16_t)((base + 8) | 3), 3, to64);
 	return BT_EXIT;

@@ -68,7 +68,7 @@ enum bt_result bt_op_sti(struct bt_vcpu *v, const struct insn *i)
 	if (v->sysflags & X86_IF)
 		return BT_NEXT;
 	v->sysflags |= X86_IF;
-	v->interrupt_shadow = true;
+	v->interrupt_shadow = SHADOW_STI;
 	return BT_EXIT;
 }
 

@@ -41,6 +41,8 @@ uint64_t bt_port_read(struct bt_vcpu *v, uint16_t port, unsigned size)
 {
 	uint64_t value;
 
+	if (v->mode & MODE_STEP)
+		debug_port_access(v, port, size);
 	machine_enter(v);
 	value = bus_read(v->engine->mem->ports, port, size);
 	machine_leave(v);
@@ -49,6 +51,8 @@ uint64_t bt_port_read(struct bt_vcpu *v, uint16_t port, unsigned size)
 
 void bt_port_write(struct bt_vcpu *v, uint16_t port, uint64_t value, unsigned size)
 {
+	if (v->mode & MODE_STEP)
+		debug_port_access(v, port, size);
 	machine_enter(v);
 	bus_write(v->engine->mem->ports, port, value, size);
 	machine_leave(v);

@@ -26,7 +26,7 @@ static void load_flags(struct bt_vcpu *v, uint64_t image, unsigned size, unsigne
 
 static enum bt_result returned(struct bt_vcpu *v)
 {
-	v->interrupt_shadow = false;
+	v->interrupt_shadow = SHADOW_NONE;
 	bt_mode_update(v);
 	return BT_EXIT;
 }

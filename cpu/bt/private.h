@@ -257,7 +257,8 @@ struct bt_private {
 	bool debug_is_watch;
 	bool debug_resume;	/* the debugger goes on from where it stopped */
 	bool triple_fault;
-	uint64_t step_dr6;
+	uint64_t step_dr6; /* data and I/O breakpoints that the running instruction hit */
+	uint64_t held_dr6; /* and those of a MOV SS before it */
 	pthread_t thread;
 	bool thread_bound;
 	struct bt_stats stats;
@@ -345,6 +346,7 @@ bool bt_masked_out(struct bt_vcpu *v);
 /* ---- debug.c ---- */
 /* In one-instruction blocks: notes hits of data breakpoints and watchpoints. */
 void debug_data_access(struct bt_vcpu *v, uint64_t lin, unsigned len, bool write);
+void debug_port_access(struct bt_vcpu *v, uint16_t port, unsigned size);
 
 /* ---- run.c ---------------------------------------------------------------------------------------------- */
 /* Called from the stubs. */

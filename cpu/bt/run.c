@@ -80,7 +80,7 @@ static bool can_go_on(struct bt_vcpu *v, const struct insn *i, uint32_t mode)
 	if ((i->op != OP_STI && i->op != OP_POPF) || v->mode != mode || (mode & MODE_STEP) ||
 	    event_pending(v))
 		return false;
-	v->interrupt_shadow = false;
+	v->interrupt_shadow = SHADOW_NONE;
 	return true;
 }
 
@@ -133,7 +133,7 @@ static bool deliver_pending(struct bt_vcpu *v)
 	struct bt_exception e = v->exception;
 
 	v->priv->stats.exceptions++;
-	v->interrupt_shadow = false;
+	v->interrupt_shadow = SHADOW_NONE;
 	return bt_deliver_exception(v, &e) || shutdown(v);
 }
 
@@ -316,9 +316,12 @@ enum run_result bt_run(struct bt_vcpu *v)
 
 	bt_guest_enter(v);
 	for (;;) {
-		bool shadow, single;
+		bool single;
+		uint8_t shadow;
 		uint32_t flags_before;
 
+		if (v->trap_pending && debug_after(v, 0) == DEBUG_FAULT && !deliver_pending(v))
+			break;
 		if (!events(v) || p->debug_hit)
 			break;
 		if ((v->mode & MODE_STEP) || p->breakpoints) {
@@ -335,10 +338,11 @@ enum run_result bt_run(struct bt_vcpu *v)
 		shadow = v->interrupt_shadow;
 		single = bounce || shadow || (v->mode & MODE_STEP);
 		flags_before = v->sysflags;
-		p->step_dr6 = 0;
+		p->step_dr6 = p->held_dr6;
+		p->held_dr6 = 0;
 		p->in_single = single;
 		if (shadow)
-			v->interrupt_shadow = false;
+			v->interrupt_shadow = SHADOW_NONE;
 		if (!run_block(v, bounce || shadow, &reason)) {
 			reason = EXIT_FAULT;
 			bounce = false;
@@ -356,6 +360,15 @@ enum run_result bt_run(struct bt_vcpu *v)
 			if (!deliver_pending(v))
 				break;
 			continue;
+		}
+		if (single && v->interrupt_shadow == SHADOW_SS) {
+			p->held_dr6 = p->step_dr6;
+			continue;
+		}
+		if (v->step_by_new) {
+			v->step_by_new = false;
+			flags_before = v->sysflags;
+			single = true;
 		}
 		if (single && ((flags_before & X86_TF) || p->step_dr6 || v->trap_pending || p->debug_hit ||
 			       v->debugger_steps)) {

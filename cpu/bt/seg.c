@@ -292,7 +292,7 @@ static enum bt_result segment_loaded(struct bt_vcpu *v, unsigned seg, bool shado
 
 	bt_mode_update(v);
 	if (shadow && seg == X86_SS) {
-		v->interrupt_shadow = true;
+		v->interrupt_shadow = SHADOW_SS;
 		return BT_EXIT;
 	}
 	return v->mode == before ? BT_NEXT : BT_EXIT;

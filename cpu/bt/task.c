@@ -245,7 +245,7 @@ enum bt_result bt_task_switch(struct bt_vcpu *v, uint16_t selector, const struct
 	bt_load_rflags(v, new32 ? t.eflags : (t.eflags & 0xffff));
 	v->rip = v->next_rip = t.eip;
 	v->cpl = bt_v86(v) ? 3 : t.seg[X86_CS] & 3;
-	v->interrupt_shadow = false;
+	v->interrupt_shadow = SHADOW_NONE;
 	v->in_rep = false;
 	v->trap_pending = t.trap;
 	res = load_segments(v, &t);

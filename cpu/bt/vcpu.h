@@ -68,6 +68,8 @@ enum bt_mode_bits {
 	MODE_NE = 1 << 16,	 /* CR0.NE */
 };
 
+enum bt_shadow { SHADOW_NONE, SHADOW_STI, SHADOW_SS /* holds off #DB traps as well */ };
+
 struct bt_vcpu {
 	/* Hot: reached from translated code by offset from rsp. regs first, in the order of enum x86_gpr. */
 	uint64_t regs[16];
@@ -95,7 +97,7 @@ struct bt_vcpu {
 	uint64_t cr0, cr2, cr3, cr4, efer, xcr0;
 	uint64_t dr[8];
 	uint8_t cpl;
-	bool interrupt_shadow; /* STI, MOV SS, POP SS: no interrupt before the next instruction is done */
+	uint8_t interrupt_shadow; /* enum bt_shadow: no interrupt before the next instruction is done */
 	bool nmi_blocked;      /* until IRET */
 	bool halted;
 	bool wait_sipi;
@@ -117,6 +119,7 @@ struct bt_vcpu {
 	uint64_t monitor_gpa;	/* MONITOR's line, 0 none */
 	bool debugger_steps;	/* the debugger wants one instruction per block (MODE_STEP) */
 	bool in_rep;		/* stopped between two iterations of a REP string instruction at v->rip */
+	bool step_by_new; /* SYSCALL, SYSRET, INT n: single-step looks at the TF they left (vol. 3, 17.3.1.4) */
 	uint8_t trap_pending;	/* #DB trap for the end of this op: T bit of a new TSS (DR6.BT) */
 	uint64_t pdpte[4];	/* PAE paging outside of IA-32e mode (SDM vol. 3, 4.4.1): bt_tlb_load_pdptes */
 
