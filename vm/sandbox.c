@@ -16,6 +16,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <asm/prctl.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/landlock.h>
@@ -26,6 +27,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <fcntl.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -60,6 +62,9 @@
 #ifndef __NR_landlock_create_ruleset
 #define __NR_landlock_create_ruleset 444
 #define __NR_landlock_restrict_self 446
+#endif
+#ifndef HWCAP2_FSGSBASE
+#define HWCAP2_FSGSBASE (1 << 1)
 #endif
 #ifndef __NR_futex_waitv
 #define __NR_futex_waitv 449
@@ -279,6 +284,9 @@ static void emit_common(struct program *p)
 	emit_allow_with(p, __NR_tgkill, 0, getpid());
 	emit_allow_with(p, __NR_prctl, 0, PR_SET_NAME);
 	emit_refuse(p, __NR_ioctl, ENOTTY); /* isatty() of stdio */
+	emit_refuse(p, __NR_openat, EACCES); /* free() in a thread looks for /proc/sys/vm/overcommit_memory */
+	if (!(getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE)) /* the translator's GS base where WRGSBASE is not to be had */
+		emit_allow_with(p, __NR_arch_prctl, 0, ARCH_SET_GS);
 }
 
 static int install(struct program *p, unsigned flags)

@@ -40,7 +40,8 @@ static void emit_map_escape(struct emit *e, unsigned map)
 
 static void emit_legacy_head(struct emit *e, const struct insn *i, unsigned reg, unsigned base)
 {
-	bool int_op = i->fpu == FPU_NONE || i->fpu == FPU_X87;
+	/* 0F AE has no operand size: with 66 it is something else (CLFLUSH CLFLUSHOPT, MFENCE TPAUSE). */
+	bool int_op = (i->fpu == FPU_NONE && !(i->map == MAP_0F && i->opcode == 0xae)) || i->fpu == FPU_X87;
 
 	if (i->lock)
 		emit8(e, 0xf0);

@@ -136,6 +136,27 @@ static void test_alias(void)
 	is_u64(r.gpr[X86_RAX], 0x42, "82 /0 is ADD");
 }
 
+/* In 16-bit code fences get no operand-size prefix: 66 0F AE is TPAUSE, or nothing. */
+static void test_fences16(void)
+{
+	static const uint8_t code[] = {
+		0x0f, 0xae, 0xe8, 0x0f, 0xae, 0xf0, 0x0f, 0xae, 0xfa,	   /* lfence; mfence; sfence */
+		0xbe, 0x34, 0x12, 0xba, 0xf4, 0x00, 0xee, 0xeb, 0xfe, /* mov si, 0x1234; … */
+	};
+	struct bt_engine *e = (struct bt_engine *)g.engine;
+	unsigned found = 0;
+	struct x86_regs r;
+
+	guest_load(&g, GUEST_CODE, code, sizeof(code));
+	run_at(GUEST_CODE, 3, 0x809b);
+	vcpu_get_regs(g.vcpu, &r);
+	is_u64(r.gpr[X86_RSI], 0x1234, "fences in 16-bit code");
+	for (const struct block *b = e->newest; b; b = b->older)
+		for (uint32_t at = b->jc_entry; b->gpa == GUEST_CODE && at + 3 < b->code_end; at++)
+			found += !memcmp(e->cache_rx + at, "\x66\x0f\xae", 3);
+	is_u64(found, 0, "none with a prefix");
+}
+
 int main(void)
 {
 	guest_open(&g, 1);
@@ -143,6 +164,7 @@ int main(void)
 	test_straddle_same_page();
 	test_drop_while_running();
 	test_alias();
+	test_fences16();
 	guest_close(&g);
 	return done_testing();
 }
