@@ -7,9 +7,9 @@
  * ticks that have passed since. A count written while mode 2 or 3 runs waits for the end of the
  * period: settle() catches up with that before every use. Of the three outputs only channel 0's
  * goes to a wire, so one timer is armed for the next edge of that output. Edges that the host was
- * late for merge into one: the next tick is counted from the true time, never from the time of
- * delivery, so the guest's clock does not drift. The low strobe of modes 2, 4 and 5 lasts one tick
- * and is played together with its rising edge.
+ * late for (up to a second's worth) are made up for, CATCH_UP_NS apart so that the guest can take
+ * each: a guest that counts ticks keeps its time on a busy host. The low strobe of modes 2, 4 and 5
+ * lasts one tick and is played together with its rising edge.
  *
  * A guest may ask for an edge every microsecond; the wire gets one every MIN_EDGE_NS at most.
  *
@@ -24,6 +24,7 @@
 #define CHANNELS 3
 #define CONTROL 3
 #define MIN_EDGE_NS (10 * NS_PER_US)
+#define CATCH_UP_NS (200 * NS_PER_US)
 #define REFRESH_NS 15085u /* the refresh request toggles this often */
 
 #define CW_RW(v) (((v) >> 4) & 3)
@@ -204,16 +205,22 @@ static void update_irq(struct i8254 *pit)
 	rises = rising_edges(c, now);
 	level = output(c, now);
 	if (rises > pit->rises) {
+		uint64_t most = MAX(I8254_HZ / c->count, 1);
+
 		irq_set(&pit->irq, false);
 		irq_set(&pit->irq, true);
 		pit->irq_level = true;
+		pit->rises = MAX(pit->rises + 1, rises - MIN(rises, most));
+	} else {
+		pit->rises = rises;
 	}
-	pit->rises = rises;
 	if (level != pit->irq_level) {
 		pit->irq_level = level;
 		irq_set(&pit->irq, level);
 	}
-	if (next_edge(c, now, &tick))
+	if (pit->rises < rises)
+		clock_arm(pit->clock, &pit->timer, now_ns + CATCH_UP_NS);
+	else if (next_edge(c, now, &tick))
 		clock_arm(pit->clock, &pit->timer, MAX(tick_to_ns(tick), now_ns + MIN_EDGE_NS));
 	else
 		clock_cancel(pit->clock, &pit->timer);
