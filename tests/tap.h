@@ -27,6 +27,13 @@
 #endif
 #endif
 
+/* Rounds of random work: TSan is slow, and is there for the threads, not for the rare inputs. */
+#ifdef __SANITIZE_THREAD__
+#define TAP_ROUNDS(n) ((n) / 8)
+#else
+#define TAP_ROUNDS(n) (n)
+#endif
+
 static atomic_uint tap_count_, tap_failed_;
 
 static inline void tap_result_(bool pass, const char *directive, const char *fmt, va_list ap)

@@ -135,7 +135,7 @@ guest_small()
 		sed 's/^/# /' "$scratch/pull.log"
 		vm_fail "the kernel $1 could not be fetched"
 	}
-	guest=(--kernel "$cache/kernels/$1/vmlinuz" --initrd "$cache/kernels/$1/initrd.img" --append 'console=ttyS0 quiet')
+	guest=(--kernel "$cache/kernels/$1/vmlinuz" --initrd "$cache/kernels/$1/initrd.img" --append 'console=ttyS0 quiet no_timer_check')
 }
 
 # ---- The VM ----------------------------------------------------------------------------------------
@@ -169,6 +169,12 @@ vm_over()
 	[ -e "$scratch/status" ]
 }
 
+# A kernel that has given up will not answer.
+vm_alive()
+{
+	! grep -aq 'end Kernel panic' "$vm_log" || vm_fail "the guest's kernel panicked"
+}
+
 # patience SECONDS — the point in time ($EPOCHSECONDS) until which to wait.
 patience()
 {
@@ -188,6 +194,7 @@ vm_wait()
 			vm_seen=$((length + 1))
 			return 0
 		fi
+		vm_alive
 		[ $over -eq 0 ] || vm_fail "the VM ended with status $(<"$scratch/status") while \"$2\" was expected from it"
 		[ "$EPOCHSECONDS" -le "$end" ] || vm_fail "\"$2\" did not come within $1 s"
 		sleep 0.2
@@ -230,6 +237,7 @@ vm_run()
 			vm_seen=$(($(stat -c %s "$vm_log") + 1))
 			return "$status"
 		fi
+		vm_alive
 		[ $over -eq 0 ] || vm_fail "the VM ended with status $(<"$scratch/status") during: $2"
 		[ "$EPOCHSECONDS" -le "$end" ] || vm_fail "no answer within $1 s to: $2"
 		sleep 0.1

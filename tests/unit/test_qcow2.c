@@ -95,7 +95,7 @@ static void test_shape(struct loop *loop, const struct shape *s, uint64_t seed)
 		if (!ok(dev != NULL, "%s: opened", s->what))
 			break;
 		is_u64(block_size_bytes(dev), s->size, "%s: size", s->what);
-		model_run(&m, dev, s->rounds / 3);
+		model_run(&m, dev, TAP_ROUNDS(s->rounds / 3));
 		is_u64(m.wrong, 0, "%s: random requests", s->what);
 		ok(model_equals_disk(&m, dev), "%s: the disk equals the model", s->what);
 		block_close(dev);

@@ -321,7 +321,7 @@ static void test_power(struct loop *loop, const char *what, const struct image_o
 	struct image_bytes first = { 0 }, crash = { .room = 32 * MiB };
 	struct rng r = { seed * 3 + 1 };
 	struct block_device *dev;
-	unsigned bad = 0, cuts = 120, start = 0;
+	unsigned bad = 0, cuts = TAP_ROUNDS(120), start = 0;
 	struct stat st;
 	int fd;
 
