@@ -58,11 +58,13 @@ enum bt_result bt_op_aas(struct bt_vcpu *v, const struct insn *i)
 
 enum bt_result bt_op_aad(struct bt_vcpu *v, const struct insn *i)
 {
-	uint16_t ax = (uint16_t)v->regs[X86_RAX];
-	uint8_t al = (uint8_t)((ax >> 8) * (uint8_t)i->imm + (ax & 0xff));
+	uint16_t ax = (uint16_t)v->regs[X86_RAX], flags;
+	uint8_t al = (uint8_t)ax, product = (uint8_t)((ax >> 8) * (uint8_t)i->imm);
 
+	/* All flags are those of the addition, as CPUs have it. */
+	__asm__("addb %2, %1; lahf; seto %%al" : "=&a"(flags), "+r"(al) : "r"(product) : "cc");
 	set_ax(v, al);
-	bt_set_aflags(v, result_flags(al));
+	v->aflags = flags;
 	return BT_NEXT;
 }
 
@@ -156,8 +158,9 @@ enum bt_result bt_op_arpl(struct bt_vcpu *v, const struct insn *i)
 	if (!bt_protected(v) || bt_v86(v))
 		return bt_raise(v, X86_UD);
 	if (i->has_mem) {
-		BT_TRY(bt_linear(v, i->seg, bt_effective_address(v, i), 2, BT_WRITE, &lin));
-		BT_TRY(bt_load(v, lin, 2, BT_RMW, &dest));
+		BT_TRY(bt_linear(v, i->seg, bt_effective_address(v, i), 2, BT_READ, &lin));
+		BT_TRY(bt_check_alignment(v, lin, 2, BT_READ));
+		BT_TRY(bt_load(v, lin, 2, BT_READ, &dest));
 	} else {
 		dest = v->regs[i->rm & 15] & 0xffff;
 	}
@@ -165,7 +168,7 @@ enum bt_result bt_op_arpl(struct bt_vcpu *v, const struct insn *i)
 		dest = (dest & ~3ull) | rpl;
 		flags |= X86_ZF;
 		if (i->has_mem)
-			BT_TRY(bt_store(v, lin, 2, BT_WRITE, dest));
+			BT_TRY(bt_store_operand(v, i, 2, dest));
 		else
 			bt_set_reg(v, i->rm & 15, 2, true, dest);
 	}

@@ -66,11 +66,14 @@ static void emit_legacy_head(struct emit *e, const struct insn *i, unsigned reg,
 static void emit_vex_head(struct emit *e, const struct insn *i, unsigned reg, unsigned base,
 			  unsigned vvvv)
 {
-	unsigned inv_r = ~reg >> 3 & 1, inv_b = ~base >> 3 & 1;
+	unsigned inv_r = ~reg >> 3 & 1, inv_b = ~base >> 3 & 1, w = i->w;
 
+	/* VPCMPESTRI, VPCMPESTRM: W makes their lengths 64-bit in 64-bit code only. */
+	if (i->code_bits != 64 && i->map == MAP_0F3A && (i->opcode & 0xfe) == 0x60)
+		w = 0;
 	emit8(e, 0xc4);
 	emit8(e, inv_r << 7 | 1 << 6 | inv_b << 5 | i->map);
-	emit8(e, i->w << 7 | (~vvvv & 15) << 3 | (i->vl & 1) << 2 | i->pp);
+	emit8(e, w << 7 | (~vvvv & 15) << 3 | (i->vl & 1) << 2 | i->pp);
 }
 
 static void emit_evex_head(struct emit *e, const struct insn *i, unsigned reg, unsigned rm,
@@ -109,6 +112,11 @@ void emit_reencode(struct emit *e, const struct insn *i, const uint8_t *code, un
 		else
 			emit8(e, 0xc0 | (reg & 7) << 3 | (rm & 7));
 	}
-	for (unsigned n = 0; n < i->imm_size; n++)
-		emit8(e, code[i->imm_bytes_at + n]);
+	/* Registers in an immediate: bit 7 counts in 64-bit code only (VBLENDVPS and its like). */
+	if (i->encoding == ENC_VEX && i->map == MAP_0F3A && i->opcode >= 0x4a &&
+	    i->opcode <= 0x4c && i->code_bits != 64)
+		emit8(e, code[i->imm_bytes_at] & 0x7f);
+	else
+		for (unsigned n = 0; n < i->imm_size; n++)
+			emit8(e, code[i->imm_bytes_at + n]);
 }

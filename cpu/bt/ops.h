@@ -170,6 +170,8 @@ struct bt_stack {
 
 void bt_stack_current(const struct bt_vcpu *v, struct bt_stack *s);
 enum bt_result bt_push(struct bt_vcpu *v, struct bt_stack *s, unsigned size, uint64_t value);
+/* A segment register: Intel's processors write only 16 bits of a 32-bit slot (vol. 2, "PUSH"), AMD's all of it. */
+enum bt_result bt_push_selector(struct bt_vcpu *v, struct bt_stack *s, unsigned size, uint16_t value);
 enum bt_result bt_pop(struct bt_vcpu *v, struct bt_stack *s, unsigned size, uint64_t *value);
 /* The value @offset bytes above the top. */
 enum bt_result bt_peek(struct bt_vcpu *v, const struct bt_stack *s, unsigned offset, unsigned size,

@@ -18,7 +18,8 @@ static bool within_limit(const struct x86_segment *s, bool typed, uint64_t offse
 		return false;
 	if (typed && (s->attr & (TYPE_CODE | TYPE_EXPAND_DOWN)) == TYPE_EXPAND_DOWN)
 		return offset > s->limit && last <= (s->attr & X86_ATTR_DB ? 0xffffffffu : 0xffffu);
-	return last <= s->limit;
+	/* Across the end of 4 GiB: left to the implementation (vol. 3, 6.3), and CPUs wrap. */
+	return last <= s->limit || (s->limit == 0xffffffff && offset <= s->limit);
 }
 
 enum bt_result bt_linear_in(struct bt_vcpu *v, const struct x86_segment *s, uint64_t offset,
@@ -349,11 +350,7 @@ enum bt_result bt_op_push_seg(struct bt_vcpu *v, const struct insn *i)
 	struct bt_stack s;
 
 	bt_stack_current(v, &s);
-	/*
-	 * A 32- or 64-bit push of a segment register: recent processors write only 16 bits (vol. 2,
-	 * "PUSH"); older zero-extend.
-	 */
-	BT_TRY(bt_push(v, &s, i->opsize, v->seg[i->sreg % X86_SEG_COUNT].selector));
+	BT_TRY(bt_push_selector(v, &s, i->opsize, v->seg[i->sreg % X86_SEG_COUNT].selector));
 	bt_stack_commit(v, &s);
 	return BT_NEXT;
 }

@@ -6,6 +6,7 @@
  */
 #include "cpu/bt/light.h"
 #include "cpu/bt/ops.h"
+#include "cpu/cpuid.h"
 
 static uint64_t stack_mask(const struct x86_segment *ss)
 {
@@ -41,6 +42,19 @@ enum bt_result bt_push(struct bt_vcpu *v, struct bt_stack *s, unsigned size, uin
 	if (!s->access)
 		BT_TRY(bt_check_alignment(v, lin, size, BT_WRITE));
 	BT_TRY(bt_store(v, lin, size, BT_WRITE | s->access, value));
+	s->sp = sp;
+	return BT_NEXT;
+}
+
+enum bt_result bt_push_selector(struct bt_vcpu *v, struct bt_stack *s, unsigned size, uint16_t value)
+{
+	uint64_t sp = (s->sp - size) & s->mask, lin;
+
+	if (size != 4 || v->cpuid->amd)
+		return bt_push(v, s, size, value);
+	BT_TRY(stack_linear(v, s, sp, 2, BT_WRITE, &lin));
+	BT_TRY(bt_check_alignment(v, lin, 2, BT_WRITE));
+	BT_TRY(bt_store(v, lin, 2, BT_WRITE, value));
 	s->sp = sp;
 	return BT_NEXT;
 }
