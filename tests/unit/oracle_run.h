@@ -33,6 +33,10 @@
 #define STACK_AT 0x30000000ull
 #define STACK_PAGES 4u
 #define GS_BASE 0x40ull
+/* Linux's selectors. */
+#define CS_64 0x33
+#define CS_32 0x23
+#define DATA_SELECTOR 0x2b
 
 enum page_rights { PAGE_NONE, PAGE_RO, PAGE_RW };
 /* What the pages from DATA_AT may be used for. The last one holds loop counters, and nothing points there. */
@@ -56,6 +60,7 @@ enum { GDT = 0, TSS = 0x200, IDT = 0x1000, HANDLERS = 0x2000, START = 0x2100, KS
 
 struct cpu_state {
 	uint64_t gpr[16], rip, rflags;
+	uint16_t cs; /* CS_64 or CS_32 */
 	_Alignas(64) uint8_t xstate[XSTATE_BYTES];
 };
 
@@ -119,6 +124,7 @@ static void native_enter(ucontext_t *uc)
 		r[greg_of[k]] = (greg_t)in->gpr[k];
 	r[REG_RIP] = (greg_t)in->rip;
 	r[REG_EFL] = (greg_t)in->rflags;
+	r[REG_CSGSFS] = (r[REG_CSGSFS] & ~0xffffll) | in->cs;
 	memcpy(fp, in->xstate, 416);
 	if (native.xsize > 576) {
 		memcpy(&bv, in->xstate + 512, 8);
@@ -254,8 +260,10 @@ static void run_native(struct oracle_run *r, const struct cpu_state *in, struct 
 	if (syscall(SYS_arch_prctl, ARCH_SET_GS, GS_BASE)) /* the translator has it otherwise */
 		abort();
 	touch_pages();
+	__asm__ volatile("mov %0, %%ds; mov %0, %%es" : : "r"(DATA_SELECTOR));
 	native.phase = NATIVE_ENTER;
 	raise(SIGUSR1);
+	__asm__ volatile("mov %0, %%ds; mov %0, %%es" : : "r"(0));
 	out->memory = r->native_memory;
 }
 
@@ -295,7 +303,7 @@ static void guest_make_kernel(struct oracle_run *r)
 					0,
 					0x00af9b000000ffff,
 					0x00cf93000000ffff,
-					0,
+					0x00cffb000000ffff,
 					0x00cff3000000ffff,
 					0x00affb000000ffff };
 	static const uint8_t iretq[] = { 0x48, 0xcf };
@@ -342,6 +350,9 @@ static void guest_set_system(struct oracle_run *r)
 		(struct x86_segment){ .selector = 0x10, .limit = 0xffffffff, .attr = 0xa09b };
 	s.seg[X86_SS] =
 		(struct x86_segment){ .selector = 0x18, .limit = 0xffffffff, .attr = 0xc093 };
+	s.seg[X86_DS] = s.seg[X86_ES] = (struct x86_segment){ .selector = DATA_SELECTOR,
+							      .limit = 0xffffffff,
+							      .attr = 0xc0f3 };
 	s.seg[X86_GS].base = GS_BASE;
 	s.gdtr = (struct x86_table){ .base = KERNEL_AT + GDT, .limit = 7 * 8 - 1 };
 	s.idtr = (struct x86_table){ .base = KERNEL_AT + IDT, .limit = 0xfff };
@@ -366,7 +377,7 @@ static void put_frame(uint8_t *at, const uint64_t *frame)
 static void run_guest(struct oracle_run *r, const struct cpu_state *in, struct outcome *out)
 {
 	static struct x86_xstate x;
-	uint64_t top = KSTACK, frame[5] = { in->rip, 0x33, in->rflags, in->gpr[X86_RSP], 0x2b };
+	uint64_t top = KSTACK, frame[5] = { in->rip, in->cs, in->rflags, in->gpr[X86_RSP], 0x2b };
 	struct x86_regs regs = { .rip = KERNEL_AT + START, .rflags = 2 };
 	struct vcpu *v = r->g.vcpu;
 	struct vcpu_exit e;
@@ -406,7 +417,7 @@ static void run_guest(struct oracle_run *r, const struct cpu_state *in, struct o
 	out->cpu.rflags = frame[2];
 	out->cpu.gpr[X86_RSP] = frame[3];
 	out->vector = vector;
-	if (frame[1] != 0x33 || frame[4] != 0x2b ||
+	if (frame[1] != in->cs || frame[4] != DATA_SELECTOR ||
 	    regs.gpr[X86_RSP] != KERNEL_AT + sp - PHYS_KERNEL - (has_error ? 8 : 0))
 		snprintf(out->failure, sizeof(out->failure), "frame: CS %#llx SS %#llx RSP %#llx",
 			 (unsigned long long)frame[1], (unsigned long long)frame[4],
@@ -438,6 +449,7 @@ static void oracle_open(struct oracle_run *r, const char *options)
 		.name = "vector", .base = 0x80, .length = 32, .ops = &ops, .opaque = &r->g
 	};
 	bus_add(r->g.mem->ports, &r->g.exit_port);
+	memset(r->code_rw, 0, CODE_PAGES * 4096); /* as the guest's is */
 	guest_map_user(r);
 	guest_make_kernel(r);
 	native_install();

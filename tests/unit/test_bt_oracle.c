@@ -6,9 +6,10 @@
  *	test_bt_oracle [-s SEED] [-n INSNS] [-m MODE] [-v]
  *
  * Each piece has a seed of its own, which is shown when it fails; `-s SEED -n 1 -m MODE` runs just that one again.
- * -v shows it first. A piece that fails is made smaller by taking instructions out for as long as it fails. MODE is a set of the
- * translator's debug options (MARU_BT_DEBUG). Flags at a fault may be older than the instruction unless
- * exact-flags asks for better (cpu/bt/translate.c), and are compared then only.
+ * -v shows it first. A piece that fails is made smaller by taking instructions out for as long as it fails. MODE is
+ * one of those below: the width of the code, and debug options of the translator (MARU_BT_DEBUG). Flags at a fault
+ * may be older than the instruction unless exact-flags asks for better (cpu/bt/translate.c), and are compared then
+ * only. MARU_ORACLE_INSNS and MARU_ORACLE_SEED in the environment do as -n and -s.
  */
 #include <time.h>
 
@@ -19,21 +20,25 @@
 #define FAILURES_MAX 10
 
 static const struct mode {
-	const char *name;
+	const char *name, *options;
+	unsigned bits;	/* of the code */
 	unsigned share; /* per cent of all instructions */
 	bool exact;	/* flags at faults */
 } modes[] = {
-	{ "", 40, false },
-	{ "exact-flags", 40, true },
-	{ "no-link", 5, false },
-	{ "single", 5, false },
-	{ "bounce,exact-flags", 5, true },
-	{ "single,no-link,exact-flags", 5, true },
+	{ "64", "", 64, 32, false },
+	{ "64-exact", "exact-flags", 64, 30, true },
+	{ "64-no-link", "no-link", 64, 5, false },
+	{ "64-single", "single", 64, 5, false },
+	{ "64-bounce", "bounce,exact-flags", 64, 5, true },
+	{ "64-step", "single,no-link,exact-flags", 64, 3, true },
+	{ "32", "", 32, 10, false },
+	{ "32-exact", "exact-flags", 32, 7, true },
+	{ "32-bounce", "bounce,exact-flags", 32, 3, true },
 };
 
 static struct oracle_run run;
-static struct gen gen;
-static uint8_t *pool; /* what memory is filled with */
+static struct gen gen, gens[2]; /* gens: for 64 and 32 bits, with their forms */
+static uint8_t *pool;		/* what memory is filled with */
 #define POOL_BYTES (1u << 20)
 static uint8_t start_memory[STATES][MEMORY_BYTES];
 static struct cpu_state start[STATES];
@@ -168,6 +173,9 @@ static void make_start(struct gen *g, unsigned k)
 	if (percent(g, 5))
 		s->gpr[X86_RSP] = STACK_AT + 4096 * below(g, STACK_PAGES + 1) + below(g, 64) - 32;
 	s->rip = g->at;
+	s->cs = g->bits == 64 ? CS_64 : CS_32;
+	for (unsigned r = 0; r < 8 && g->bits == 32; r++)
+		s->gpr[r] = (uint32_t)s->gpr[r];
 	s->rflags = X86_IF | 2 | (gen_next(g) & X86_ARITH_FLAGS);
 	if (percent(g, 3))
 		s->rflags |= X86_AC;
@@ -218,6 +226,18 @@ static void normalize(uint8_t *x)
 		memset(x + 32 + 16 * k + 10, 0, 6);
 }
 
+/*
+ * Registers 8 to 15, which 32-bit code cannot see: translated VZEROALL and VZEROUPPER clear them, too.
+ */
+static void forget_high(uint8_t *x)
+{
+	const struct cpuid_model *m = &run.model;
+
+	memset(x + 160 + 8 * 16, 0, 8 * 16);
+	memset(x + m->xsave[2].offset + 8 * 16, 0, m->xsave[2].size / 2);
+	memset(x + m->xsave[6].offset + 8 * 32, 0, m->xsave[6].size / 2);
+}
+
 static bool xstate_differs(bool say, uint8_t *n, uint8_t *g)
 {
 	bool bad = false;
@@ -225,6 +245,10 @@ static bool xstate_differs(bool say, uint8_t *n, uint8_t *g)
 
 	normalize(n);
 	normalize(g);
+	if (gen.bits == 32) {
+		forget_high(n);
+		forget_high(g);
+	}
 	for (unsigned at = 0; at < 416; at += 4) {
 		uint32_t a, b;
 
@@ -280,8 +304,8 @@ static bool insn_at(uint64_t rip, struct insn *in)
 {
 	uint64_t at = rip - gen.at;
 
-	return at < gen.len &&
-	       decode(gen.code + at, sizeof(gen.code) - at, 64, &gen.features, in) == DECODE_OK;
+	return at < gen.len && decode(gen.code + at, sizeof(gen.code) - at, gen.bits, &gen.features,
+				      in) == DECODE_OK;
 }
 
 /*
@@ -484,9 +508,10 @@ static void one_piece(const struct mode *mode, uint64_t seed)
 
 static void run_mode(const struct mode *mode, uint64_t seed, uint64_t insns)
 {
+	gen = gens[mode->bits == 32];
 	uint64_t before = failures, first = executed, pieces = 0;
 
-	oracle_open(&run, mode->name[0] ? mode->name : NULL);
+	oracle_open(&run, mode->options[0] ? mode->options : NULL);
 	while (executed - first < insns && failures < FAILURES_MAX) {
 		alarm(20);
 		one_piece(mode, seed++);
@@ -540,11 +565,15 @@ int main(int argc, char **argv)
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	cpuid_model_init(&run.model, 1, 1000000000);
 	run.xcr0 = run.model.xcr0;
-	cpuid_decode_features(&run.model, &gen.features);
 	make_pool(1);
-	forms_make(&gen);
-	for (unsigned k = 0; k < GROUPS; k++)
-		diag("group %u: %u forms", k, gen.count[k]);
+	for (unsigned k = 0; k < 2; k++) {
+		gens[k].bits = k ? 32 : 64;
+		cpuid_decode_features(&run.model, &gens[k].features);
+		forms_make(&gens[k]);
+		diag("%u bits: forms %u integer, %u rare, %u x87, %u SSE, %u VEX, %u EVEX",
+		     gens[k].bits, gens[k].count[0], gens[k].count[1], gens[k].count[2],
+		     gens[k].count[3], gens[k].count[4], gens[k].count[5]);
+	}
 	native_map(&run);
 	for (unsigned k = 0; k < sizeof(modes) / sizeof(modes[0]); k++) {
 		if (only && strcmp(only, modes[k].name))
