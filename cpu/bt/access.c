@@ -174,6 +174,13 @@ void *bt_ram(struct bt_vcpu *v, uint64_t lin, unsigned *len, unsigned access, en
 	*res = split(v, lin, n, access, p);
 	if (*res != BT_NEXT || !p[0].host)
 		return NULL;
+	/*
+	 * Code there must go behind the write, not before it: another vCPU may make it again from the old bytes
+	 * meanwhile. On pages without code that cannot happen, making them code pages waits for us.
+	 */
+	if ((access & BT_WRITE) && !(access & BT_SYSTEM) &&
+	    (v->engine->page_state[ram_page_index(v->engine, p[0].gpa)] & PAGE_CODE))
+		return NULL;
 	if (v->mode & MODE_STEP)
 		debug_data_access(v, lin, n, access & BT_WRITE);
 	if (access & BT_WRITE)
@@ -285,10 +292,16 @@ uint64_t bt_mem_slow(struct bt_vcpu *v, uint64_t offset, uint32_t info)
 		return info & MEM_MASKED ? leave(v, EXIT_BOUNCE) : leave_fault(v, info);
 	if (!host)
 		return leave(v, EXIT_BOUNCE);
-	if (code && cache_invalidate(v->engine, gpa | (lin & 0xfff), size)) {
-		/* Perhaps the running block itself: this instruction alone, then look again. */
-		v->priv->stats.smc_invalidations++;
-		return leave(v, EXIT_BOUNCE);
+	if (code) {
+		/*
+		 * If code was dropped, perhaps the running block itself: this instruction alone, then look again. With
+		 * other vCPUs always, so that the store is in C, which looks behind it (see bt_ram).
+		 */
+		bool dropped = cache_invalidate(v->engine, gpa | (lin & 0xfff), size);
+
+		v->priv->stats.smc_invalidations += dropped;
+		if (dropped || v->engine->vcpu_count > 1)
+			return leave(v, EXIT_BOUNCE);
 	}
 	return (uint64_t)(host + (lin & 0xfff));
 }

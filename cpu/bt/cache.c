@@ -209,6 +209,7 @@ bool cache_invalidate(struct bt_engine *e, uint64_t gpa, unsigned len)
 void cache_flush(struct bt_engine *e)
 {
 	bt_lock(&e->lock);
+	e->cache_flushes++;
 	bt_zero(e->hash, sizeof(e->hash));
 	for (struct code_page *cp = e->pages; cp; cp = cp->next) {
 		e->code_pages[cp->index] = NULL;

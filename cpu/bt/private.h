@@ -122,6 +122,7 @@ struct block {
 	uint32_t mode;
 	uint16_t guest_len;
 	bool dead;
+	bool atomic; /* one locked instruction through the bounce buffer: the world stops for it */
 	uint8_t live_in; /* arithmetic flags it reads: non-zero or not */
 	uint64_t lines;	 /* 64-byte lines of the page it was made from */
 	uint64_t lines2; /* of the second page */
@@ -176,12 +177,14 @@ struct bt_engine {
 	struct decode_features features;
 	struct cpuid_model *cpuid;
 	uint64_t tsc_hz;
+	uint64_t tsc_start; /* of the host, when the vCPUs were reset */
 
 	_Atomic uint32_t lock;
 
 	/* Code cache: one memfd, mapped writable and executable at different addresses. */
 	uint8_t *cache_rw, *cache_rx;
 	uint32_t cache_used, cache_stubs_end;
+	uint64_t cache_flushes; /* blocks from before the last one are gone */
 	struct block *newest;
 	struct code_page *pages;
 	uint8_t *meta; /* blocks, links, maps, instruction copies */

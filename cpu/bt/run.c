@@ -101,7 +101,7 @@ uint64_t bt_call_op(struct bt_vcpu *v, const struct insn *i, uint32_t info)
 {
 	uint32_t mode = v->mode;
 	enum bt_result res;
-	uint64_t next;
+	uint64_t next, dropped = v->priv->stats.smc_invalidations;
 
 	v->priv->stats.calls++;
 	set_rip_linear(v, v->vbase + (info & 0x1fff));
@@ -112,7 +112,7 @@ uint64_t bt_call_op(struct bt_vcpu *v, const struct insn *i, uint32_t info)
 		v->exit_reason = EXIT_FAULT;
 		return CALL_OP_LEAVE;
 	}
-	if (v->next_rip == next && !v->halted &&
+	if (v->next_rip == next && !v->halted && dropped == v->priv->stats.smc_invalidations &&
 	    ((res == BT_NEXT && !v->interrupt_shadow) || can_go_on(v, i, mode)))
 		return CALL_OP_GO_ON;
 	v->rip = v->next_rip;
@@ -251,6 +251,28 @@ static bool events(struct bt_vcpu *v)
 
 /* ---- blocks ---- */
 
+/*
+ * The block to run. A locked instruction that goes through the bounce buffer (it straddles two pages, is stepped, …) is
+ * atomic all the same: the other vCPUs stand still until run_block() has run it.
+ */
+static struct block *get_block(struct bt_vcpu *v, uint32_t mode, bool *global)
+{
+	struct bt_engine *e = v->engine;
+	struct block *b;
+
+	for (;;) {
+		b = cache_get(v, mode, global);
+		if (!b || !b->atomic || e->vcpu_count == 1)
+			return b;
+		uint64_t flushes = e->cache_flushes;
+
+		exclusive_begin(v);
+		if (flushes == e->cache_flushes && !b->dead)
+			return b;
+		exclusive_end(v);
+	}
+}
+
 /* Runs one block. *reason as the stubs gave it; false: no block, an exception is pending. */
 static bool run_block(struct bt_vcpu *v, bool bounce, enum exit_reason *reason)
 {
@@ -269,14 +291,14 @@ static bool run_block(struct bt_vcpu *v, bool bounce, enum exit_reason *reason)
 		return true;
 	}
 
-	struct block *b = cache_get(v, mode, &global);
+	struct block *b = get_block(v, mode, &global);
 
 	if (!b)
 		return false;
 	uint64_t lin = code_address(v, v->cs_base + v->rip);
 
 	if ((mode & MODE_PRIVATE_BREAK) && debug_breaks_within(v, lin, b->guest_len)) {
-		b = cache_get(v, mode | MODE_PRIVATE_BOUNCE, &global);
+		b = get_block(v, mode | MODE_PRIVATE_BOUNCE, &global);
 		if (!b)
 			return false;
 	}
@@ -290,6 +312,8 @@ static bool run_block(struct bt_vcpu *v, bool bounce, enum exit_reason *reason)
 	}
 	v->priv->stats.exits++;
 	*reason = stubs_enter(v, v->engine->cache_rx + b->mem_entry);
+	if (atomic_load_explicit(&v->engine->exclusive, memory_order_relaxed) == v->index + 1)
+		exclusive_end(v);
 	return true;
 }
 

@@ -42,6 +42,8 @@ void bt_init_cpu(struct bt_vcpu *v, bool reset)
 	v->cpl = 0;
 	v->interrupt_shadow = v->nmi_blocked = v->halted = v->in_rep = false;
 	v->trap_pending = 0;
+	v->step_by_new = false;
+	v->priv->held_dr6 = 0;
 	if (reset) {
 		v->xcr0 = X86_XCR0_X87;
 		v->star = v->lstar = v->cstar = v->sfmask = v->kernel_gs_base = v->tsc_aux = 0;
@@ -53,7 +55,10 @@ void bt_init_cpu(struct bt_vcpu *v, bool reset)
 		memset(v->mtrr_phys, 0, sizeof(v->mtrr_phys));
 		v->mcg_status = v->spec_ctrl = v->debugctl = 0;
 		v->tsc_adjust = 0;
-		v->tsc_offset = -__builtin_ia32_rdtsc();
+		/* One time for all: vCPU 0 is reset first. */
+		if (v->index == 0)
+			v->engine->tsc_start = __builtin_ia32_rdtsc();
+		v->tsc_offset = -v->engine->tsc_start;
 		v->wait_sipi = v->index != 0;
 		v->priv->triple_fault = v->priv->debug_hit = false;
 		reset_xstate(v->priv);

@@ -445,6 +445,7 @@ struct block *translate(struct bt_vcpu *v, uint64_t gpa, const uint8_t *page, ui
 		if (t->off[1] <= MEM_PAGE_SIZE)
 			blk->gpa2 = ~0ull, blk->lines2 = 0; /* it was whole after all */
 	}
+	blk->atomic = t->bounce && t->insn[0].has_mem && (t->insn[0].lock || t->insn[0].op == OP_XCHG);
 	find_live(t);
 	emit_entries(t, blk);
 	emit_body(t);
