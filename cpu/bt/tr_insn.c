@@ -195,6 +195,8 @@ static void emit_copy(struct tr *t, const struct insn *i)
 		form.gpr_fields = 0;
 	} else if (i->encoding == ENC_LEGACY && i->map == MAP_ONE && i->opcode == 0x82) {
 		form.opcode = 0x80; /* another name of it, outside of 64-bit code */
+	} else if (i->encoding == ENC_LEGACY && i->map == MAP_ONE && i->opcode == 0x63 && i->opsize == 2) {
+		form.opcode = 0x8b; /* MOVSXD with 66 moves 16 bits; as for what it reads, hosts differ */
 	} else if (i->op == OP_MOV && !i->has_modrm && mem) { /* A0–A3: 8A 8B 88 89 with rAX */
 		static const uint8_t op[] = {0x8a, 0x8b, 0x88, 0x89};
 
