@@ -150,15 +150,16 @@ enum bt_result bt_op_pusha(struct bt_vcpu *v, const struct insn *i)
 
 enum bt_result bt_op_popa(struct bt_vcpu *v, const struct insn *i)
 {
-	uint64_t value[8];
+	uint64_t value;
 	struct bt_stack s;
 
+	/* A fault on the way leaves the registers that were popped, as on CPUs; rSP is unchanged then. */
 	bt_stack_current(v, &s);
-	for (unsigned reg = 8; reg-- > 0;)
-		BT_TRY(bt_pop(v, &s, i->opsize, &value[reg]));
-	for (unsigned reg = 0; reg < 8; reg++)
+	for (unsigned reg = 8; reg-- > 0;) {
+		BT_TRY(bt_pop(v, &s, i->opsize, &value));
 		if (reg != X86_RSP)
-			bt_set_reg(v, reg, i->opsize, true, value[reg]);
+			bt_set_reg(v, reg, i->opsize, true, value);
+	}
 	bt_stack_commit(v, &s);
 	return BT_NEXT;
 }
