@@ -273,7 +273,7 @@ static bool publish(struct bt_engine *e, struct block *b)
 	b->hash_next = e->hash[h];
 	e->hash[h] = b;
 	b->older = e->newest;
-	e->newest = b;
+	__atomic_store_n(&e->newest, b, __ATOMIC_RELEASE); /* signal handlers look without the lock */
 	return true;
 }
 
@@ -405,7 +405,7 @@ struct block *cache_find_host(struct bt_engine *e, uint32_t pos)
 	 * Host exceptions are rare: a walk over all blocks will do. The hash changes under the lock, which
 	 * the faulting thread does not hold; dropped blocks are found through the allocation order instead.
 	 */
-	for (struct block *b = e->newest; b; b = b->older)
+	for (struct block *b = __atomic_load_n(&e->newest, __ATOMIC_ACQUIRE); b; b = b->older)
 		if (pos >= b->jc_entry && pos < b->code_end)
 			return b;
 	return NULL;

@@ -172,7 +172,7 @@ static void page_tables(void)
 
 		if (below(16))
 			(void)*(volatile uint64_t *)at;
-		else if (below(64) == 0)
+		else if (below(2048) == 0)
 			__asm__ volatile("call *%0" : : "r"(at) : "memory");
 		else
 			__asm__ volatile("lock orl $0, (%0)" : : "r"(at) : "memory");

@@ -8,6 +8,7 @@
 #include "cpu/bt/private.h"
 #include "tests/tap.h"
 #include "tests/unit/bt_guest.h"
+#include "tests/unit/bt_verify.h"
 
 static struct bt_guest g;
 
@@ -157,6 +158,22 @@ static void test_fences16(void)
 	is_u64(found, 0, "none with a prefix");
 }
 
+/* All that has been translated here. */
+static void test_emitted(void)
+{
+	static struct verify v;
+	const struct bt_engine *e = (const struct bt_engine *)g.engine;
+	unsigned good = 0, bad = 0;
+
+	for (const struct block *b = e->newest; b; b = b->older) {
+		if (verify_block(&v, e, b))
+			good++;
+		else if (!bad++)
+			printf("# %#llx: %s\n", (unsigned long long)b->gpa, v.what);
+	}
+	ok(good && !bad, "%u blocks hold against the verifier, %u do not", good, bad);
+}
+
 int main(void)
 {
 	guest_open(&g, 1);
@@ -165,6 +182,7 @@ int main(void)
 	test_drop_while_running();
 	test_alias();
 	test_fences16();
+	test_emitted();
 	guest_close(&g);
 	return done_testing();
 }
