@@ -166,7 +166,7 @@ TEST_SCRIPTS := $(filter-out tests/boot/%,$(TEST_SCRIPTS)) $(filter tests/boot/%
 RUN_TESTS := BUILD=build/release CC="$(CC)" BT_LIGHT="$(BT_LIGHT:.c=.o)" tests/run -o build/log
 
 test: deps $(addprefix build/release/,$(PROGRAMS)) $(UNIT_PROGRAMS) $(FUZZ_PROGRAMS) $(BARE) ## all tests but the long ones
-	@$(RUN_TESTS) -j 2 tests/arrows tests/headers tests/light $(UNIT_PROGRAMS) tests/fuzz $(TEST_SCRIPTS)
+	@$(RUN_TESTS) -j 2 tests/arrows tests/headers tests/light $(UNIT_PROGRAMS) tests/fuzz $(BARE) $(TEST_SCRIPTS)
 
 test-unit: $(addprefix build/release/,maru-nat) $(UNIT_PROGRAMS) ## the unit tests only
 	@$(RUN_TESTS) -j 2 $(UNIT_PROGRAMS)
@@ -176,7 +176,6 @@ test-bare: $(addprefix build/release/,$(PROGRAMS)) $(BARE) ## the bare-metal tes
 
 test-long: deps $(addprefix build/release/,$(PROGRAMS)) $(UNIT_PROGRAMS) $(FUZZ_PROGRAMS) $(BARE) ## the tests that take hours
 	@FUZZ_SECONDS=600 $(RUN_TESTS) -t 86400 $(sort $(wildcard tests/long/*.sh)) tests/fuzz
-	@MARU_BT_DEBUG=exact-flags,single,no-link,bounce $(RUN_TESTS) -t 600 $(BARE)
 
 fuzz-brief: $(FUZZ_PROGRAMS) ## each fuzz target for some seconds
 	@$(RUN_TESTS) tests/fuzz
