@@ -51,11 +51,15 @@ static enum bt_result split(struct bt_vcpu *v, uint64_t lin, unsigned len, unsig
 	return BT_NEXT;
 }
 
-/* RAM was or is about to be written through C: code made from it goes. */
+/*
+ * RAM has been written through C: code made from it goes. Who makes code sets PAGE_CODE and then reads; here it must
+ * be the other way round.
+ */
 static void wrote(struct bt_vcpu *v, uint64_t gpa, unsigned len)
 {
 	struct bt_engine *e = v->engine;
 
+	atomic_thread_fence(memory_order_seq_cst);
 	if ((e->page_state[ram_page_index(e, gpa)] & PAGE_CODE) && cache_invalidate(e, gpa, len))
 		v->priv->stats.smc_invalidations++;
 }
@@ -315,6 +319,35 @@ static bool x87_may_not_store(void)
 	return (control & 0x3f) != 0x3f;
 }
 
+/*
+ * Operands that are read and written: a locked instruction must find them in place, for the host's LOCK to be one. On
+ * two pages it cannot, and has to run alone.
+ */
+static uint64_t bounce_rmw(struct bt_vcpu *v, uint64_t lin, uint32_t info)
+{
+	struct bt_private *p = v->priv;
+	unsigned size = info_size(info);
+	uint8_t *buf = p->bounce + (lin & 63);
+	struct piece piece[2];
+
+	if (split(v, lin, size, BT_RMW, piece) != BT_NEXT)
+		return leave_fault(v, info);
+	if (piece[1].len && p->atomic) {
+		p->lock_splits = true;
+		return leave(v, EXIT_BOUNCE);
+	}
+	if (piece[0].host && !piece[1].len) {
+		if (v->mode & MODE_STEP)
+			debug_data_access(v, lin, size, true);
+		p->bounce_direct = true;
+		p->bounce_gpa = piece[0].gpa;
+		return (uint64_t)piece[0].host;
+	}
+	if (bt_load_bytes(v, lin, buf, size, BT_READ) != BT_NEXT)
+		return leave_fault(v, info);
+	return (uint64_t)buf;
+}
+
 uint64_t bt_bounce_in(struct bt_vcpu *v, uint64_t offset, uint32_t info)
 {
 	unsigned size = info_size(info), access = info_access(info);
@@ -333,18 +366,20 @@ uint64_t bt_bounce_in(struct bt_vcpu *v, uint64_t offset, uint32_t info)
 	p->stats.bounces++;
 	p->bounce_lin = lin;
 	p->bounce_size = size;
+	p->bounce_direct = false;
 	/* Keep the alignment, for instructions that check it. */
 	uint8_t *buf = p->bounce + (lin & 63);
 
 	if (p->masked)
 		return bt_masked_in(v, info_seg(info), offset, access) ? (uint64_t)buf : leave_fault(v, info);
+	if (access == BT_RMW)
+		return bounce_rmw(v, lin, info);
 	if (access == BT_WRITE) {
 		if (bt_probe(v, lin, size, BT_WRITE) != BT_NEXT)
 			return leave_fault(v, info);
 		if ((info & MEM_X87) && x87_may_not_store())
 			bt_load_bytes(v, lin, buf, size, BT_READ);
-	} else if ((access == BT_RMW && bt_probe(v, lin, size, BT_RMW) != BT_NEXT) ||
-		   bt_load_bytes(v, lin, buf, size, access & BT_ACCESS_MASK) != BT_NEXT) {
+	} else if (bt_load_bytes(v, lin, buf, size, BT_READ) != BT_NEXT) {
 		return leave_fault(v, info);
 	}
 	return (uint64_t)buf;
@@ -356,6 +391,10 @@ uint64_t bt_bounce_out(struct bt_vcpu *v)
 
 	if (p->masked)
 		return bt_masked_out(v) ? 1 : leave(v, EXIT_FAULT);
+	if (p->bounce_direct) {
+		wrote(v, p->bounce_gpa, p->bounce_size);
+		return 1;
+	}
 	if (bt_store_bytes(v, p->bounce_lin, p->bounce + (p->bounce_lin & 63), p->bounce_size,
 			   BT_WRITE) != BT_NEXT)
 		return leave(v, EXIT_FAULT);

@@ -159,6 +159,13 @@ static uint64_t line_mask(unsigned off, unsigned len)
 	return (~0ull << first) & (~0ull >> (63 - last));
 }
 
+/* The page may be written again without our notice. Lock held. */
+static void give_up(struct bt_engine *e, uint64_t index)
+{
+	e->given_up++;
+	e->page_state[index] = 0;
+}
+
 /* A page that is written again and again through the slow path is given up as a page of code. */
 #define SLOW_WRITES_MAX 64
 
@@ -174,7 +181,7 @@ bool cache_invalidate(struct bt_engine *e, uint64_t gpa, unsigned len)
 	struct code_page *cp = e->code_pages[index];
 
 	if (!cp) { /* watched, but nothing was made of it */
-		e->page_state[index] = 0;
+		give_up(e, index);
 		bt_unlock(&e->lock);
 		return false;
 	}
@@ -200,7 +207,7 @@ bool cache_invalidate(struct bt_engine *e, uint64_t gpa, unsigned len)
 	}
 	if (!cp->blocks) {
 		cp->slow_writes = 0;
-		e->page_state[index] = 0;
+		give_up(e, index);
 	}
 	bt_unlock(&e->lock);
 	return dropped;
@@ -277,7 +284,7 @@ static bool publish(struct bt_engine *e, struct block *b)
 	return true;
 }
 
-/* Makes sure that nobody writes to the page unseen. No lock is held. */
+/* Makes sure that nobody writes to the page unseen, unless it is given up again. No lock is held. */
 static void watch_page(struct bt_vcpu *v, uint64_t gpa)
 {
 	struct bt_engine *e = v->engine;
@@ -291,13 +298,15 @@ static void watch_page(struct bt_vcpu *v, uint64_t gpa)
 		tlb_revoke_writes_page(v, gpa);
 	else if (owner)
 		run_revoke_writes_all(v);
-	/* Who was asked has forgotten; a page that had no owner since stays without one while it holds code. */
-	atomic_fetch_and(state, (uint8_t)~PAGE_OWNER_MASK);
 }
 
-static bool is_watched(const struct bt_engine *e, uint64_t gpa)
+/*
+ * Who was asked has forgotten; without an owner the page stays so while it holds code. Lock held, and nothing has
+ * been given up since before watch_page().
+ */
+static void forget_owner(struct bt_engine *e, uint64_t gpa)
 {
-	return e->page_state[ram_page_index(e, gpa)] & PAGE_CODE;
+	atomic_fetch_and(&e->page_state[ram_page_index(e, gpa)], (uint8_t)~PAGE_OWNER_MASK);
 }
 
 static struct block *make(struct bt_vcpu *v, uint64_t gpa, uint64_t gpa2, uint32_t mode)
@@ -307,14 +316,19 @@ static struct block *make(struct bt_vcpu *v, uint64_t gpa, uint64_t gpa2, uint32
 	struct block *b;
 
 	for (;;) {
+		uint32_t given_up = atomic_load(&e->given_up);
+
 		watch_page(v, gpa);
 		if (gpa2 != ~0ull)
 			watch_page(v, gpa2);
 		bt_lock(&e->lock);
-		if (is_watched(e, gpa) && (gpa2 == ~0ull || is_watched(e, gpa2)))
-			break; /* else somebody gave the page up in between */
+		if (given_up == atomic_load(&e->given_up))
+			break; /* else it may have been this page, and it may have an owner again */
 		bt_unlock(&e->lock);
 	}
+	forget_owner(e, gpa);
+	if (gpa2 != ~0ull)
+		forget_owner(e, gpa2);
 	b = find(e, gpa, gpa2, mode);
 	if (!b) {
 		b = translate(v, gpa, ram + (gpa & ~0xfffull), gpa2,

@@ -122,7 +122,7 @@ struct block {
 	uint32_t mode;
 	uint16_t guest_len;
 	bool dead;
-	bool atomic; /* one locked instruction through the bounce buffer: the world stops for it */
+	bool atomic; /* one locked instruction through the bounce buffer: see bounce_rmw */
 	uint8_t live_in; /* arithmetic flags it reads: non-zero or not */
 	uint64_t lines;	 /* 64-byte lines of the page it was made from */
 	uint64_t lines2; /* of the second page */
@@ -193,6 +193,7 @@ struct bt_engine {
 	struct code_page **code_pages; /* by RAM page index, lazily mapped */
 	_Atomic uint8_t *page_state;
 	uint64_t page_count;
+	_Atomic uint32_t given_up; /* counts pages that are no longer watched */
 
 	/* Positions of the generated stubs. */
 	struct {
@@ -241,6 +242,10 @@ struct bt_private {
 	_Alignas(64) uint8_t bounce[BOUNCE_BYTES];
 	uint64_t bounce_lin;
 	uint32_t bounce_size;
+	bool bounce_direct;  /* the operand is in place, at bounce_gpa */
+	uint64_t bounce_gpa;
+	bool atomic;	     /* the running block is, and other vCPUs run */
+	bool lock_splits;    /* its operand lies on two pages: they must not */
 	const struct insn *masked; /* the instruction in the bounce buffer has a masked operand; else NULL */
 	uint64_t active;	   /* and these elements of it are accessed */
 

@@ -252,23 +252,27 @@ static bool events(struct bt_vcpu *v)
 /* ---- blocks ---- */
 
 /*
- * The block to run. A locked instruction that goes through the bounce buffer (it straddles two pages, is stepped, …) is
- * atomic all the same: the other vCPUs stand still until run_block() has run it.
+ * The block to run. For a locked instruction whose operand lies on two pages (bt_bounce_in has found out) the other
+ * vCPUs stand still until run_block() has run it.
  */
 static struct block *get_block(struct bt_vcpu *v, uint32_t mode, bool *global)
 {
 	struct bt_engine *e = v->engine;
+	struct bt_private *p = v->priv;
 	struct block *b;
 
 	for (;;) {
 		b = cache_get(v, mode, global);
-		if (!b || !b->atomic || e->vcpu_count == 1)
+		p->atomic = b && b->atomic && e->vcpu_count > 1 && !p->lock_splits;
+		if (!b || !b->atomic || !p->lock_splits)
 			return b;
 		uint64_t flushes = e->cache_flushes;
 
 		exclusive_begin(v);
-		if (flushes == e->cache_flushes && !b->dead)
+		if (flushes == e->cache_flushes && !b->dead) {
+			p->lock_splits = false;
 			return b;
+		}
 		exclusive_end(v);
 	}
 }

@@ -105,6 +105,7 @@ void exclusive_begin(struct bt_vcpu *v)
 		bt_guest_leave(v);
 		bt_futex_wait(&e->exclusive, old, 10 * NS_PER_MS);
 		bt_guest_enter(v);
+		serve_write_flush(v);
 		old = 0;
 	}
 	for (unsigned k = 0; k < e->vcpu_count; k++) {

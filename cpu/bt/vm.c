@@ -266,6 +266,7 @@ static void memory_written(void *opaque, uint64_t gpa, uint64_t len)
 {
 	struct bt_engine *e = opaque;
 
+	atomic_thread_fence(memory_order_seq_cst); /* as for wrote() in access.c */
 	while (len) {
 		uint64_t n = MIN(len, MEM_PAGE_SIZE - (gpa & 0xfff));
 
