@@ -301,7 +301,9 @@ static bool run_block(struct bt_vcpu *v, bool bounce, enum exit_reason *reason)
 		return false;
 	uint64_t lin = code_address(v, v->cs_base + v->rip);
 
-	if ((mode & MODE_PRIVATE_BREAK) && debug_breaks_within(v, lin, b->guest_len)) {
+	/* One instruction is as short as it gets; and the world may be stopped for it already. */
+	if ((mode & MODE_PRIVATE_BREAK) && !(mode & (MODE_PRIVATE_BOUNCE | MODE_STEP)) &&
+	    debug_breaks_within(v, lin, b->guest_len)) {
 		b = get_block(v, mode | MODE_PRIVATE_BOUNCE, &global);
 		if (!b)
 			return false;
