@@ -19,6 +19,16 @@ static uint64_t low_bits(unsigned n)
 	return n >= 64 ? ~0ull : (1ull << n) - 1;
 }
 
+/* gcc's own is a call of libgcc, which may use vector registers. */
+static unsigned count_bits(uint64_t v)
+{
+	unsigned n = 0;
+
+	for (; v; v &= v - 1)
+		n++;
+	return n;
+}
+
 /* VMASKMOV, VPMASKMOV: the sign bits of the mask register's elements. */
 static uint64_t sign_bits(const struct bt_vcpu *v, const struct insn *i, const struct bt_xarea *a)
 {
@@ -62,7 +72,7 @@ static uint64_t active_elements(const struct bt_vcpu *v, const struct insn *i)
 		return sign_bits(v, i, &a);
 	bt_copy(&k, a.bytes + v->cpuid->xsave[XSAVE_OPMASK].offset + 8 * (i->evex_aaa & 7), 8);
 	if (i->mem_packed)
-		return low_bits((unsigned)__builtin_popcountll(k & low_bits(lanes)));
+		return low_bits(count_bits(k & low_bits(lanes)));
 	if (!i->evex_b && !broadcasts(i))
 		return k & low_bits(count);
 	if (widens(i))
