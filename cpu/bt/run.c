@@ -112,7 +112,7 @@ uint64_t bt_call_op(struct bt_vcpu *v, const struct insn *i, uint32_t info)
 		v->exit_reason = EXIT_FAULT;
 		return CALL_OP_LEAVE;
 	}
-	if (v->next_rip == next && !v->halted && dropped == v->priv->stats.smc_invalidations &&
+	if (v->next_rip == next && v->mode == mode && !v->halted && dropped == v->priv->stats.smc_invalidations &&
 	    ((res == BT_NEXT && !v->interrupt_shadow) || can_go_on(v, i, mode)))
 		return CALL_OP_GO_ON;
 	v->rip = v->next_rip;
