@@ -21,6 +21,16 @@ enum bt_result bt_op_hlt(struct bt_vcpu *v, const struct insn *i)
 	return BT_EXIT;
 }
 
+/* IA32_APIC_BASE.EN: without it CPUID says that there is none (SDM vol. 3, 11.4.3). */
+static bool apic_enabled(struct bt_vcpu *v)
+{
+	uint64_t base;
+
+	/* Not mapped in memory: in x2APIC mode, or disabled. */
+	return !v->chip.mmio_base || v->chip.mmio_base(v->chip.opaque) != ~0ull ||
+	       !bt_chip_read_msr(v, 0x1b, &base) || (base & 1u << 11);
+}
+
 enum bt_result bt_op_cpuid(struct bt_vcpu *v, const struct insn *i)
 {
 	uint32_t leaf = (uint32_t)v->regs[X86_RAX], subleaf = (uint32_t)v->regs[X86_RCX];
@@ -30,6 +40,8 @@ enum bt_result bt_op_cpuid(struct bt_vcpu *v, const struct insn *i)
 	case 1:
 		r.ebx = (r.ebx & 0xffffff) | (v->index & 0xff) << 24;
 		r.ecx = (r.ecx & ~(1u << 27)) | (v->cr4 & X86_CR4_OSXSAVE ? 1u << 27 : 0);
+		if (!apic_enabled(v))
+			r.edx &= ~(1u << 9);
 		break;
 	case 0xb:
 	case 0x1f:
