@@ -22,7 +22,7 @@ for memory in 256M 6G; do
 		vm_run 30 'dmesg | grep -c "BIOS-e820: \[mem 0x0000000100000000-0x00000001[0-9a-f]*\] usable"'
 		is "$out" 1 "memory goes on above 4 GiB"
 	fi
-	vm_ok 60 'mount -t tmpfs -o size=90% none /mnt && head -c 67108864 /dev/urandom >/mnt/a && cp /mnt/a /mnt/b && cmp /mnt/a /mnt/b' \
+	vm_ok 200 'mount -t tmpfs -o size=90% none /mnt && head -c 67108864 /dev/urandom >/mnt/a && cp /mnt/a /mnt/b && cmp /mnt/a /mnt/b' \
 		"64 MiB written to memory are read back the same"
 	vm_kernel_log
 	vm_off 60 exit
