@@ -175,7 +175,7 @@ test-bare: $(addprefix build/release/,$(PROGRAMS)) $(BARE) ## the bare-metal tes
 	@$(RUN_TESTS) -j 2 $(BARE)
 
 test-long: deps $(addprefix build/release/,$(PROGRAMS)) $(UNIT_PROGRAMS) $(FUZZ_PROGRAMS) $(BARE) ## the tests that take hours
-	@FUZZ_SECONDS=600 $(RUN_TESTS) -t 86400 $(sort $(wildcard tests/long/*.sh)) tests/fuzz
+	@FUZZ_SEED=0 FUZZ_SECONDS=600 $(RUN_TESTS) -t 86400 $(sort $(wildcard tests/long/*.sh)) tests/fuzz
 
 fuzz-brief: $(FUZZ_PROGRAMS) ## each fuzz target for some seconds
 	@$(RUN_TESTS) tests/fuzz
