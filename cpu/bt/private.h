@@ -14,7 +14,6 @@
 #ifndef CPU_BT_PRIVATE_H
 #define CPU_BT_PRIVATE_H
 
-#include <pthread.h>
 
 #include "cpu/bt/decode.h"
 #include "cpu/bt/emit.h"
@@ -155,7 +154,7 @@ enum { PAGE_CODE = 0x80, PAGE_OWNER_MASK = 0x7f, PAGE_OWNER_MANY = 0x7f };
 #define CACHE_BLOCK_ROOM (64u << 10) /* more than any block takes */
 
 struct bt_stats {
-	uint64_t exits, lookups, translations, insns, guest_bytes, host_bytes, tlb_fills, slow_accesses,
+	uint64_t exits, translations, insns, guest_bytes, host_bytes, tlb_fills, slow_accesses,
 		bounces, smc_invalidations, interrupts, exceptions, calls, jc_fills, links, flushes, halts;
 };
 
@@ -267,8 +266,6 @@ struct bt_private {
 	bool triple_fault;
 	uint64_t step_dr6; /* data and I/O breakpoints that the running instruction hit */
 	uint64_t held_dr6; /* and those of a MOV SS before it */
-	pthread_t thread;
-	bool thread_bound;
 	struct bt_stats stats;
 };
 
