@@ -43,6 +43,8 @@
 #define L7_ECX_AVX512 (BIT(1) | BIT(6) | BIT(11) | BIT(12) | BIT(14))
 #define L7_ECX_PASS (BIT(8) | L7_ECX_AVX | L7_ECX_AVX512 | BIT(22))
 #define L7_ECX_FORCE BIT(2)			  /* UMIP */
+/* BHI_DIS_S: with it a guest does not clear the branch history by a loop at every system call. */
+#define L72_EDX_FORCE BIT(4)
 #define L7_EDX_FORCE (BIT(4) | BIT(26) | BIT(29)) /* FSRM, IBRS and IBPB, IA32_ARCH_CAPABILITIES */
 /* Leaf 0x80000001 */
 #define E1_ECX_PASS (BIT(5) | BIT(8)) /* LZCNT, PREFETCHW */
@@ -111,6 +113,7 @@ static void add_features(struct cpuid_model *m)
 	add(m, 1, -1, r);
 
 	r = (struct cpuid_result){
+		.eax = 2, /* the last subleaf */
 		.ebx = (seven.ebx & L7_EBX_PASS) | L7_EBX_FORCE,
 		.ecx = (seven.ecx & L7_ECX_PASS) | L7_ECX_FORCE,
 		.edx = L7_EDX_FORCE,
@@ -124,6 +127,7 @@ static void add_features(struct cpuid_model *m)
 		r.ecx &= ~L7_ECX_AVX512;
 	}
 	add(m, 7, 0, r);
+	add(m, 7, 2, (struct cpuid_result){.edx = L72_EDX_FORCE});
 }
 
 /* Leaf 4 (Intel) and 0x8000001d (AMD): the host's caches; the last level is shared by all vCPUs. */

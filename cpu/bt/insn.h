@@ -31,8 +31,7 @@ enum insn_class {
 enum insn_op {
 	OP_COPY,
 	/* CLASS_REWRITE */
-	OP_NOP,	     /* no architectural effect: NOP, multi-byte NOP, PREFETCH*, ENDBR, CLDEMOTE, … (PAUSE is its own) */
-	OP_PAUSE,
+	OP_NOP,	     /* no architectural effect: NOP, multi-byte NOP, PREFETCH*, ENDBR, CLDEMOTE, … (PAUSE is a call) */
 	OP_MOV,	     /* MOV reg/mem/imm, opcodes 88–8B, A0–A3 (moffs), B0–BF, C6, C7: a copy, but known to be a move */
 	OP_LEA,
 	OP_PUSH,     /* 50–57, 68, 6A, FF /6 */
@@ -51,7 +50,7 @@ enum insn_op {
 	OP_BT_MEM,   /* BT, BTS, BTR, BTC m, r: the bit is at (r >> 3) bytes from the address, signed */
 	/* CLASS_CALL */
 	OP_FIRST_CALL,
-	OP_PUSHF = OP_FIRST_CALL, OP_POPF, OP_CLI, OP_STI, OP_CLD, OP_STD, OP_STAC, OP_CLAC,
+	OP_PAUSE = OP_FIRST_CALL, OP_PUSHF, OP_POPF, OP_CLI, OP_STI, OP_CLD, OP_STD, OP_STAC, OP_CLAC,
 	OP_PUSHA, OP_POPA, OP_PUSH_SEG, OP_POP_SEG, OP_ENTER, OP_XLAT, OP_BOUND, OP_ARPL,
 	OP_MOV_SEG_TO, /* 8E: MOV Sreg, r/m16 */
 	OP_MOV_SEG_FROM, /* 8C */

@@ -384,7 +384,8 @@ enum bt_result bt_write_msr(struct bt_vcpu *v, uint32_t msr, uint64_t value)
 	if (is_mtrr(msr))
 		return write_mtrr(v, msr, value);
 	if (v->cpuid->has_spec_ctrl && (msr == MSR_SPEC_CTRL || msr == MSR_PRED_CMD)) {
-		if (value & ~1ull) /* IBRS; IBPB has nothing to do here */
+		/* IBRS, BHI_DIS_S; IBPB. Nothing has to be done for any of them here. */
+		if (value & ~(msr == MSR_SPEC_CTRL ? 1ull | 1ull << 10 : 1ull))
 			return gp(v);
 		if (msr == MSR_SPEC_CTRL)
 			v->spec_ctrl = value;

@@ -44,6 +44,7 @@ bt_op *const bt_ops[OP_COUNT] = {
 	[OP_OUTS] = bt_op_outs,
 	[OP_IN] = bt_op_in,
 	[OP_OUT] = bt_op_out,
+	[OP_PAUSE] = bt_op_pause,
 	[OP_HLT] = bt_op_hlt,
 	[OP_CPUID] = bt_op_cpuid,
 	[OP_RDTSC] = bt_op_rdtsc,

@@ -255,6 +255,7 @@ struct bt_private {
 	uint8_t sipi_vector;
 	_Atomic uint32_t in_guest; /* 1: in light or translated code: others wait for it */
 	_Atomic uint32_t wake;	   /* futex: bumped by kicks */
+	uint32_t pauses; /* PAUSE instructions run */
 	unsigned heavy_depth;
 	struct vcpu_debug debug;
 	bool breakpoints; /* the debugger has some */
@@ -286,6 +287,7 @@ void bt_lock(_Atomic uint32_t *lock);
 void bt_unlock(_Atomic uint32_t *lock);
 long bt_futex_wait(_Atomic uint32_t *word, uint32_t value, uint64_t timeout_ns); /* 0: for ever */
 void bt_futex_wake(_Atomic uint32_t *word);
+void bt_yield(void);
 
 /* ---- tlb.c ---------------------------------------------------------------------------------------- */
 struct tlb_page {

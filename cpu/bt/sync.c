@@ -40,6 +40,11 @@ void bt_futex_wake(_Atomic uint32_t *word)
 	raw_syscall(SYS_futex, (long)word, FUTEX_WAKE_PRIVATE, 0x7fffffff, 0);
 }
 
+void bt_yield(void)
+{
+	raw_syscall(SYS_sched_yield, 0, 0, 0, 0);
+}
+
 /* 0 free, 1 taken, 2 taken and somebody waits. */
 void bt_lock(_Atomic uint32_t *lock)
 {

@@ -464,10 +464,6 @@ void tr_insn(struct tr *t, const struct insn *i)
 	switch (i->op) {
 	case OP_NOP:
 		break;
-	case OP_PAUSE:
-		emit8(&t->e, 0xf3);
-		emit8(&t->e, 0x90);
-		break;
 	case OP_LEA:
 		emit_lea_insn(t, i);
 		break;
