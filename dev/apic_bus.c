@@ -25,6 +25,8 @@ struct apic_bus {
 	void *pic_opaque;
 	void (*eoi)(void *opaque, uint8_t vector);
 	void *eoi_opaque;
+	void (*taken)(void *opaque);
+	void *taken_opaque;
 	bool lint[2];
 	unsigned turn; /* where the search for the lowest priority starts */
 	unsigned count, max;
@@ -112,9 +114,9 @@ void apic_bus_send(struct apic_bus *bus, struct lapic *from, enum apic_shorthand
 	}
 }
 
-static void send_msi(void *opaque, uint64_t address, uint32_t data)
+static struct apic_message msi_message(uint64_t address, uint32_t data)
 {
-	struct apic_message m = {
+	return (struct apic_message){
 		.delivery = (enum apic_delivery)(data >> 8 & 7),
 		.vector = (uint8_t)data,
 		.level = data & 1u << 15,
@@ -122,6 +124,11 @@ static void send_msi(void *opaque, uint64_t address, uint32_t data)
 		.redirect = (address & 0xc) == 0xc,
 		.dest = address >> 12 & 0xff,
 	};
+}
+
+static void send_msi(void *opaque, uint64_t address, uint32_t data)
+{
+	struct apic_message m = msi_message(address, data);
 
 	if (address >> 20 != 0xfee) {
 		log_guest("a device sent an interrupt message to 0x%llx, which no local APIC "
@@ -133,6 +140,26 @@ static void send_msi(void *opaque, uint64_t address, uint32_t data)
 	if (m.delivery == APIC_SIPI || m.delivery == 3)
 		return;
 	apic_bus_send(opaque, NULL, APIC_TO_DEST, &m);
+}
+
+static enum irq_edge msi_edge(void *opaque, uint64_t address, uint32_t data)
+{
+	const struct apic_bus *bus = opaque;
+	struct apic_message m = msi_message(address, data);
+	enum irq_edge edge = IRQ_EDGE_IGNORED;
+
+	if (address >> 20 != 0xfee || m.delivery > APIC_LOWEST)
+		return IRQ_EDGE_IGNORED;
+	for (unsigned i = 0; i < bus->count; i++) {
+		const struct lapic *l = bus->cpu[i];
+
+		if (!matches(l, &m) || !(l->svr & APIC_SVR_ENABLE))
+			continue;
+		if (lapic_has_request(l, m.vector))
+			return IRQ_EDGE_WAITS;
+		edge = IRQ_EDGE_TAKEN;
+	}
+	return edge;
 }
 
 const struct msi_sink *apic_bus_msi_sink(struct apic_bus *bus)
@@ -173,6 +200,18 @@ void apic_bus_eoi(struct apic_bus *bus, uint8_t vector)
 		bus->eoi(bus->eoi_opaque, vector);
 }
 
+void apic_bus_set_taken(struct apic_bus *bus, void (*taken)(void *opaque), void *opaque)
+{
+	bus->taken = taken;
+	bus->taken_opaque = opaque;
+}
+
+void apic_bus_taken(struct apic_bus *bus)
+{
+	if (bus->taken)
+		bus->taken(bus->taken_opaque);
+}
+
 void apic_bus_attach(struct apic_bus *bus, struct lapic *l)
 {
 	assert(bus->count < bus->max);
@@ -200,7 +239,7 @@ struct apic_bus *apic_bus_create(unsigned max_cpus)
 
 	assert(bus);
 	bus->max = max_cpus;
-	bus->sink = (struct msi_sink){ .send = send_msi, .opaque = bus };
+	bus->sink = (struct msi_sink){ .send = send_msi, .opaque = bus, .edge = msi_edge };
 	return bus;
 }
 

@@ -48,11 +48,22 @@ static inline void irq_pulse(const struct irq_line *line)
 }
 
 /*
+ * Asked about a wire, with its opaque and pin: would an edge on it be lost now, because an earlier one still waits to
+ * be taken by a processor? Not so when nobody listens: then there is nothing to make up for later.
+ */
+typedef bool irq_waits_fn(void *opaque, unsigned pin);
+
+/* What an interrupt controller would do with an edge. */
+enum irq_edge { IRQ_EDGE_IGNORED, IRQ_EDGE_TAKEN, IRQ_EDGE_WAITS };
+
+/*
  * Message-signalled interrupts: a write of @data to @address (0xfeexxxxx), delivered to the local APICs.
  */
 struct msi_sink {
 	void (*send)(void *opaque, uint64_t address, uint32_t data);
 	void *opaque;
+	/* What would become of this message; NULL: nobody can tell. */
+	enum irq_edge (*edge)(void *opaque, uint64_t address, uint32_t data);
 };
 
 static inline void msi_send(const struct msi_sink *sink, uint64_t address, uint32_t data)

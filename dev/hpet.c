@@ -7,7 +7,10 @@
  * periodic one then moves on by its period, from its own last value, so that it does not drift. A
  * comparator that lies behind the counter matches when the counter has wrapped: after 43 s in
  * 32-bit mode, and never, in practice, in 64-bit mode. A guest's period may be 10 ns; it is served
- * every MIN_PERIOD_NS at most.
+ * every MIN_PERIOD_NS at most. Periods that have passed without an interrupt, because the host was
+ * late or because the interrupt before still waits for its processor, are owed, a second's worth at
+ * most: they follow one by one as the processor takes them, so that a guest that counts them keeps
+ * its time.
  *
  * An edge-triggered comparator pulses its output; a level-triggered one sets its status bit and
  * holds the output until that bit is cleared. Outputs go to an input of the I/O APIC, or for
@@ -39,6 +42,7 @@ struct comparator {
 	unsigned index;
 	uint32_t conf;
 	uint64_t comp, period;
+	uint64_t owed; /* interrupts of periods that have passed */
 	/* The counter's value, unwrapped, of the match that the timer is armed for; or NEVER. */
 	uint64_t due;
 	struct clock_timer timer;
@@ -117,7 +121,34 @@ static void update_level(struct comparator *c)
 	set_wire(line, pin, true);
 }
 
-static void matched(struct comparator *c)
+/* Sends the next interrupt that an edge-triggered comparator owes, if the wire is free. */
+static void deliver_tick(struct comparator *c)
+{
+	irq_waits_fn *waits = c->hpet->config.waits;
+	unsigned pin;
+	const struct irq_line *line = wire(c, &pin);
+
+	if (!line || !(c->conf & HPET_TN_INT_ENB)) {
+		c->owed = 0;
+		return;
+	}
+	if (waits && waits(line->opaque, pin))
+		return;
+	set_wire(line, pin, true);
+	set_wire(line, pin, false);
+	/* Unless it waits now, nobody has got it, and the others would have been lost just so. */
+	c->owed = waits && waits(line->opaque, pin) ? c->owed - 1 : 0;
+}
+
+void hpet_tick_taken(struct hpet *h)
+{
+	for (unsigned i = 0; i < HPET_TIMERS; i++)
+		if (h->comparator[i].owed)
+			deliver_tick(&h->comparator[i]);
+}
+
+/* @periods have passed; a one-shot comparator matches once. */
+static void matched(struct comparator *c, uint64_t periods)
 {
 	struct hpet *h = c->hpet;
 	const struct irq_line *line;
@@ -126,6 +157,10 @@ static void matched(struct comparator *c)
 	if (c->conf & HPET_TN_INT_TYPE) {
 		h->status |= 1u << c->index;
 		update_level(c);
+	} else if (c->conf & HPET_TN_TYPE && c->period) {
+		c->owed = MIN(c->owed + periods,
+			      MAX(NS_PER_SEC / HPET_PERIOD_NS / c->period, 1));
+		deliver_tick(c);
 	} else if (c->conf & HPET_TN_INT_ENB) {
 		line = wire(c, &pin);
 		set_wire(line, pin, true);
@@ -163,16 +198,16 @@ static void arm(struct comparator *c, bool passed)
 /* Does what has fallen due. */
 static void run(struct comparator *c)
 {
-	uint64_t now = counter(c->hpet), behind;
+	uint64_t now = counter(c->hpet), periods = 1;
 
 	if (!enabled(c->hpet) || c->due == NEVER || now < c->due)
 		return;
 	if (c->conf & HPET_TN_TYPE && c->period) {
-		behind = now - c->due;
-		c->comp = (c->comp + (behind / c->period + 1) * c->period) & width_mask(c);
+		periods += (now - c->due) / c->period;
+		c->comp = (c->comp + periods * c->period) & width_mask(c);
 	}
 	arm(c, true);
-	matched(c);
+	matched(c, periods);
 }
 
 static void fire(void *opaque)
@@ -182,6 +217,13 @@ static void fire(void *opaque)
 	run(c);
 	if (!c->timer.armed && c->due != NEVER)
 		arm(c, false);
+}
+
+/* The guest has changed what the comparator counts towards. */
+static void restart(struct comparator *c)
+{
+	c->owed = 0;
+	arm(c, false);
 }
 
 static void update_legacy(struct hpet *h, bool was_replaced)
@@ -205,6 +247,16 @@ void hpet_set_legacy(void *opaque, unsigned pin, bool level)
 		irq_set(&h->config.legacy[pin], level);
 }
 
+bool hpet_legacy_waits(void *opaque, unsigned pin)
+{
+	struct hpet *h = opaque;
+	const struct irq_line *line = &h->config.legacy[pin];
+
+	assert(pin < 2);
+	return !(h->conf & HPET_LEG_RT_CNF) && h->config.waits &&
+	       h->config.waits(line->opaque, line->pin);
+}
+
 static void write_conf(struct hpet *h, uint32_t value)
 {
 	uint32_t old = h->conf;
@@ -221,8 +273,10 @@ static void write_conf(struct hpet *h, uint32_t value)
 	update_legacy(h, old & HPET_LEG_RT_CNF);
 	for (unsigned i = 0; i < HPET_TIMERS; i++) {
 		update_level(&h->comparator[i]);
+		if (value != old)
+			h->comparator[i].owed = 0;
 		if ((value ^ old) & HPET_ENABLE_CNF)
-			arm(&h->comparator[i], false);
+			restart(&h->comparator[i]);
 	}
 }
 
@@ -242,8 +296,9 @@ static void write_tn_conf(struct comparator *c, uint32_t value)
 	c->comp &= width_mask(c);
 	c->period &= width_mask(c);
 	update_level(c);
+	c->owed = 0;
 	if ((old ^ c->conf) & (HPET_TN_TYPE | HPET_TN_32MODE))
-		arm(c, false);
+		restart(c);
 }
 
 /* @mask: which bits of the register are written. */
@@ -253,7 +308,7 @@ static void write_comp(struct comparator *c, uint64_t value, uint64_t mask)
 		c->comp = ((c->comp & ~mask) | value) & width_mask(c);
 	c->period = ((c->period & ~mask) | value) & width_mask(c);
 	c->conf &= ~HPET_TN_VAL_SET;
-	arm(c, false);
+	restart(c);
 }
 
 static void mmio_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
@@ -280,7 +335,7 @@ static void mmio_write(void *opaque, uint64_t offset, uint64_t value, unsigned s
 		h->count = (counter(h) & ~mask) | value;
 		h->since_ns = clock_now_ns(h->clock);
 		for (i = 0; i < HPET_TIMERS; i++)
-			arm(&h->comparator[i], false);
+			restart(&h->comparator[i]);
 		return;
 	}
 	if (offset < HPET_TIM_CONF(0) || offset >= HPET_TIM_CONF(HPET_TIMERS))
@@ -334,7 +389,7 @@ static void reset(struct device *dev)
 		c->conf = HPET_TN_PER_INT_CAP | HPET_TN_SIZE_CAP;
 		c->comp = ~0ull;
 		c->period = 0;
-		arm(c, false);
+		restart(c);
 	}
 }
 

@@ -35,6 +35,7 @@ struct hpet_config {
 	/* Called with pin = that input; one more source on a wire that may be shared. */
 	struct irq_line ioapic;
 	struct irq_line legacy[2]; /* ISA interrupts 0 and 8: see hpet_set_legacy() */
+	irq_waits_fn *waits;	   /* about these three; NULL: ticks are never owed */
 };
 
 struct hpet *hpet_create(struct bus *mmio, struct clock *clock, const struct hpet_config *config);
@@ -46,5 +47,10 @@ struct device *hpet_device(struct hpet *hpet);
  * comparators 0 and 1.
  */
 void hpet_set_legacy(void *opaque, unsigned pin, bool level);
+/* The irq_waits_fn of these two. */
+bool hpet_legacy_waits(void *opaque, unsigned pin);
+
+/* A processor has taken an interrupt: if it was this chip's, the next tick that is owed follows. */
+void hpet_tick_taken(struct hpet *hpet);
 
 #endif

@@ -6,10 +6,12 @@
  * its counting element was loaded and with what; its count and its output are functions of the
  * ticks that have passed since. A count written while mode 2 or 3 runs waits for the end of the
  * period: settle() catches up with that before every use. Of the three outputs only channel 0's
- * goes to a wire, so one timer is armed for the next edge of that output. Edges that the host was
- * late for (up to a second's worth) are made up for, CATCH_UP_NS apart so that the guest can take
- * each: a guest that counts ticks keeps its time on a busy host. The low strobe of modes 2, 4 and 5
- * lasts one tick and is played together with its rising edge.
+ * goes to a wire, so one timer is armed for the next edge of that output. The low strobe of modes 2,
+ * 4 and 5 lasts one tick and is played together with its rising edge.
+ *
+ * A guest that counts ticks keeps its time on a busy host: an edge is held back while the one before
+ * it waits for the processor, and so are those that the host was late for, a second's worth at most.
+ * What is owed goes out one by one, as the processor takes them.
  *
  * A guest may ask for an edge every microsecond; the wire gets one every MIN_EDGE_NS at most.
  *
@@ -24,7 +26,6 @@
 #define CHANNELS 3
 #define CONTROL 3
 #define MIN_EDGE_NS (10 * NS_PER_US)
-#define CATCH_UP_NS (200 * NS_PER_US)
 #define REFRESH_NS 15085u /* the refresh request toggles this often */
 
 #define CW_RW(v) (((v) >> 4) & 3)
@@ -61,9 +62,12 @@ struct i8254 {
 	struct bus *ports;
 	struct clock *clock;
 	struct irq_line irq;
+	irq_waits_fn *waits;
 	struct clock_timer timer;
 	struct channel ch[CHANNELS];
-	uint64_t rises; /* how many rising edges of channel 0's present load the wire has seen */
+	/* How many rising edges of channel 0's present load the wire has seen, or will never see. */
+	uint64_t rises;
+	bool owed; /* there are more by now */
 	bool irq_level;
 	uint8_t nmi_sc;
 	struct io_region region, nmi_sc_region;
@@ -194,6 +198,29 @@ static uint16_t present_count(const struct channel *c, uint64_t now)
 	return (uint16_t)value;
 }
 
+static bool waits(const struct i8254 *pit)
+{
+	return pit->waits && pit->waits(pit->irq.opaque, pit->irq.pin);
+}
+
+/* Sends the next of the edges up to @rises, if the wire is free. */
+static void deliver_edge(struct i8254 *pit, uint64_t rises)
+{
+	uint64_t most = MAX(I8254_HZ / pit->ch[0].count, 1);
+
+	if (!waits(pit)) {
+		irq_set(&pit->irq, false);
+		irq_set(&pit->irq, true);
+		pit->irq_level = true;
+		pit->rises++;
+		/* Nobody has got it: the others would have been lost just so. */
+		if (!waits(pit))
+			pit->rises = rises;
+	}
+	pit->rises = MAX(pit->rises, rises - MIN(rises, most));
+	pit->owed = pit->rises < rises;
+}
+
 /* Brings the wire up to date with channel 0 and arms the timer for what comes next. */
 static void update_irq(struct i8254 *pit)
 {
@@ -205,25 +232,25 @@ static void update_irq(struct i8254 *pit)
 	rises = rising_edges(c, now);
 	level = output(c, now);
 	if (rises > pit->rises) {
-		uint64_t most = MAX(I8254_HZ / c->count, 1);
-
-		irq_set(&pit->irq, false);
-		irq_set(&pit->irq, true);
-		pit->irq_level = true;
-		pit->rises = MAX(pit->rises + 1, rises - MIN(rises, most));
+		deliver_edge(pit, rises);
 	} else {
 		pit->rises = rises;
+		pit->owed = false;
 	}
 	if (level != pit->irq_level) {
 		pit->irq_level = level;
 		irq_set(&pit->irq, level);
 	}
-	if (pit->rises < rises)
-		clock_arm(pit->clock, &pit->timer, now_ns + CATCH_UP_NS);
-	else if (next_edge(c, now, &tick))
+	if (next_edge(c, now, &tick))
 		clock_arm(pit->clock, &pit->timer, MAX(tick_to_ns(tick), now_ns + MIN_EDGE_NS));
 	else
 		clock_cancel(pit->clock, &pit->timer);
+}
+
+void i8254_tick_taken(struct i8254 *pit)
+{
+	if (pit->owed)
+		update_irq(pit);
 }
 
 static void fire(void *opaque)
@@ -488,7 +515,8 @@ static void destroy(struct device *dev)
 	free(pit);
 }
 
-struct i8254 *i8254_create(struct bus *ports, struct clock *clock, struct irq_line irq)
+struct i8254 *i8254_create(struct bus *ports, struct clock *clock, struct irq_line irq,
+			   irq_waits_fn *waits)
 {
 	static const struct device_ops ops = { "i8254", reset, destroy };
 	static const struct io_ops port_ops = { port_read, port_write, 1, 1 };
@@ -500,6 +528,7 @@ struct i8254 *i8254_create(struct bus *ports, struct clock *clock, struct irq_li
 	pit->ports = ports;
 	pit->clock = clock;
 	pit->irq = irq;
+	pit->waits = waits;
 	pit->timer.fire = fire;
 	pit->timer.opaque = pit;
 	pit->region = (struct io_region){

@@ -18,8 +18,12 @@
 
 struct i8254;
 
-/* Claims ports 0x40–0x43 and 0x61. @irq is channel 0's output. */
-struct i8254 *i8254_create(struct bus *ports, struct clock *clock, struct irq_line irq);
+/* Claims ports 0x40–0x43 and 0x61. @irq is channel 0's output; @waits, which may be NULL, is about it. */
+struct i8254 *i8254_create(struct bus *ports, struct clock *clock, struct irq_line irq,
+			   irq_waits_fn *waits);
 struct device *i8254_device(struct i8254 *pit);
+
+/* A processor has taken an interrupt: if it was this chip's, the next tick that is owed follows. */
+void i8254_tick_taken(struct i8254 *pit);
 
 #endif

@@ -137,6 +137,17 @@ void i8259_set_irq(void *opaque, unsigned pin, bool level)
 	update(pic);
 }
 
+enum irq_edge i8259_edge(const struct i8259 *pic, unsigned pin)
+{
+	const struct chip *c = &pic->chip[pin >> 3];
+	uint8_t bit = (uint8_t)(1u << (pin & 7));
+
+	assert(pin < 16);
+	if (c->step != READY || c->imr & bit || c->elcr & bit)
+		return IRQ_EDGE_IGNORED;
+	return c->irr & bit ? IRQ_EDGE_WAITS : IRQ_EDGE_TAKEN;
+}
+
 bool i8259_intr(const struct i8259 *pic)
 {
 	return pic->intr_level;

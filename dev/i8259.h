@@ -42,6 +42,9 @@ struct device *i8259_device(struct i8259 *pic);
  */
 void i8259_set_irq(void *opaque, unsigned pin, bool level);
 
+/* What would become of an edge on @pin. */
+enum irq_edge i8259_edge(const struct i8259 *pic, unsigned pin);
+
 bool i8259_intr(const struct i8259 *pic);
 
 /*

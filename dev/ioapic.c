@@ -36,20 +36,27 @@ struct ioapic {
 	struct io_region region;
 };
 
+static uint64_t message_address(uint64_t e)
+{
+	return MSI_ADDRESS | (e >> IOREDTBL_DEST_SHIFT) << 12 |
+	       (e & IOREDTBL_DESTMOD ? 1u << 2 : 0);
+}
+
+/*
+ * Vector, delivery mode and trigger have the same places in both formats; bit 14 is "assert".
+ */
+static uint32_t message_data(uint64_t e)
+{
+	return ((uint32_t)e &
+		(IOREDTBL_VECTOR | 7u << IOREDTBL_DELMOD_SHIFT | IOREDTBL_TRIGGER)) |
+	       1u << 14;
+}
+
 static void send(struct ioapic *ioapic, unsigned pin)
 {
 	uint64_t e = ioapic->entry[pin];
-	uint64_t address = MSI_ADDRESS | (e >> IOREDTBL_DEST_SHIFT) << 12;
-	/*
-	 * Vector, delivery mode and trigger have the same places in both formats; bit 14 is
-	 * "assert".
-	 */
-	uint32_t data =
-		(uint32_t)e & (IOREDTBL_VECTOR | 7u << IOREDTBL_DELMOD_SHIFT | IOREDTBL_TRIGGER);
 
-	if (e & IOREDTBL_DESTMOD)
-		address |= 1u << 2;
-	msi_send(ioapic->sink, address, data | 1u << 14);
+	msi_send(ioapic->sink, message_address(e), message_data(e));
 }
 
 static void service_level(struct ioapic *ioapic, unsigned pin)
@@ -81,6 +88,16 @@ void ioapic_set_irq(void *opaque, unsigned pin, bool level)
 		service_level(ioapic, pin);
 	else if (!(ioapic->entry[pin] & IOREDTBL_MASK))
 		send(ioapic, pin);
+}
+
+enum irq_edge ioapic_edge(const struct ioapic *ioapic, unsigned pin)
+{
+	uint64_t e = ioapic->entry[pin];
+
+	assert(pin < IOAPIC_PINS);
+	if (e & (IOREDTBL_MASK | IOREDTBL_TRIGGER) || !ioapic->sink->edge)
+		return IRQ_EDGE_IGNORED;
+	return ioapic->sink->edge(ioapic->sink->opaque, message_address(e), message_data(e));
 }
 
 void ioapic_eoi(struct ioapic *ioapic, uint8_t vector)

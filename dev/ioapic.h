@@ -39,6 +39,9 @@ struct device *ioapic_device(struct ioapic *ioapic);
  */
 void ioapic_set_irq(void *opaque, unsigned pin, bool level);
 
+/* What would become of an edge on @pin. */
+enum irq_edge ioapic_edge(const struct ioapic *ioapic, unsigned pin);
+
 /* A local APIC has ended a level-triggered interrupt of this vector. */
 void ioapic_eoi(struct ioapic *ioapic, uint8_t vector);
 

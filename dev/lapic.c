@@ -103,6 +103,11 @@ static void update(struct lapic *l)
 		l->config.ops.kick(l->config.opaque);
 }
 
+bool lapic_has_request(const struct lapic *l, uint8_t vector)
+{
+	return test_bit(l->irr, vector);
+}
+
 bool lapic_intr_pending(const struct lapic *l)
 {
 	return atomic_load_explicit(&l->pending, memory_order_acquire);
@@ -123,6 +128,8 @@ int lapic_intr_ack(struct lapic *l)
 		}
 	}
 	update(l);
+	if (vector >= 0)
+		apic_bus_taken(l->bus);
 	return vector;
 }
 

@@ -101,6 +101,9 @@ void apic_bus_set_pic(struct apic_bus *bus, uint8_t (*ack)(void *opaque), void *
 void apic_bus_set_eoi(struct apic_bus *bus, void (*eoi)(void *opaque, uint8_t vector),
 		      void *opaque);
 
+/* Told each time that a local APIC has given an interrupt to its processor. */
+void apic_bus_set_taken(struct apic_bus *bus, void (*taken)(void *opaque), void *opaque);
+
 /* Where MSIs and the I/O APIC's messages go. Valid as long as the bus. */
 const struct msi_sink *apic_bus_msi_sink(struct apic_bus *bus);
 

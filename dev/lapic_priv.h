@@ -68,6 +68,7 @@ static inline bool lapic_x2apic(const struct lapic *l)
 }
 
 /* lapic.c */
+bool lapic_has_request(const struct lapic *l, uint8_t vector);
 void lapic_deliver(struct lapic *l, enum apic_delivery delivery, uint8_t vector, bool level);
 void lapic_fire_lvt(struct lapic *l, enum lvt i);
 void lapic_set_lint(struct lapic *l, unsigned pin, bool level);
@@ -91,6 +92,7 @@ void apic_bus_detach(struct apic_bus *bus, struct lapic *l);
 void apic_bus_send(struct apic_bus *bus, struct lapic *from, enum apic_shorthand shorthand,
 		   const struct apic_message *m);
 void apic_bus_eoi(struct apic_bus *bus, uint8_t vector);
+void apic_bus_taken(struct apic_bus *bus);
 int apic_bus_pic_ack(struct apic_bus *bus);
 
 #endif

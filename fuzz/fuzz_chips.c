@@ -35,6 +35,7 @@ struct board {
 	struct i8259 *pic;
 	struct ioapic *ioapic;
 	struct hpet *hpet;
+	struct i8254 *pit;
 	struct i8042 *kbc;
 	struct acpi_pm *pm;
 	struct fake_chardev chr;
@@ -88,13 +89,30 @@ static void broadcast_eoi(void *opaque, uint8_t vector)
 	ioapic_eoi(opaque, vector);
 }
 
-/* An ISA interrupt reaches both controllers; 0 is pin 2 of the I/O APIC. */
+/* An ISA interrupt (0–15) reaches both controllers; 0 is pin 2 of the I/O APIC. */
 static void isa_irq(void *opaque, unsigned irq, bool level)
 {
 	struct board *b = opaque;
 
-	i8259_set_irq(b->pic, irq, level);
+	if (irq < 16)
+		i8259_set_irq(b->pic, irq, level);
 	ioapic_set_irq(b->ioapic, irq == 0 ? 2 : irq, level);
+}
+
+static bool isa_waits(void *opaque, unsigned irq)
+{
+	struct board *b = opaque;
+
+	return (irq < 16 && i8259_edge(b->pic, irq) == IRQ_EDGE_WAITS) ||
+	       ioapic_edge(b->ioapic, irq == 0 ? 2 : irq) == IRQ_EDGE_WAITS;
+}
+
+static void interrupt_taken(void *opaque)
+{
+	struct board *b = opaque;
+
+	hpet_tick_taken(b->hpet);
+	i8254_tick_taken(b->pit);
 }
 
 static struct irq_line isa(struct board *b, unsigned irq)
@@ -137,16 +155,19 @@ static void build(struct board *b)
 	add(b, ioapic_device(b->ioapic));
 	apic_bus_set_pic(b->apic_bus, pic_ack, b->pic);
 	apic_bus_set_eoi(b->apic_bus, broadcast_eoi, b->ioapic);
+	apic_bus_set_taken(b->apic_bus, interrupt_taken, b);
 	b->hpet = hpet_create(b->mmio, &b->fc.clock,
 			      &(struct hpet_config){
 				      .base = HPET_BASE,
 				      .route_cap = 0x00f00000,
-				      .ioapic = { ioapic_set_irq, b->ioapic, 0 },
+				      .ioapic = { isa_irq, b, 0 },
 				      .legacy = { isa(b, 0), isa(b, 8) },
+				      .waits = isa_waits,
 			      });
 	add(b, hpet_device(b->hpet));
-	add(b, i8254_device(i8254_create(b->ports, &b->fc.clock,
-					 (struct irq_line){ hpet_set_legacy, b->hpet, 0 })));
+	b->pit = i8254_create(b->ports, &b->fc.clock,
+			      (struct irq_line){ hpet_set_legacy, b->hpet, 0 }, hpet_legacy_waits);
+	add(b, i8254_device(b->pit));
 	add(b, mc146818_device(mc146818_create(b->ports, &b->fc.clock,
 					       (struct irq_line){ hpet_set_legacy, b->hpet, 1 })));
 	add(b, ns16550_create(b->ports, NS16550_COM1_PORT, &b->fc.clock, isa(b, 4), &b->chr.chr));

@@ -59,6 +59,7 @@ struct machine {
 	struct ioapic *ioapic;
 	struct i8259 *pic;
 	struct hpet *hpet;
+	struct i8254 *pit;
 	struct mc146818 *rtc;
 	struct acpi_pm *pm;
 	struct q35 *q35;
@@ -87,6 +88,30 @@ static void board_set(void *opaque, unsigned pin, bool level)
 static struct irq_line input_line(struct machine *m, unsigned input, enum source source)
 {
 	return (struct irq_line){ board_set, m, input | (unsigned)source << 8 };
+}
+
+/* An irq_waits_fn: a tick is owed when no controller would take it and one has the last still waiting. */
+static bool board_waits(void *opaque, unsigned pin)
+{
+	struct machine *m = opaque;
+	unsigned input = pin & 0xff;
+	enum irq_edge pic = IRQ_EDGE_IGNORED, ioapic;
+
+	assert(input < BOARD_INPUTS);
+	if (input < 16)
+		pic = i8259_edge(m->pic, input);
+	ioapic = ioapic_edge(m->ioapic, input == 0 ? 2 : input);
+	return pic != IRQ_EDGE_TAKEN && ioapic != IRQ_EDGE_TAKEN &&
+	       (pic == IRQ_EDGE_WAITS || ioapic == IRQ_EDGE_WAITS);
+}
+
+/* A processor has taken an interrupt: room for a tick that is owed. */
+static void interrupt_taken(void *opaque)
+{
+	struct machine *m = opaque;
+
+	hpet_tick_taken(m->hpet);
+	i8254_tick_taken(m->pit);
 }
 
 /* The HPET names the I/O APIC's pin in the call. */
@@ -245,6 +270,7 @@ static void build_interrupts(struct machine *m)
 	add(m, ioapic_device(m->ioapic));
 	apic_bus_set_pic(m->apic_bus, pic_ack, m);
 	apic_bus_set_eoi(m->apic_bus, lapic_eoi, m);
+	apic_bus_set_taken(m->apic_bus, interrupt_taken, m);
 
 	for (unsigned i = 0; i < c->vcpu_count; i++) {
 		struct vcpu *v = engine_vcpu(c->engine, i);
@@ -285,11 +311,13 @@ static void build_timers(struct machine *m)
 		.route_cap = 0x00f00000, /* inputs 20–23 */
 		.ioapic = { hpet_set, m, 0 },
 		.legacy = { input_line(m, 0, SOURCE_CHIP), input_line(m, 8, SOURCE_CHIP) },
+		.waits = board_waits,
 	};
 
 	m->hpet = hpet_create(c->mem->mmio, c->clock, &hpet);
 	add(m, hpet_device(m->hpet));
-	add(m, i8254_device(i8254_create(c->mem->ports, c->clock, (struct irq_line){ hpet_set_legacy, m->hpet, 0 })));
+	m->pit = i8254_create(c->mem->ports, c->clock, (struct irq_line){ hpet_set_legacy, m->hpet, 0 }, hpet_legacy_waits);
+	add(m, i8254_device(m->pit));
 	m->rtc = mc146818_create(c->mem->ports, c->clock, (struct irq_line){ hpet_set_legacy, m->hpet, 1 });
 	add(m, mc146818_device(m->rtc));
 }

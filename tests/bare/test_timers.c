@@ -91,6 +91,29 @@ static unsigned pit_read(void)
 	return low | (unsigned)inb(0x40) << 8;
 }
 
+/*
+ * Ticks that came while interrupts were off, for @ms at 1 kHz: none may be missing, as none would be on a machine whose
+ * processor is not slowed down by its neighbours.
+ */
+static void ticks_owed(unsigned vector, unsigned ms, const char *what)
+{
+	let_in();
+	clear();
+	uint32_t before = pm_timer();
+
+	wait_us(ms * 1000);
+	for (unsigned n = 0; n < 10; n++)
+		let_in();
+	unsigned passed = ((pm_timer() - before) & 0xffffff) / 3580;
+
+	ok(count[vector] + 2 >= ms && count[vector] <= passed + 2, "%s: %u ticks after %u ms without interrupts", what,
+	   count[vector], passed);
+	clear();
+	await(vector, 1, 100);
+	let_in();
+	ok(count[vector] >= 1 && count[vector] <= 100, "%s: then as before", what);
+}
+
 static void pic(void)
 {
 	for (unsigned v = IRQ_BASE; v < IRQ_BASE + 16; v++)
@@ -110,6 +133,9 @@ static void pic(void)
 	clear();
 	pit(2, 11932); /* 100 Hz */
 	ok(await(IRQ_BASE, 5, 3000), "mode 2 is periodic");
+	pit(2, 1193);
+	ticks_owed(IRQ_BASE, 100, "8254 through the 8259");
+	pit(2, 11932);
 	outb(0x21, 0xff);
 	wait_us(15000);
 	let_in();
@@ -207,6 +233,8 @@ static void ioapic(void)
 	pit(2, 11932);
 	io_route(2, 0x60);
 	ok(await(0x60, 3, 2000), "the timer, edge-triggered, on pin 2");
+	pit(2, 1193);
+	ticks_owed(0x60, 100, "8254 through the I/O APIC");
 	io_route(2, 0x10060);
 	wait_us(20000);
 	let_in();
@@ -261,6 +289,34 @@ static void ioapic(void)
 	ok(await(0x60, 4, 3000), "HPET periodic, edge-triggered");
 	MMIO64(HPET + 0x100) = 0;
 	io_route(pin, 0x10000);
+	/* Legacy replacement: comparator 0 is the timer interrupt, 1 the RTC's; the 8254 and the RTC are cut off. */
+	pit(2, 11932);
+	io_route(2, 0x60);
+	io_route(8, 0x62);
+	on_vector(0x62, on_apic);
+	MMIO64(HPET + 0x10) = 3;
+	is(MMIO32(HPET + 0x10) & 3, 3, "HPET legacy replacement");
+	let_in();
+	clear();
+	wait_us(30000);
+	let_in();
+	is(count[0x60], 0, "the 8254 is cut off");
+	MMIO64(HPET + 0x120) = 4;
+	MMIO64(HPET + 0x128) = MMIO64(HPET + 0xf0) + 1000000000000 / period;
+	ok(await(0x62, 1, 1000), "comparator 1 is interrupt 8");
+	MMIO64(HPET + 0x120) = 0;
+	MMIO64(HPET + 0x100) = 4 | 8 | 0x40 | pin << 9;
+	MMIO64(HPET + 0x108) = MMIO64(HPET + 0xf0) + 1000000000000 / period;
+	MMIO64(HPET + 0x108) = 1000000000000 / period;
+	ok(await(0x60, 4, 3000), "comparator 0 is the timer interrupt, whatever its route");
+	ticks_owed(0x60, 100, "HPET");
+	MMIO64(HPET + 0x100) = 0;
+	MMIO64(HPET + 0x10) = 1;
+	let_in();
+	clear();
+	ok(await(0x60, 2, 1000), "replacement off: the 8254 is back");
+	io_route(2, 0x10000);
+	io_route(8, 0x10000);
 }
 
 static void lapic(void)

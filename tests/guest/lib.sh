@@ -135,7 +135,7 @@ guest_small()
 		sed 's/^/# /' "$scratch/pull.log"
 		vm_fail "the kernel $1 could not be fetched"
 	}
-	guest=(--kernel "$cache/kernels/$1/vmlinuz" --initrd "$cache/kernels/$1/initrd.img" --append 'console=ttyS0 quiet no_timer_check')
+	guest=(--kernel "$cache/kernels/$1/vmlinuz" --initrd "$cache/kernels/$1/initrd.img" --append 'console=ttyS0 quiet')
 }
 
 # ---- The VM ----------------------------------------------------------------------------------------

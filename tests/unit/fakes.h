@@ -92,6 +92,7 @@ static inline unsigned fake_clock_advance(struct fake_clock *fc, uint64_t ns)
 /* A wire with an oscilloscope on it; irq_line pins index an array of these. */
 struct fake_line {
 	bool level;
+	bool listens, waits; /* a processor does; an edge waits for it */
 	unsigned rises, falls;
 };
 
@@ -100,10 +101,18 @@ static inline void fake_line_set(void *opaque, unsigned pin, bool level)
 	struct fake_line *l = (struct fake_line *)opaque + pin;
 
 	if (level && !l->level)
-		l->rises++;
+		l->rises++, l->waits = true;
 	if (!level && l->level)
 		l->falls++;
 	l->level = level;
+}
+
+/* An irq_waits_fn: as if a processor listened that takes nothing until the test clears @waits. */
+static inline bool fake_line_waits(void *opaque, unsigned pin)
+{
+	const struct fake_line *l = (const struct fake_line *)opaque + pin;
+
+	return l->listens && l->waits;
 }
 
 static inline struct irq_line fake_line(struct fake_line *l)
@@ -130,7 +139,7 @@ static inline void fake_msi_send(void *opaque, uint64_t address, uint32_t data)
 
 static inline void fake_msi_init(struct fake_msi *m)
 {
-	*m = (struct fake_msi){ .sink = { fake_msi_send, m } };
+	*m = (struct fake_msi){ .sink = { .send = fake_msi_send, .opaque = m } };
 }
 
 /* A back end that keeps the first bytes written to it and counts calls of resume. */

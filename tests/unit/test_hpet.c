@@ -99,6 +99,39 @@ static void test_periodic(void)
 	is_u64(gsi[20].rises - base, 12, "missed periods are one interrupt");
 	is_u64(rd(HPET_TIM_COMP(0)), now + 5000 + 2000 * 13,
 	       "and the comparator is ahead of the counter");
+	/* A processor listens, but is slow. */
+	gsi[20].listens = true;
+	gsi[20].waits = false;
+	base = gsi[20].rises;
+	ticks(2000 * 10);
+	is_u64(gsi[20].rises - base, 1, "the next waits until the last is taken");
+	gsi[20].waits = false;
+	hpet_tick_taken(hpet);
+	is_u64(gsi[20].rises - base, 2, "and follows at once");
+	hpet_tick_taken(hpet);
+	is_u64(gsi[20].rises - base, 2, "one at a time: that was another interrupt");
+	fc.now_ns += 2000 * 10 * HPET_PERIOD_NS;
+	fake_clock_advance(&fc, 0);
+	for (unsigned i = 0; i < 30; i++) {
+		gsi[20].waits = false;
+		hpet_tick_taken(hpet);
+	}
+	is_u64(gsi[20].rises - base, 20, "none is lost, none invented, though the host was late");
+	fc.now_ns += 3600 * NS_PER_SEC;
+	fake_clock_advance(&fc, 0);
+	base = gsi[20].rises;
+	for (unsigned i = 0; i < 60000; i++) {
+		gsi[20].waits = false;
+		hpet_tick_taken(hpet);
+	}
+	is_u64(gsi[20].rises - base, 49999, "but for no more than a second, the one delivered included");
+	ticks(2000 * 3);
+	wr(HPET_TIM_COMP(0), rd(HPET_MAIN_CNT) + 100000);
+	base = gsi[20].rises;
+	gsi[20].waits = false;
+	hpet_tick_taken(hpet);
+	is_u64(gsi[20].rises - base, 0, "a new comparator owes nothing");
+	gsi[20].listens = false;
 	wr(HPET_TIM_COMP(0), 1);
 	ok(fake_clock_advance(&fc, NS_PER_MS) < 300, "a mad rate is limited");
 	wr(HPET_TIM_CONF(0), 0);
@@ -150,6 +183,7 @@ int main(void)
 		.route_cap = 0x00f00000,
 		.ioapic = fake_line(gsi),
 		.legacy = { fake_line(&legacy[0]), fake_line(&legacy[1]) },
+		.waits = fake_line_waits,
 	};
 
 	fake_clock_init(&fc);

@@ -459,6 +459,41 @@ static void test_x2apic(void)
 	ok(lapic_mmio_claims(cpu[0].apic, 0xd0000020), "claims its new page");
 }
 
+static unsigned taken;
+
+static void on_taken(void *opaque)
+{
+	taken++;
+}
+
+/* What a timer asks before it sends a tick, and what it is told. */
+static void test_edges(void)
+{
+	reset_all();
+	apic_bus_set_taken(bus, on_taken, NULL);
+	bus_write(mmio, IOAPIC_BASE + IOREGSEL, IOREDTBL + 5, 4);
+	bus_write(mmio, IOAPIC_BASE + IOWIN, 1u << 24, 4);
+	bus_write(mmio, IOAPIC_BASE + IOREGSEL, IOREDTBL + 4, 4);
+	is_u64(ioapic_edge(ioapic, 2), IRQ_EDGE_IGNORED, "an edge on a masked pin is ignored");
+	bus_write(mmio, IOAPIC_BASE + IOWIN, 0x40, 4);
+	is_u64(ioapic_edge(ioapic, 2), IRQ_EDGE_TAKEN, "unmasked: it would be taken");
+	ioapic_set_irq(ioapic, 2, true);
+	ioapic_set_irq(ioapic, 2, false);
+	is_u64(ioapic_edge(ioapic, 2), IRQ_EDGE_WAITS, "the next would be lost: the first waits");
+	is_u64((unsigned)ack(1), 0x40, "taken");
+	is_u64(taken, 1, "which is told");
+	is_u64(ioapic_edge(ioapic, 2), IRQ_EDGE_TAKEN, "in service: the next has its place in IRR");
+	wr(1, APIC_EOI, 0);
+	wr(1, APIC_SVR, 0xff);
+	is_u64(ioapic_edge(ioapic, 2), IRQ_EDGE_IGNORED, "a local APIC that is off takes nothing");
+	bus_write(ports, I8259_MASTER_PORT + 1, 0xff, 1);
+	is_u64(i8259_edge(pic, 0), IRQ_EDGE_IGNORED, "nor does a masked 8259");
+	is_u64((unsigned)(ack(1) + 1), 0, "nothing to take");
+	is_u64(taken, 1, "is not told");
+	bus_write(mmio, IOAPIC_BASE + IOWIN, IOREDTBL_MASK, 4);
+	apic_bus_set_taken(bus, NULL, NULL);
+}
+
 int main(void)
 {
 	fake_clock_init(&fc);
@@ -490,6 +525,7 @@ int main(void)
 	reset_all();
 	test_ioapic();
 	test_timer();
+	test_edges();
 	reset_all();
 	test_x2apic();
 
