@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# What runs programs: the host itself, maru, or QEMU, each with the same tree, kernel and agent (guest/agent.c has the
+# protocol). An engine is started once and told over its standard input, which is the guest's serial port, what to run.
+
+package Bench::Engine;
+
+use strict;
+use warnings;
+use POSIX qw(:sys_wait_h setpgid);
+use Time::HiRes qw(clock_gettime CLOCK_MONOTONIC);
+
+# start(KIND, { cpus, memory, home, scratch, maru, disk, append }) — KIND is native, maru, tcg or tcg-new; home is
+# the folder that bench/disk makes, scratch one for overlays and logs, append replaces what makes the agent start.
+sub start {
+	my ($class, $kind, $o) = @_;
+	my $self = bless { kind => $kind, cpus => $o->{cpus} // 1, pending => '', home => $o->{home} }, $class;
+	my $id = "$kind-$self->{cpus}";
+	$self->{overlay} = "$o->{scratch}/$id.qcow2";
+	$self->{disk} = $kind eq 'native' ? "/tmp/disk.raw" : '/dev/vdb';
+	$self->{data} = "$o->{scratch}/$id.raw";
+	$self->{log} = "$o->{scratch}/$id.log";
+	truncate_to($self->{data}, 256 << 20);
+	my @command = $kind eq 'native' ? native($self) : machine($self, $o);
+	pipe(my $child_in, $self->{in}) && pipe($self->{out}, my $child_out) or die "bench: cannot make pipes: $!\n";
+	$self->{started} = clock_gettime(CLOCK_MONOTONIC);
+	$self->{pid} = fork // die "bench: cannot start a process: $!\n";
+	if (!$self->{pid}) {
+		setpgid(0, 0);
+		open(STDIN, '<&', $child_in);
+		open(STDOUT, '>&', $child_out);
+		open(STDERR, '>', "$self->{log}.errors");
+		exec { $command[0] } @command or print STDERR "cannot run $command[0]: $!\n";
+		POSIX::_exit(127);
+	}
+	setpgid($self->{pid}, $self->{pid});
+	return $self;
+}
+
+sub truncate_to {
+	my ($path, $size) = @_;
+	open(my $f, '>>', $path) or die "bench: $path: $!\n";
+	truncate($f, $size) or die "bench: $path: $!\n";
+}
+
+# The tree, read-only but for /tmp, in namespaces of its own; without root in a user namespace.
+sub native {
+	my ($self) = @_;
+	my $set_up = 'mount --bind "$1" "$1"; mount -o remount,bind,ro "$1"; mount --rbind /dev "$1/dev"; '
+		. 'mount -t tmpfs tmpfs "$1/tmp"; mount -t proc proc "$1/proc"; : >"$1/tmp/disk.raw"; '
+		. 'mount --bind "$2" "$1/tmp/disk.raw"; shift 2; exec chroot "$@"';
+	my $tree = "$self->{home}/tree";
+	return ('unshare', ($> ? '-r' : ()), '-mpf', '--kill-child', 'sh', '-ec', $set_up, 'sh', $tree, $self->{data},
+		$tree, 'env', '-i', 'PATH=/usr/sbin:/usr/bin:/sbin:/bin', '/bench/agent', '--native',
+		$self->{cpus} == 1 ? '--pin' : ());
+}
+
+sub machine {
+	my ($self, $o) = @_;
+	my $home = $self->{home};
+	my $append = 'root=/dev/vda rw console=ttyS0 quiet no_timer_check ' . ($o->{append} // 'loglevel=1 init=/bench/agent');
+	my $memory = $o->{memory} // '1G';
+	unlink $self->{overlay};
+	system($o->{maru}, 'image', 'create', $self->{overlay}, '--backing', "$home/disk.raw,format=raw") == 0
+		or die "bench: no overlay for the disk\n";
+	return ($o->{maru}, 'run', '--kernel', "$home/vmlinuz", '--initrd', "$home/initrd.img", '--append', $append,
+		'--disk', $self->{overlay}, '--disk', "$self->{data},format=raw", '--memory', $memory, '--cpus', $self->{cpus},
+		'--net', 'user', '--serial', 'stdio') if $self->{kind} eq 'maru';
+	return (qemu($self, $home), "-accel", "tcg,thread=multi", qw(-cpu max -M q35 -nodefaults -no-user-config -display none
+		-no-reboot -serial stdio), '-m', $memory, '-smp', $self->{cpus}, '-kernel', "$home/vmlinuz", '-initrd',
+		"$home/initrd.img", '-append', $append, '-drive', "file=$self->{overlay},format=qcow2,if=virtio",
+		'-drive', "file=$self->{data},format=raw,if=virtio", '-netdev', 'user,id=n', '-device',
+		'virtio-net-pci,netdev=n');
+}
+
+# The program itself; the one of the backports runs from the folder where it was unpacked.
+sub qemu {
+	my ($self, $home) = @_;
+	return 'qemu-system-x86_64' if $self->{kind} eq 'tcg';
+	my $root = "$home/qemu-new";
+	my $lib = "$root/usr/lib/x86_64-linux-gnu";
+	$ENV{QEMU_MODULE_DIR} = "$lib/qemu";
+	return ("$root/lib64/ld-linux-x86-64.so.2", '--library-path', "$lib:$root/lib/x86_64-linux-gnu",
+		"$root/usr/bin/qemu-system-x86_64", '-L', "$root/usr/share/qemu", '-L', "$root/usr/share/seabios");
+}
+
+sub kind { $_[0]{kind} }
+
+# Waits for something on the console; the time when it came, or undef when it ended or the time is over. What came
+# before it is in $self->{before}, what it matched in $self->{found}.
+sub wait_for {
+	my ($self, $regex, $seconds) = @_;
+	my $until = clock_gettime(CLOCK_MONOTONIC) + $seconds;
+	for (;;) {
+		my $now = clock_gettime(CLOCK_MONOTONIC);
+		if ($self->{pending} =~ $regex) {
+			$self->{before} = substr($self->{pending}, 0, $-[0]);
+			$self->{found} = [map { substr($self->{pending}, $-[$_], $+[$_] - $-[$_]) } 1 .. $#-];
+			substr($self->{pending}, 0, $+[0]) = '';
+			return $now;
+		}
+		my $set = '';
+		vec($set, fileno $self->{out}, 1) = 1;
+		return undef if $now >= $until;
+		select($set, undef, undef, $until - $now) or next;
+		my $n = sysread($self->{out}, my $part, 65536);
+		return undef unless $n;
+		$self->{pending} .= $part;
+		open(my $log, '>>', $self->{log}) or next;
+		print $log $part;
+	}
+}
+
+sub ready {
+	my ($self, $seconds) = @_;
+	return defined $self->wait_for(qr/^\@\@ready\r?$/m, $seconds);
+}
+
+# Runs one program. Returns { seconds, guest_seconds, status, sum, bytes, errors }, or { error } when the engine is
+# no longer to be used.
+sub run {
+	my ($self, $command, $limit) = @_;
+	local $SIG{PIPE} = 'IGNORE';
+	syswrite($self->{in}, "run $limit $command\n") or return { error => 'it has ended' };
+	my $start = $self->wait_for(qr/^\@\@start\r?\n/m, 30) // return { error => 'it does not answer' };
+	my $end = $self->wait_for(qr/^\@\@end (\d+) (\d+)\r?\n/m, $limit + 60) // return { error => 'no end within the time' };
+	my %result = (seconds => $end - $start, status => $self->{found}[0], guest_seconds => $self->{found}[1] / 1e9);
+	$self->wait_for(qr/^\@\@sum (\S+) (\d+)\r?\n/m, 120) // return { error => 'no check sum' };
+	@result{qw(sum bytes)} = @{ $self->{found} };
+	$result{errors} = join "\n", $self->{before} =~ /^\@\@err (.*?)\r?$/mg;
+	$self->ready(30) or return { error => 'it does not come back' };
+	return \%result;
+}
+
+# Ends it: asks the agent, and does not wait for long.
+sub stop {
+	my ($self) = @_;
+	return unless $self->{pid};
+	local $SIG{PIPE} = 'IGNORE';
+	syswrite($self->{in}, "off\n");
+	close $self->{in};
+	for (1 .. 100) {
+		last if waitpid($self->{pid}, WNOHANG) == $self->{pid};
+		kill('KILL', -$self->{pid}) if $_ == 80;
+		select(undef, undef, undef, 0.05);
+	}
+	delete $self->{pid};
+	unlink $self->{overlay}, $self->{data};
+}
+
+1;
