@@ -3,11 +3,12 @@
  * High Precision Event Timer.
  *
  * Theory of operation. The main counter is the clock in units of 10 ns less what it stood at while
- * halted. Each comparator arms a timer for the moment at which the counter will equal it; a
- * periodic one then moves on by its period, from its own last value, so that it does not drift. A
- * comparator that lies behind the counter matches when the counter has wrapped: after 43 s in
- * 32-bit mode, and never, in practice, in 64-bit mode. A guest's period may be 10 ns; it is served
- * every MIN_PERIOD_NS at most. Periods that have passed without an interrupt, because the host was
+ * halted. A comparator that may interrupt arms a timer for the moment at which the counter will
+ * equal it; one that may not is only brought up to date when the guest looks. A periodic one then
+ * moves on by its period, from its own last value, so that it does not drift. A comparator that
+ * lies behind the counter matches when the counter has wrapped: after 43 s in 32-bit mode, and
+ * never, in practice, in 64-bit mode. A guest's period may be 10 ns; it is served every
+ * MIN_PERIOD_NS at most. Periods that have passed without an interrupt, because the host was
  * late or because the interrupt before still waits for its processor, are owed, a second's worth at
  * most: they follow one by one as the processor takes them, so that a guest that counts them keeps
  * its time.
@@ -43,8 +44,8 @@ struct comparator {
 	uint32_t conf;
 	uint64_t comp, period;
 	uint64_t owed; /* interrupts of periods that have passed */
-	/* The counter's value, unwrapped, of the match that the timer is armed for; or NEVER. */
-	uint64_t due;
+	/* The counter's value, unwrapped, of the next match, and when that will be; or NEVER. */
+	uint64_t due, due_ns;
 	struct clock_timer timer;
 	const struct irq_line *held; /* the wire that is held high, or NULL */
 	unsigned held_pin;
@@ -168,14 +169,22 @@ static void matched(struct comparator *c, uint64_t periods)
 	}
 }
 
-/* Computes the next match and arms for it. @passed: a match right now has been dealt with. */
-static void arm(struct comparator *c, bool passed)
+/* Guests leave a comparator running that they no longer use, with its interrupt disabled: no need to wake up for it. */
+static void schedule(struct comparator *c)
+{
+	if (c->due != NEVER && c->conf & HPET_TN_INT_ENB)
+		clock_arm(c->hpet->clock, &c->timer, c->due_ns);
+	else
+		clock_cancel(c->hpet->clock, &c->timer);
+}
+
+/* Computes the next match and schedules it. @passed: a match right now has been dealt with. */
+static void find_next(struct comparator *c, bool passed)
 {
 	struct hpet *h = c->hpet;
-	uint64_t now = counter(h), left, ns, deadline;
+	uint64_t now = counter(h), left, ns;
 
 	c->due = NEVER;
-	clock_cancel(h->clock, &c->timer);
 	if (!enabled(h))
 		return;
 	left = (c->comp - now) & width_mask(c);
@@ -186,13 +195,18 @@ static void arm(struct comparator *c, bool passed)
 	}
 	if (__builtin_add_overflow(now, left, &c->due) ||
 	    __builtin_mul_overflow(c->due - h->count, (uint64_t)HPET_PERIOD_NS, &ns) ||
-	    __builtin_add_overflow(h->since_ns, ns, &deadline)) {
+	    __builtin_add_overflow(h->since_ns, ns, &c->due_ns)) {
 		c->due = NEVER;
 		return;
 	}
 	if (passed)
-		deadline = MAX(deadline, clock_now_ns(h->clock) + MIN_PERIOD_NS);
-	clock_arm(h->clock, &c->timer, deadline);
+		c->due_ns = MAX(c->due_ns, clock_now_ns(h->clock) + MIN_PERIOD_NS);
+}
+
+static void arm(struct comparator *c, bool passed)
+{
+	find_next(c, passed);
+	schedule(c);
 }
 
 /* Does what has fallen due. */
@@ -215,8 +229,8 @@ static void fire(void *opaque)
 	struct comparator *c = opaque;
 
 	run(c);
-	if (!c->timer.armed && c->due != NEVER)
-		arm(c, false);
+	if (!c->timer.armed)
+		schedule(c);
 }
 
 /* The guest has changed what the comparator counts towards. */
@@ -299,6 +313,8 @@ static void write_tn_conf(struct comparator *c, uint32_t value)
 	c->owed = 0;
 	if ((old ^ c->conf) & (HPET_TN_TYPE | HPET_TN_32MODE))
 		restart(c);
+	else
+		schedule(c);
 }
 
 /* @mask: which bits of the register are written. */

@@ -99,6 +99,14 @@ static void test_periodic(void)
 	is_u64(gsi[20].rises - base, 12, "missed periods are one interrupt");
 	is_u64(rd(HPET_TIM_COMP(0)), now + 5000 + 2000 * 13,
 	       "and the comparator is ahead of the counter");
+	/* As Linux leaves it when it has found a better timer. */
+	wr(HPET_TIM_CONF(0), HPET_TN_TYPE | 20u << 9);
+	is_u64(fake_clock_advance(&fc, NS_PER_SEC), 0, "without its interrupt it wakes nobody");
+	ok(rd(HPET_TIM_COMP(0)) - rd(HPET_MAIN_CNT) <= 2000, "the comparator has moved on all the same");
+	is_u64(gsi[20].rises - base, 12, "silently");
+	wr(HPET_TIM_CONF(0), HPET_TN_INT_ENB | HPET_TN_TYPE | 20u << 9);
+	ticks(2000);
+	is_u64(gsi[20].rises - base, 13, "enabled again it interrupts at its next match");
 	/* A processor listens, but is slow. */
 	gsi[20].listens = true;
 	gsi[20].waits = false;
