@@ -11,8 +11,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	static struct memory *mem;
 	struct boot_state state;
 	struct boot_source src = {
-		.kernel = { "k", data, size },
-		.initrd = { "i", size & 1 ? data : NULL, size / 2 },
+		.kernel = { .name = "k", .data = data, .size = size },
+		.initrd = { .name = "i", .data = size & 1 ? data : NULL, .size = size / 2 },
 		.cmdline = "root=/dev/vda console=ttyS0",
 	};
 	struct error *err;

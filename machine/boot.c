@@ -6,8 +6,10 @@
 #include "machine/boot.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/util.h"
 #include "machine/layout.h"
@@ -72,6 +74,50 @@ struct error *boot_load(struct memory *mem, const struct boot_source *src, struc
 			 src->kernel.name);
 }
 
+bool boot_read(const struct boot_file *f, uint64_t offset, void *buf, size_t len)
+{
+	size_t done = 0;
+
+	if (offset > f->size || len > f->size - offset)
+		return false;
+	if (f->data) {
+		memcpy(buf, f->data + offset, len);
+		return true;
+	}
+	while (done < len) {
+		ssize_t n = pread(f->fd, (uint8_t *)buf + done, len - done, (off_t)(offset + done));
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return false;
+		done += n;
+	}
+	return true;
+}
+
+struct error *boot_copy(struct boot *b, const struct boot_file *f, const char *what, uint64_t offset,
+			uint64_t gpa, uint64_t length)
+{
+	uint64_t avail;
+	uint8_t *to;
+
+	if (!length)
+		return NULL;
+	if (f->data) {
+		if (!mem_write(b->mem, gpa, f->data + offset, length))
+			assert(!"usable memory is RAM");
+		return NULL;
+	}
+	to = mem_ram_ptr(b->mem, gpa, length, &avail);
+	assert(to && avail == length);
+	if (!boot_read(f, offset, to, length))
+		return error_new("%s '%s' cannot be read any more: has it been changed since the VM was started?",
+				 what, f->name);
+	mem_written(b->mem, gpa, length);
+	return NULL;
+}
+
 struct error *boot_put(struct boot *b, const char *what, const void *data, uint64_t length,
 		       uint64_t *gpa)
 {
@@ -92,9 +138,7 @@ struct error *boot_put_initrd(struct boot *b, uint64_t max_end, uint64_t *gpa)
 		return error_new("initrd '%s' (%" PRIu64 " KiB) does not fit beside the kernel into the guest's memory of %" PRIu64
 				 " MiB: give the guest more memory",
 				 f->name, (uint64_t)(f->size + 1023) / 1024, boot_mib(b->mem->ram_bytes));
-	if (!mem_write(b->mem, *gpa, f->data, f->size))
-		assert(!"usable memory is RAM");
-	return NULL;
+	return boot_copy(b, f, "initrd", 0, *gpa, f->size);
 }
 
 /* A descriptor of 8 bytes from its parts (SDM vol. 3, 3.4.5). @limit in bytes, 4 GiB - 1 or below 1 MiB. */

@@ -9,6 +9,7 @@
 #ifndef MACHINE_BOOT_H
 #define MACHINE_BOOT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -17,15 +18,20 @@
 #include "machine/memmap.h"
 #include "mem/memory.h"
 
+/*
+ * In memory, or in a file: headers are then copied once and the copies looked at, all else is read straight into
+ * guest RAM, and again at each reset.
+ */
 struct boot_file {
 	const char *name; /* for messages, and the first word of a Multiboot command line */
-	const uint8_t *data;
+	const uint8_t *data; /* NULL: in the file */
 	size_t size;
+	int fd; /* above 0 */
 };
 
 struct boot_source {
 	struct boot_file kernel;
-	struct boot_file initrd; /* data NULL: none */
+	struct boot_file initrd; /* neither data nor fd: none */
 	const char *cmdline;
 	uint64_t rsdp_gpa;
 };
@@ -35,6 +41,14 @@ struct boot_state {
 	struct x86_regs regs;
 	struct x86_sregs sregs;
 };
+
+static inline bool boot_has(const struct boot_file *f)
+{
+	return f->data || f->fd > 0;
+}
+
+/* A copy of a part of it for a parser; false when it cannot be had whole. */
+bool boot_read(const struct boot_file *f, uint64_t offset, void *buf, size_t len) MUST_CHECK;
 
 /* Whole mebibytes for messages, rounded up. */
 static inline uint64_t boot_mib(uint64_t bytes)
@@ -68,12 +82,16 @@ struct error *boot_load_pvh(struct boot *b) MUST_CHECK;
 /* The PT_LOAD segments of an ELF go to their physical addresses; *@entry is the header's e_entry. */
 struct error *boot_load_segments(struct boot *b, uint64_t *entry) MUST_CHECK;
 
+/* Copies a part of @f, which is called @what in messages, to usable memory at @gpa. */
+struct error *boot_copy(struct boot *b, const struct boot_file *f, const char *what, uint64_t offset,
+			uint64_t gpa, uint64_t length) MUST_CHECK;
+
 /* Finds room below 640 KiB (or, where that is taken, below 4 GiB) for a boot structure and writes it. */
 struct error *boot_put(struct boot *b, const char *what, const void *data, uint64_t length,
 		       uint64_t *gpa) MUST_CHECK;
 
 /*
- * Places and writes the initrd (src->initrd.data is not NULL) at a page below @max_end, as high as possible;
+ * Places and writes the initrd (there is one) at a page below @max_end, as high as possible;
  * never in the first MiB.
  */
 struct error *boot_put_initrd(struct boot *b, uint64_t max_end, uint64_t *gpa) MUST_CHECK;

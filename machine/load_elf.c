@@ -9,6 +9,7 @@
 #include <assert.h>
 #include <elf.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/util.h"
@@ -34,7 +35,9 @@ struct elf {
 
 bool boot_is_elf(const struct boot_file *f)
 {
-	return f->size >= SELFMAG && !memcmp(f->data, ELFMAG, SELFMAG);
+	char magic[SELFMAG];
+
+	return boot_read(f, 0, magic, SELFMAG) && !memcmp(magic, ELFMAG, SELFMAG);
 }
 
 static bool in_file(const struct boot_file *f, uint64_t offset, uint64_t length)
@@ -44,10 +47,11 @@ static bool in_file(const struct boot_file *f, uint64_t offset, uint64_t length)
 
 static struct error *parse(const struct boot_file *f, struct elf *e)
 {
-	const uint8_t *d = f->data;
+	uint8_t d[sizeof(Elf64_Ehdr)] = { 0 };
 	uint16_t machine;
 
-	if (f->size < sizeof(Elf32_Ehdr) || (d[EI_CLASS] == ELFCLASS64 && f->size < sizeof(Elf64_Ehdr)))
+	if (f->size < sizeof(Elf32_Ehdr) || !boot_read(f, 0, d, MIN(f->size, sizeof(d))) ||
+	    (d[EI_CLASS] == ELFCLASS64 && f->size < sizeof(Elf64_Ehdr)))
 		return error_new("kernel '%s' is truncated: it ends inside its ELF header", f->name);
 	if ((d[EI_CLASS] != ELFCLASS32 && d[EI_CLASS] != ELFCLASS64) || d[EI_DATA] != ELFDATA2LSB)
 		return error_new("kernel '%s' is an ELF file of an unknown class or byte order", f->name);
@@ -87,21 +91,23 @@ static struct error *parse(const struct boot_file *f, struct elf *e)
 	return NULL;
 }
 
+/* PT_NULL when the file cannot be read. */
 static struct segment segment(const struct elf *e, unsigned i)
 {
-	const uint8_t *at = e->f->data + e->phoff + (uint64_t)i * e->phentsize;
+	uint64_t at = e->phoff + (uint64_t)i * e->phentsize;
 
 	if (e->is64) {
 		Elf64_Phdr p;
 
-		memcpy(&p, at, sizeof(p));
-		return (struct segment){ p.p_type, p.p_offset, p.p_paddr, p.p_filesz, p.p_memsz, p.p_align };
+		if (boot_read(e->f, at, &p, sizeof(p)))
+			return (struct segment){ p.p_type, p.p_offset, p.p_paddr, p.p_filesz, p.p_memsz, p.p_align };
 	} else {
 		Elf32_Phdr p;
 
-		memcpy(&p, at, sizeof(p));
-		return (struct segment){ p.p_type, p.p_offset, p.p_paddr, p.p_filesz, p.p_memsz, p.p_align };
+		if (boot_read(e->f, at, &p, sizeof(p)))
+			return (struct segment){ p.p_type, p.p_offset, p.p_paddr, p.p_filesz, p.p_memsz, p.p_align };
 	}
+	return (struct segment){ .type = PT_NULL };
 }
 
 static struct error *load_segments(struct boot *b, const struct elf *e)
@@ -110,6 +116,7 @@ static struct error *load_segments(struct boot *b, const struct elf *e)
 
 	for (unsigned i = 0; i < e->phnum; i++) {
 		struct segment s = segment(e, i);
+		struct error *err;
 
 		if (s.type != PT_LOAD || !s.mem_bytes)
 			continue;
@@ -120,8 +127,10 @@ static struct error *load_segments(struct boot *b, const struct elf *e)
 			return error_new("kernel '%s' wants %" PRIu64 " bytes at 0x%" PRIx64
 					 ", which is not usable memory of the guest (%" PRIu64 " MiB)",
 					 e->f->name, s.mem_bytes, s.paddr, boot_mib(b->mem->ram_bytes));
-		if (!mem_write(b->mem, s.paddr, e->f->data + s.offset, s.file_bytes) ||
-		    !memmap_zero(b->mem, s.paddr + s.file_bytes, s.mem_bytes - s.file_bytes))
+		err = boot_copy(b, e->f, "kernel", s.offset, s.paddr, s.file_bytes);
+		if (err)
+			return err;
+		if (!memmap_zero(b->mem, s.paddr + s.file_bytes, s.mem_bytes - s.file_bytes))
 			assert(!"usable memory is RAM");
 		any = true;
 	}
@@ -170,15 +179,20 @@ static bool find_entry(const uint8_t *notes, uint64_t length, uint64_t align, ui
 
 static bool pvh_entry(const struct elf *e, uint64_t *entry)
 {
-	for (unsigned i = 0; i < e->phnum; i++) {
-		struct segment s = segment(e, i);
+	bool found = false;
 
-		if (s.type == PT_NOTE && s.file_bytes <= NOTES_MAX &&
-		    in_file(e->f, s.offset, s.file_bytes) &&
-		    find_entry(e->f->data + s.offset, s.file_bytes, s.align, entry))
-			return true;
+	for (unsigned i = 0; i < e->phnum && !found; i++) {
+		struct segment s = segment(e, i);
+		uint8_t *notes;
+
+		if (s.type != PT_NOTE || s.file_bytes > NOTES_MAX || !in_file(e->f, s.offset, s.file_bytes))
+			continue;
+		notes = malloc(s.file_bytes + 1);
+		found = notes && boot_read(e->f, s.offset, notes, s.file_bytes) &&
+			find_entry(notes, s.file_bytes, s.align, entry);
+		free(notes);
 	}
-	return false;
+	return found;
 }
 
 struct error *boot_load_pvh(struct boot *b)
@@ -202,7 +216,7 @@ struct error *boot_load_pvh(struct boot *b)
 
 	store_le(info, PVH_MAGIC, 4);
 	store_le(info + 4, 1, 4); /* version: with a memory map */
-	if (b->src->initrd.data) {
+	if (boot_has(&b->src->initrd)) {
 		err = boot_put_initrd(b, MEM_HIGH_BASE, &gpa);
 		if (err)
 			return err;

@@ -52,8 +52,9 @@
 #define ENTRY64_OFFSET 0x200u
 #define HIGH_LOAD 0x100000u
 
-/* What is used of a checked header. */
+/* A copy of the file's beginning, and what is used of it when it has been checked. */
 struct linux_image {
+	uint8_t header[BP_E820_TABLE];
 	unsigned version;
 	bool is_64bit, relocatable;
 	uint64_t setup_bytes;	/* protected-mode part follows */
@@ -66,19 +67,21 @@ struct linux_image {
 
 bool boot_is_linux(const struct boot_file *f)
 {
-	return f->size >= HDR_MAGIC + 4 && !memcmp(f->data + HDR_MAGIC, "HdrS", 4);
+	char magic[4];
+
+	return boot_read(f, HDR_MAGIC, magic, 4) && !memcmp(magic, "HdrS", 4);
 }
 
 static struct error *parse(const struct boot_file *f, struct linux_image *k)
 {
-	const uint8_t *h = f->data;
+	const uint8_t *h = k->header;
 	unsigned sects;
 
-	if (f->size < HDR_MIN_END)
+	memset(k, 0, sizeof(*k));
+	if (f->size < HDR_MIN_END || !boot_read(f, 0, k->header, MIN(f->size, sizeof(k->header))))
 		return error_new("kernel '%s' is truncated: it ends inside its setup header", f->name);
 	if (load_le(h + HDR_BOOT_FLAG, 2) != 0xaa55)
 		return error_new("kernel '%s' is damaged: its boot sector has no 0xaa55 mark", f->name);
-	memset(k, 0, sizeof(*k));
 	k->version = load_le(h + HDR_VERSION, 2);
 	if (k->version < 0x0206)
 		return error_new("kernel '%s' uses boot protocol %u.%02u; 2.06 (Linux 2.6.22) is the oldest that is supported",
@@ -173,10 +176,11 @@ struct error *boot_load_linux(struct boot *b)
 	err = place_kernel(b, &k, &load);
 	if (err)
 		return err;
-	if (!mem_write(b->mem, load, src->kernel.data + k.setup_bytes, k.code_bytes))
-		assert(!"usable memory is RAM");
+	err = boot_copy(b, &src->kernel, "kernel", k.setup_bytes, load, k.code_bytes);
+	if (err)
+		return err;
 
-	memcpy(bp + BP_HDR, src->kernel.data + BP_HDR, k.header_end - BP_HDR);
+	memcpy(bp + BP_HDR, k.header + BP_HDR, k.header_end - BP_HDR);
 	bp[HDR_LOADER] = LOADER_UNKNOWN;
 	bp[HDR_LOADFLAGS] &= ~LOADFLAG_QUIET;
 	store_le(bp + HDR_CODE32_START, load, 4);
@@ -184,7 +188,7 @@ struct error *boot_load_linux(struct boot *b)
 	if (err)
 		return err;
 	store_le(bp + HDR_CMDLINE, gpa, 4);
-	if (src->initrd.data) {
+	if (boot_has(&src->initrd)) {
 		err = boot_put_initrd(b, MIN(k.initrd_max_end, MEM_HIGH_BASE), &gpa);
 		if (err)
 			return err;

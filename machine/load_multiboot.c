@@ -31,17 +31,26 @@
 #define MBI_NAME (1u << 9)
 #define MMAP_ENTRY 24u /* with the size field before it, which does not count itself */
 
+/* The header's words, from 3 on with flag 16 only; 0 where the file ends before them. */
+enum { MB_MAGIC, MB_FLAGS, MB_CHECKSUM, MB_HEADER, MB_LOAD, MB_LOAD_END, MB_BSS_END, MB_ENTRY, MB_WORDS };
+struct mb_header {
+	uint64_t offset; /* in the file */
+	uint32_t word[MB_WORDS];
+};
+
 /* Finds the header: magic, flags and checksum add up to zero. */
-static bool find_header(const struct boot_file *f, uint64_t *offset)
+static bool find_header(const struct boot_file *f, struct mb_header *h)
 {
+	uint8_t start[MB_SEARCH + sizeof(h->word)] = { 0 };
 	uint64_t end = MIN(f->size, MB_SEARCH);
 
+	if (!boot_read(f, 0, start, MIN(f->size, sizeof(start))))
+		return false;
 	for (uint64_t at = 0; at + 12 <= end; at += 4) {
-		const uint8_t *h = f->data + at;
-
-		if (load_le(h, 4) == MB_HEADER_MAGIC &&
-		    (uint32_t)(load_le(h, 4) + load_le(h + 4, 4) + load_le(h + 8, 4)) == 0) {
-			*offset = at;
+		memcpy(h->word, start + at, sizeof(h->word));
+		if (h->word[MB_MAGIC] == MB_HEADER_MAGIC &&
+		    h->word[MB_MAGIC] + h->word[MB_FLAGS] + h->word[MB_CHECKSUM] == 0) {
+			h->offset = at;
 			return true;
 		}
 	}
@@ -50,25 +59,23 @@ static bool find_header(const struct boot_file *f, uint64_t *offset)
 
 bool boot_is_multiboot(const struct boot_file *f)
 {
-	uint64_t offset;
+	struct mb_header h;
 
-	return find_header(f, &offset);
+	return find_header(f, &h);
 }
 
-/* Loads by the addresses in the header at @offset. */
-static struct error *load_kludge(struct boot *b, uint64_t offset, uint64_t *entry)
+/* Loads by the addresses in the header. */
+static struct error *load_kludge(struct boot *b, const struct mb_header *h, uint64_t *entry)
 {
 	const struct boot_file *f = &b->src->kernel;
-	uint32_t header, load, load_end, bss_end;
-	uint64_t from, bytes, total;
+	uint32_t header = h->word[MB_HEADER], load = h->word[MB_LOAD], load_end = h->word[MB_LOAD_END];
+	uint32_t bss_end = h->word[MB_BSS_END];
+	uint64_t offset = h->offset, from, bytes, total;
+	struct error *err;
 
-	if (f->size < offset + 32)
+	if (f->size < offset + sizeof(h->word))
 		return error_new("kernel '%s' is truncated: it ends inside its Multiboot header", f->name);
-	header = load_le(f->data + offset + 12, 4);
-	load = load_le(f->data + offset + 16, 4);
-	load_end = load_le(f->data + offset + 20, 4);
-	bss_end = load_le(f->data + offset + 24, 4);
-	*entry = load_le(f->data + offset + 28, 4);
+	*entry = h->word[MB_ENTRY];
 
 	if (load > header || header - load > offset)
 		return error_new("kernel '%s' is damaged: its Multiboot header says it lies at 0x%x, before the start of the file or of the load address 0x%x",
@@ -93,8 +100,10 @@ static struct error *load_kludge(struct boot *b, uint64_t offset, uint64_t *entr
 		return error_new("kernel '%s' wants %" PRIu64 " bytes at 0x%x, which is not usable memory of the guest (%" PRIu64
 				 " MiB)",
 				 f->name, total, load, boot_mib(b->mem->ram_bytes));
-	if (!mem_write(b->mem, load, f->data + from, bytes) ||
-	    !memmap_zero(b->mem, load + bytes, total - bytes))
+	err = boot_copy(b, f, "kernel", from, load, bytes);
+	if (err)
+		return err;
+	if (!memmap_zero(b->mem, load + bytes, total - bytes))
 		assert(!"usable memory is RAM");
 	return NULL;
 }
@@ -168,18 +177,17 @@ struct error *boot_load_multiboot(struct boot *b)
 	static const char loader[] = "maru";
 	const struct boot_file *f = &b->src->kernel;
 	uint8_t info[MBI_SIZE] = { 0 };
-	uint64_t offset, entry, gpa;
-	uint32_t flags;
+	uint64_t entry, gpa;
+	struct mb_header h;
 	struct error *err;
 
-	if (!find_header(f, &offset))
+	if (!find_header(f, &h))
 		return error_new("kernel '%s' has no Multiboot header", f->name);
-	flags = load_le(f->data + offset + 4, 4);
-	if (flags & MB_REQUIRED & ~MB_KNOWN)
+	if (h.word[MB_FLAGS] & MB_REQUIRED & ~MB_KNOWN)
 		return error_new("kernel '%s' asks in its Multiboot header for features that are not known (flags 0x%x)",
-				 f->name, flags);
-	if (flags & MB_HAS_ADDRESSES)
-		err = load_kludge(b, offset, &entry);
+				 f->name, h.word[MB_FLAGS]);
+	if (h.word[MB_FLAGS] & MB_HAS_ADDRESSES)
+		err = load_kludge(b, &h, &entry);
 	else if (boot_is_elf(f))
 		err = boot_load_segments(b, &entry);
 	else
@@ -191,14 +199,14 @@ struct error *boot_load_multiboot(struct boot *b)
 		return error_new("kernel '%s' is damaged: its entry 0x%" PRIx64 " is not in memory",
 				 f->name, entry);
 
-	store_le(info, MBI_MEM | MBI_CMDLINE | MBI_MMAP | MBI_NAME | (b->src->initrd.data ? MBI_MODULES : 0),
+	store_le(info, MBI_MEM | MBI_CMDLINE | MBI_MMAP | MBI_NAME | (boot_has(&b->src->initrd) ? MBI_MODULES : 0),
 		 4);
 	store_le(info + 4, LAYOUT_LOW_RAM_END / KiB, 4);
 	store_le(info + 8, b->mem->low_bytes > MiB ? (b->mem->low_bytes - MiB) / KiB : 0, 4);
 	err = put_cmdline(b, info);
 	if (!err)
 		err = put_mmap(b, info);
-	if (!err && b->src->initrd.data)
+	if (!err && boot_has(&b->src->initrd))
 		err = put_module(b, info);
 	if (!err)
 		err = boot_put(b, "loader name", loader, sizeof(loader), &gpa);

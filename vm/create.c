@@ -221,12 +221,11 @@ static uint64_t vm_time_ns(void *opaque)
 	return clock_now_ns(&vm->clock.clock);
 }
 
-/* A whole file into memory of our own, so that a reset can load it again and nobody changes it under us. */
-static struct error *read_payload(const struct vm_config_file *f, const char *what, uint64_t max,
-				  uint8_t **data, size_t *size)
+/* The loaders read the file at each reset. */
+static struct error *check_payload(const struct vm_config_file *f, const char *what, uint64_t max,
+				   struct boot_file *out)
 {
 	struct stat st;
-	size_t used = 0;
 
 	if (fstat(f->fd, &st) < 0)
 		return error_errno(errno, "%s '%s' cannot be read", what, f->name);
@@ -236,21 +235,7 @@ static struct error *read_payload(const struct vm_config_file *f, const char *wh
 		return error_new("%s '%s' has %" PRIu64 " MiB and the guest %" PRIu64
 				 " MiB of memory: give the guest more memory",
 				 what, f->name, (uint64_t)st.st_size >> 20, max >> 20);
-	*data = malloc(st.st_size + 1);
-	if (!*data)
-		return error_errno(ENOMEM, "no memory to read %s '%s'", what, f->name);
-	while (used < (size_t)st.st_size) {
-		ssize_t n = pread(f->fd, *data + used, st.st_size - used, used);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return error_errno(errno, "%s '%s' cannot be read", what, f->name);
-		if (n == 0)
-			break;
-		used += n;
-	}
-	*size = used;
+	*out = (struct boot_file){ .name = f->name, .size = st.st_size, .fd = f->fd };
 	return NULL;
 }
 
@@ -298,7 +283,7 @@ static struct error *open_backends(struct vm *vm)
 	return err;
 }
 
-static struct error *create_machine(struct vm *vm, size_t kernel_bytes, size_t initrd_bytes)
+static struct error *create_machine(struct vm *vm)
 {
 	const struct vm_config *c = &vm->config;
 	struct machine_config m = {
@@ -315,16 +300,17 @@ static struct error *create_machine(struct vm *vm, size_t kernel_bytes, size_t i
 		.net = vm->net,
 		.debug_exit = c->debug_exit,
 		.version = MARU_VERSION,
-		.payload = {
-			.kernel = { c->kernel.name, vm->kernel, kernel_bytes },
-			.initrd = { c->initrd.name, vm->initrd, initrd_bytes },
-			.cmdline = c->append,
-		},
+		.payload = { .cmdline = c->append },
 	};
 	struct error *err;
 
 	memcpy(m.disks, vm->disks, sizeof(vm->disks));
 	memcpy(m.mac, c->mac, sizeof(m.mac));
+	err = check_payload(&c->kernel, "kernel", c->memory_bytes, &m.payload.kernel);
+	if (!err && c->initrd.fd >= 0)
+		err = check_payload(&c->initrd, "initrd", c->memory_bytes, &m.payload.initrd);
+	if (err)
+		return err;
 	err = machine_create(&m, &vm->machine);
 	return err ? err : machine_reset(vm->machine);
 }
@@ -369,7 +355,6 @@ static struct error *watch_signals(struct vm *vm)
 static struct error *create(struct vm *vm)
 {
 	const struct vm_config *c = &vm->config;
-	size_t kernel_bytes = 0, initrd_bytes = 0;
 	struct error *err = loop_create(&vm->loop);
 
 	if (err)
@@ -379,10 +364,6 @@ static struct error *create(struct vm *vm)
 	vmclock_init(&vm->clock, vm->loop);
 	vmclock_pause(&vm->clock);
 	err = watch_signals(vm);
-	if (!err)
-		err = read_payload(&c->kernel, "kernel", c->memory_bytes, &vm->kernel, &kernel_bytes);
-	if (!err && c->initrd.fd >= 0)
-		err = read_payload(&c->initrd, "initrd", c->memory_bytes, &vm->initrd, &initrd_bytes);
 	if (!err)
 		err = memory_create(c->memory_bytes, &vm->mem);
 	if (!err) {
@@ -399,7 +380,7 @@ static struct error *create(struct vm *vm)
 	if (!err)
 		err = create_control(vm);
 	if (!err)
-		err = create_machine(vm, kernel_bytes, initrd_bytes);
+		err = create_machine(vm);
 	if (!err)
 		err = create_gdb(vm);
 	if (!err)
@@ -486,8 +467,6 @@ void vm_destroy(struct vm *vm)
 	engine_destroy(vm->engine);
 	memory_destroy(vm->mem);
 	loop_destroy(vm->loop);
-	free(vm->kernel);
-	free(vm->initrd);
 	vm_config_finish(&vm->config);
 	free(vm);
 }

@@ -65,7 +65,6 @@ struct vm {
 	struct chardev *serial, *console, *debugcon;
 	struct block_device *disks[VM_CONFIG_DISKS];
 	struct net_backend *net;
-	uint8_t *kernel, *initrd; /* the payload's bytes */
 
 	struct vm_cpu cpus[VM_CONFIG_CPUS];
 	struct vm_gate gate;

@@ -3,6 +3,8 @@
 #include <elf.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/util.h"
 #include "machine/boot.h"
@@ -14,17 +16,37 @@
 static struct memory *mem;
 static struct boot_state state;
 
+static bool in_files; /* the next payloads are read from files */
+
+static void move_to_file(struct boot_file *f)
+{
+	f->fd = memfd_create(f->name, 0);
+	if (f->fd < 0 || write(f->fd, f->data, f->size) != (ssize_t)f->size)
+		abort();
+	f->data = NULL;
+}
+
 static struct error *load(const uint8_t *kernel, size_t size, const uint8_t *initrd, size_t initrd_size,
 			  const char *cmdline)
 {
+	struct error *err;
 	struct boot_source src = {
-		.kernel = { "kern", kernel, size },
-		.initrd = { "ird", initrd, initrd_size },
+		.kernel = { .name = "kern", .data = kernel, .size = size },
+		.initrd = { .name = "ird", .data = initrd, .size = initrd_size },
 		.cmdline = cmdline,
 		.rsdp_gpa = 0xe0000,
 	};
 
-	return boot_load(mem, &src, &state);
+	if (!in_files)
+		return boot_load(mem, &src, &state);
+	move_to_file(&src.kernel);
+	if (initrd)
+		move_to_file(&src.initrd);
+	err = boot_load(mem, &src, &state);
+	close(src.kernel.fd);
+	if (initrd)
+		close(src.initrd.fd);
+	return err;
 }
 
 /* Loads and expects a sentence with @part in it. */
@@ -77,6 +99,33 @@ static void make_bzimage(uint8_t *k, bool is64)
 		k[SETUP + i] = i * 7;
 }
 
+/* A file that changes between the start of the VM and a reset. */
+static void test_changed_file(void)
+{
+	static uint8_t k[SETUP + CODE];
+	struct boot_source src = { .kernel = { .name = "kern", .size = sizeof(k), .fd = memfd_create("kern", 0) }, .cmdline = "" };
+	struct error *err;
+
+	make_bzimage(k, true);
+	if (write(src.kernel.fd, k, sizeof(k)) != sizeof(k))
+		abort();
+	err = boot_load(mem, &src, &state);
+	ok(!err, "a kernel in a file is loaded");
+	error_free(err);
+	if (ftruncate(src.kernel.fd, SETUP + 100) < 0)
+		abort();
+	err = boot_load(mem, &src, &state);
+	ok(err && strstr(error_message(err), "changed"), "but not when it has become shorter: %s",
+	   err ? error_message(err) : "loaded");
+	error_free(err);
+	if (ftruncate(src.kernel.fd, 0) < 0)
+		abort();
+	err = boot_load(mem, &src, &state);
+	ok(err, "nor when it is empty: %s", err ? error_message(err) : "loaded");
+	error_free(err);
+	close(src.kernel.fd);
+}
+
 static void test_linux(void)
 {
 	static uint8_t k[SETUP + CODE], initrd[10000], longline[300];
@@ -120,9 +169,11 @@ static void test_linux(void)
 	err = load(k, sizeof(k), NULL, 0, (char *)longline);
 	ok(err && strstr(error_message(err), "command line"), "a command line that is too long is refused");
 	error_free(err);
-	err = load(k, sizeof(k), initrd, 65 * MiB, "");
-	ok(err && strstr(error_message(err), "does not fit"), "an initrd larger than memory is refused");
-	error_free(err);
+	if (!in_files) {
+		err = load(k, sizeof(k), initrd, 65 * MiB, "");
+		ok(err && strstr(error_message(err), "does not fit"), "an initrd larger than memory is refused");
+		error_free(err);
+	}
 
 	make_bzimage(k, true);
 	refused(k, 0x240, "truncated", "a kernel that ends in its header");
@@ -307,11 +358,15 @@ int main(void)
 		diag("%s", error_message(err));
 		return 1;
 	}
-	test_linux();
-	test_pvh();
-	test_multiboot();
-	refused((const uint8_t *)"hello", 5, "is not", "a text");
-	refused((const uint8_t *)"", 0, "empty", "an empty file");
+	for (int files = 0; files < 2; files++) {
+		in_files = files;
+		test_linux();
+		test_pvh();
+		test_multiboot();
+		refused((const uint8_t *)"hello", 5, "is not", "a text");
+		refused((const uint8_t *)"", 0, "empty", "an empty file");
+	}
+	test_changed_file();
 	memory_destroy(mem);
 	return done_testing();
 }
