@@ -187,7 +187,7 @@ static void add_xsave(struct cpuid_model *m)
  * numerator in 32 bits. So: the best fraction with numerator up to 4294, by continued fractions;
  * its error is below a millionth.
  */
-static void add_tsc(struct cpuid_model *m, uint64_t tsc_hz)
+void cpuid_model_set_tsc(struct cpuid_model *m, uint64_t tsc_hz)
 {
 	uint64_t a = tsc_hz, b = 1000000000, p0 = 0, q0 = 1, p1 = 1, q1 = 0;
 
@@ -199,7 +199,7 @@ static void add_tsc(struct cpuid_model *m, uint64_t tsc_hz)
 		p0 = p1, q0 = q1, p1 = p, q1 = q;
 		a = b, b = rest;
 	}
-	if (!q1)
+	if (m->amd || !q1) /* AMD has no such leaves */
 		return;
 	add(m, 0x15, -1,
 	    (struct cpuid_result){ .eax = (uint32_t)q1, .ebx = (uint32_t)p1, .ecx = 1000000000 });
@@ -242,7 +242,7 @@ static void add_extended(struct cpuid_model *m)
 	    (struct cpuid_result){ .eax = BIT(2) | BIT(6) | BIT(29), .ecx = BIT(1) | BIT(2) });
 }
 
-void cpuid_model_init(struct cpuid_model *m, unsigned vcpus, uint64_t tsc_hz)
+void cpuid_model_init(struct cpuid_model *m, unsigned vcpus)
 {
 	struct cpuid_result zero = host(0, 0);
 	uint64_t xcr0 = host_xcr0() & XCR0_OFFERED;
@@ -264,7 +264,6 @@ void cpuid_model_init(struct cpuid_model *m, unsigned vcpus, uint64_t tsc_hz)
 	if (!m->amd) {
 		add(m, 2, -1, host(2, 0));
 		add_caches(m, 4);
-		add_tsc(m, tsc_hz);
 	}
 	add(m, 6, -1, (struct cpuid_result){ .eax = BIT(2) }); /* the APIC timer always runs */
 	add_topology(m);

@@ -41,7 +41,9 @@ struct cpuid_model {
 	struct cpuid_entry entry[CPUID_ENTRIES];
 };
 
-void cpuid_model_init(struct cpuid_model *m, unsigned vcpus, uint64_t tsc_hz);
+void cpuid_model_init(struct cpuid_model *m, unsigned vcpus);
+/* Adds what says how fast the TSC is. Once, before a guest looks. */
+void cpuid_model_set_tsc(struct cpuid_model *m, uint64_t tsc_hz);
 /* The decoder's features that go with it. */
 void cpuid_decode_features(const struct cpuid_model *m, struct decode_features *out);
 

@@ -175,7 +175,8 @@ struct bt_engine {
 	struct bt_vcpu **vcpus;
 	struct decode_features features;
 	struct cpuid_model *cpuid;
-	uint64_t tsc_hz;
+	uint64_t tsc_hz; /* 0 until a vCPU runs */
+	uint64_t tsc_first, tsc_first_ns; /* the host's TSC and monotonic clock when the engine was made */
 	uint64_t tsc_start; /* of the host, when the vCPUs were reset */
 
 	_Atomic uint32_t lock;

@@ -306,8 +306,10 @@ static inline void scene32(struct bt_vcpu *v, unsigned cpl)
 		fake.page[n] = n >= 8 ? FAKE_USER : 0;
 	fake.flushes = fake.pdpte_loads = fake.ports = fake.mmio = 0;
 	fake.port_in = fake.deadline_tsc = fake.deadline_ns = fake.flushed_page = 0;
-	if (!fake.cpuid.count)
-		cpuid_model_init(&fake.cpuid, 2, 2000000000);
+	if (!fake.cpuid.count) {
+		cpuid_model_init(&fake.cpuid, 2);
+		cpuid_model_set_tsc(&fake.cpuid, 2000000000);
+	}
 	v->cpuid = &fake.cpuid;
 	descriptor(CS0, 0, 0xfffff, 0x9b, 0xc);
 	descriptor(DS0, 0, 0xfffff, 0x93, 0xc);

@@ -563,7 +563,7 @@ int main(int argc, char **argv)
 	}
 	diag("seed %llu", (unsigned long long)seed);
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	cpuid_model_init(&run.model, 1, 1000000000);
+	cpuid_model_init(&run.model, 1);
 	run.xcr0 = run.model.xcr0;
 	make_pool(1);
 	for (unsigned k = 0; k < 2; k++) {
