@@ -25,7 +25,7 @@ static enum bt_result split(struct bt_vcpu *v, uint64_t lin, unsigned len, unsig
 			    struct piece piece[2])
 {
 	unsigned first = MIN(len, MEM_PAGE_SIZE - (unsigned)(lin & 0xfff));
-	bool wide = bt_code64(v) || bt_long_mode(v);
+	bool wide = bt_code64(v) || (bt_long_mode(v) && (access & (BT_SYSTEM | BT_AS_USER)));
 
 	piece[1].len = len - first;
 	for (unsigned k = 0; k < 2; k++) {

@@ -100,7 +100,7 @@ bool bt_masked_in(struct bt_vcpu *v, unsigned seg, uint64_t offset, unsigned acc
 
 		if (!(active & 1))
 			continue;
-		res = bt_linear(v, seg, bt_truncate(offset + at, i->addrsize), i->mem_elem, access,
+		res = bt_linear(v, seg, bt_truncate(offset + at, bt_code64(v) ? 8 : 4), i->mem_elem, access,
 				&lin);
 		if (res == BT_NEXT && i->mem_size <= 8)
 			res = bt_check_alignment(v, p->bounce_lin, i->mem_size, access);

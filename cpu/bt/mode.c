@@ -60,6 +60,7 @@ static uint32_t update_segments(struct bt_vcpu *v)
 	for (unsigned seg = 0; seg < X86_SEG_COUNT; seg++)
 		update_segcheck(v, seg, real);
 	v->cs_base = (uint32_t)cs->base;
+	v->cs_limit = cs->limit;
 	if (is_flat(v, X86_DS) && is_flat(v, X86_ES) && is_flat(v, X86_SS))
 		mode |= MODE_FLAT_DATA;
 	if (v->cs_base == 0 && cs->limit == 0xffffffff)

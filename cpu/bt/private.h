@@ -91,6 +91,8 @@ struct tlb_slot {
 #define MODE_PRIVATE_BOUNCE (1u << 30) /* one instruction, every memory access through C */
 #define MODE_PRIVATE_BREAK (1u << 28)  /* the debugger has breakpoints: every block ends in C */
 #define MODE_PRIVATE_NO_JC (1u << 29)  /* the jump cache holds code of another mode */
+#define MODE_PRIVATE_EDGE (1u << 27)   /* 64-bit code within EDGE_BYTES of addresses that are not canonical */
+#define EDGE_BYTES (64u << 20)
 
 struct block;
 
@@ -111,7 +113,7 @@ struct block_map {
 	uint32_t host;	   /* position of the instruction's first host byte */
 	uint16_t guest;	   /* page offset */
 	uint8_t flags;	   /* enum map_flags */
-	uint8_t borrowed;  /* guest register whose value is in its slot while the copy runs, or REG_NONE */
+	uint8_t borrowed;  /* a bit for each guest register whose value is in its slot while the copy runs */
 };
 enum map_flags { MAP_FLAGS_HOST = 1, MAP_FLAGS_MEMORY = 2, MAP_CAN_TRAP = 4 };
 
@@ -362,6 +364,8 @@ uint64_t bt_mem_slow(struct bt_vcpu *v, uint64_t offset, uint32_t info);
 uint64_t bt_bounce_in(struct bt_vcpu *v, uint64_t offset, uint32_t info);
 uint64_t bt_bounce_out(struct bt_vcpu *v);
 enum call_op_result { CALL_OP_GO_ON, CALL_OP_LEAVE, CALL_OP_USER, CALL_OP_KERNEL };
+/* @info: page offset of the instruction, and: */
+#define CALL_OP_LAST (1u << 13) /* it is the block's last */
 uint64_t bt_call_op(struct bt_vcpu *v, const struct insn *i, uint32_t info);
 /*
  * info of a memory access: bits 0–12 page offset of the instruction, 13–20 size, 23–24 access, 25–27 segment,

@@ -32,6 +32,9 @@ static uint32_t block_mode(const struct bt_vcpu *v, bool bounce)
 
 	if (!(mode & MODE_USER) && (mode & MODE_SMAP_OPEN) && (v->cr4 & X86_CR4_SMAP))
 		mode |= MODE_PRIVATE_NO_JC;
+	if ((mode & MODE_CODE_MASK) == MODE_CODE64 &&
+	    (!bt_canonical(v->rip + EDGE_BYTES) || !bt_canonical(v->rip - EDGE_BYTES)))
+		mode |= MODE_PRIVATE_EDGE | MODE_PRIVATE_NO_JC;
 	if (v->priv->breakpoints)
 		mode |= MODE_PRIVATE_BREAK | MODE_PRIVATE_NO_JC;
 	if (bounce || v->interrupt_shadow || (v->engine->debug_opts & BT_OPT_BOUNCE))
@@ -74,11 +77,14 @@ static bool event_pending(const struct bt_vcpu *v)
 	       (v->chip.has_interrupt && v->chip.has_interrupt(v->chip.opaque));
 }
 
-/* IF was set and nothing waits for it: no need to leave the block. */
-static bool can_go_on(struct bt_vcpu *v, const struct insn *i, uint32_t mode)
+/*
+ * IF was set and nothing waits for it: no need to leave the block. Events that come from now on are seen behind the
+ * block's next instruction at the earliest, which is what STI's shadow asks for; if there is a next one.
+ */
+static bool can_go_on(struct bt_vcpu *v, const struct insn *i, uint32_t mode, bool last)
 {
 	if ((i->op != OP_STI && i->op != OP_POPF) || v->mode != mode || (mode & MODE_STEP) ||
-	    event_pending(v))
+	    (v->interrupt_shadow && last) || event_pending(v))
 		return false;
 	v->interrupt_shadow = SHADOW_NONE;
 	return true;
@@ -113,7 +119,7 @@ uint64_t bt_call_op(struct bt_vcpu *v, const struct insn *i, uint32_t info)
 		return CALL_OP_LEAVE;
 	}
 	if (v->next_rip == next && v->mode == mode && !v->halted && dropped == v->priv->stats.smc_invalidations &&
-	    ((res == BT_NEXT && !v->interrupt_shadow) || can_go_on(v, i, mode)))
+	    ((res == BT_NEXT && !v->interrupt_shadow) || can_go_on(v, i, mode, info & CALL_OP_LAST)))
 		return CALL_OP_GO_ON;
 	v->rip = v->next_rip;
 	v->exit_reason = EXIT_OP;
@@ -383,7 +389,8 @@ enum run_result bt_run(struct bt_vcpu *v)
 		bounce = reason == EXIT_BOUNCE;
 		finish_exit(v, reason);
 		if (reason == EXIT_BOUNCE) {
-			v->interrupt_shadow = shadow;
+			/* Perhaps behind an STI in the same block: no interrupt before this one is done. */
+			v->interrupt_shadow = shadow ? shadow : SHADOW_STI;
 			continue;
 		}
 		if (reason == EXIT_FAULT) {

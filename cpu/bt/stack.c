@@ -186,10 +186,11 @@ enum bt_result bt_op_enter(struct bt_vcpu *v, const struct insn *i)
 	s.sp = (s.sp - (uint16_t)i->imm) & s.mask;
 	/*
 	 * "#SS(0) if the new value of rSP is outside the stack's limit; #PF if a write there would
-	 * fault."
+	 * fault." CPUs check the alignment, too.
 	 */
 	from = s;
 	from.sp = (s.sp + 1) & s.mask;
+	BT_TRY(bt_check_alignment(v, s.sp + (s.flat ? 0 : s.ss.base), size, BT_WRITE));
 	BT_TRY(bt_stack_room(v, &from, 1));
 	bt_set_reg(v, X86_RBP, size, true, frame);
 	bt_stack_commit(v, &s);

@@ -19,11 +19,17 @@ bool tr_is_branch(const struct insn *i)
 	}
 }
 
-void tr_linear_of(struct tr *t, int32_t target)
+void tr_linear_of(struct tr *t, int64_t target)
 {
+	int32_t rest = (int32_t)target;
+
 	emit_load_slot(&t->e, T0, SLOT(vbase));
-	if (target)
-		emit_lea(&t->e, t->code_bits == 64, T0, T0, H_NONE, 0, target);
+	if (target != rest) { /* a rel32 and the offset in the page may be more than one displacement takes */
+		rest = target < 0 ? INT32_MIN : INT32_MAX;
+		emit_lea(&t->e, t->code_bits == 64, T0, T0, H_NONE, 0, (int32_t)(target - rest));
+	}
+	if (rest)
+		emit_lea(&t->e, t->code_bits == 64, T0, T0, H_NONE, 0, rest);
 }
 
 /* 16-bit jumps wrap in the segment, other segments have limits and bases: C does it. */
@@ -82,12 +88,12 @@ static struct link *new_link(struct tr *t, unsigned target)
 }
 
 /* Can a jump to this page offset be a link? */
-static bool linkable(struct tr *t, int32_t target)
+static bool linkable(struct tr *t, int64_t target)
 {
 	bool straddles;
 
 	if (t->single || t->straddles || !plain_code(t, NULL) || target < 0 ||
-	    target >= (int32_t)MEM_PAGE_SIZE || (t->b->debug_opts & BT_OPT_NO_LINK) ||
+	    target >= MEM_PAGE_SIZE || (t->b->debug_opts & BT_OPT_NO_LINK) ||
 	    (t->mode & MODE_PRIVATE_BREAK))
 		return false;
 	tr_live_at(t, (unsigned)target, &straddles);
@@ -117,16 +123,67 @@ void tr_cold_link(struct tr *t, const struct cold *c)
 	emit_jmp(e, c->flags & FLAGS_HOST ? t->b->stub.link_host : t->b->stub.link_mem);
 }
 
+/*
+ * A jump to what is not canonical, or beyond the limit of CS, is #GP at the jump, with RIP and RSP as they were (SDM
+ * vol. 2, JMP, CALL, RET; the return address of a CALL has been written by then). An in-page jump cannot leave the
+ * canonical addresses, nor can one of less than EDGE_BYTES but in the pages that have a mode of their own for it.
+ */
+static bool may_miss(const struct tr *t, int64_t target)
+{
+	if (t->code_bits != 64)
+		return !(t->mode & MODE_FLAT_CODE);
+	return target < -(int64_t)EDGE_BYTES || target > (int64_t)EDGE_BYTES ||
+	       ((t->mode & MODE_PRIVATE_EDGE) && (target < 0 || target >= MEM_PAGE_SIZE));
+}
+
+/* T0: the offset in CS to go to. Flags are in memory; T1 is clobbered. */
+static void check_target(struct tr *t)
+{
+	struct emit *e = &t->e;
+	struct cold *c;
+
+	t->flags &= ~(unsigned)FLAGS_HOST;
+	if (t->code_bits == 64) {
+		emit_mov_reg(e, true, T1, T0);
+		for (unsigned k = 0; k < 2; k++) { /* shl T1, 16; sar T1, 16 */
+			emit8(e, 0x49);
+			emit8(e, 0xc1);
+			emit8(e, k ? 0xff : 0xe7);
+			emit8(e, 16);
+		}
+		emit_op_reg(e, true, 0x39, T0, T1); /* cmp */
+	} else if (!(t->mode & MODE_FLAT_CODE)) {
+		emit_op_mem(e, true, 0x3b, T0, H_RSP, H_NONE, 0, SLOT(cs_limit));
+	} else {
+		return;
+	}
+	c = tr_cold(t, COLD_BAD_TARGET);
+	c->field[c->nfields++] = emit_jcc_forward(e, t->code_bits == 64 ? CC_NE : CC_A);
+}
+
+void tr_cold_bad_target(struct tr *t, const struct cold *c)
+{
+	const struct insn *i = &t->insn[c->insn];
+	struct insn gp = {.klass = CLASS_INVALID, .op = OP_RAISE_GP, .len = i->len};
+
+	emit_patch_rel32(&t->e, c->field[0], emit_pos(&t->e));
+	if (i->op == OP_LOOP)
+		emit_load_slot(&t->e, H_RCX, REG_SLOT(X86_RCX));
+	tr_call_op(t, &gp);
+}
+
 /* A conditional jump that leaves the page, taken. */
 void tr_cold_far(struct tr *t, const struct cold *c)
 {
 	emit_patch_rel32(&t->e, c->field[0], emit_pos(&t->e));
 	tr_flags_to_mem(t);
 	tr_linear_of(t, c->target);
+	if (may_miss(t, c->target))
+		check_target(t);
 	tr_jump_cache(t, t->flags);
 }
 
-void tr_goto(struct tr *t, int32_t target)
+void tr_goto(struct tr *t, int64_t target)
 {
 	bool straddles;
 
@@ -154,7 +211,7 @@ static void goto_offset_t0(struct tr *t)
 }
 
 /* T0 := offset in CS of page offset @off, plus @disp, as a branch of @i's size computes it. Flags clobbered. */
-static void offset_in_cs(struct tr *t, const struct insn *i, int32_t target)
+static void offset_in_cs(struct tr *t, const struct insn *i, int64_t target)
 {
 	tr_linear_of(t, target);
 	if (t->code_bits == 64)
@@ -168,25 +225,29 @@ static void offset_in_cs(struct tr *t, const struct insn *i, int32_t target)
 }
 
 /* The taken side of a direct jump, as the end of the block. */
-static void goto_target(struct tr *t, const struct insn *i, int32_t target)
+static void goto_target(struct tr *t, const struct insn *i, int64_t target)
 {
-	if (plain_code(t, i)) {
+	bool check = may_miss(t, target) && i->op != OP_CALL;
+
+	if (plain_code(t, i) && !check) {
 		tr_goto(t, target);
 		return;
 	}
 	tr_flags_to_mem(t);
 	offset_in_cs(t, i, target);
+	if (check)
+		check_target(t);
 	goto_offset_t0(t);
 }
 
-static int32_t target_of(const struct tr *t, const struct insn *i)
+static int64_t target_of(const struct tr *t, const struct insn *i)
 {
-	return (int32_t)(t->off[t->cur] + i->len + i->imm);
+	return t->off[t->cur] + i->len + i->imm;
 }
 
 static void branch_jcc(struct tr *t, const struct insn *i)
 {
-	int32_t target = target_of(t, i);
+	int64_t target = target_of(t, i);
 
 	tr_flags_to_host(t);
 	if (linkable(t, target) && plain_code(t, i)) {
@@ -208,7 +269,7 @@ static void branch_jcc(struct tr *t, const struct insn *i)
 	emit_patch_rel32(&t->e, not_taken, emit_pos(&t->e));
 	t->flags = flags;
 	t->done = true;
-	tr_goto(t, (int32_t)(t->off[t->cur] + i->len));
+	tr_goto(t, t->off[t->cur] + i->len);
 }
 
 /* After a loop that counted in CX: the count into its register, the rest of RCX as it was. */
@@ -230,6 +291,8 @@ static void branch_loop(struct tr *t, const struct insn *i)
 
 	if (i->flags_read)
 		tr_flags_to_host(t);
+	if (may_miss(t, target_of(t, i)))
+		emit_store_slot(e, REG_SLOT(X86_RCX), H_RCX);
 	if (cx) { /* no 16-bit form in 64-bit code: count in ecx, keep the upper part aside */
 		emit_store_slot(e, SLOT(scratch[0]), H_RCX);
 		emit_op_reg(e, false, 0x0fb7, H_RCX, H_RCX);
@@ -252,11 +315,11 @@ static void branch_loop(struct tr *t, const struct insn *i)
 	goto_target(t, i, target_of(t, i));
 	emit_patch_rel32(e, skip, emit_pos(e));
 	t->flags = flags;
-	tr_goto(t, (int32_t)(t->off[t->cur] + i->len));
+	tr_goto(t, t->off[t->cur] + i->len);
 }
 
-/* Pushes the return address of a call. */
-static void push_return(struct tr *t, const struct insn *i)
+/* Pushes the return address of a call; then @check looks at the target, an offset in CS in scratch[0]. */
+static void push_return(struct tr *t, const struct insn *i, bool check)
 {
 	unsigned size = i->opsize;
 	struct emit *e = &t->e;
@@ -269,8 +332,26 @@ static void push_return(struct tr *t, const struct insn *i)
 	if (size == 2)
 		emit8(e, 0x66);
 	emit_op_mem(e, size == 8, 0x89, T0, T1, H_NONE, 0, 0);
-	tr_stack_move(t, -(int)size);
 	tr_access_done(t, ACCESS_WRITE);
+	if (check) {
+		emit_load_slot(e, T0, SLOT(scratch[0]));
+		check_target(t);
+	}
+	tr_stack_move(t, -(int)size);
+}
+
+static void direct_call(struct tr *t, const struct insn *i)
+{
+	int64_t target = target_of(t, i);
+	bool check = may_miss(t, target);
+
+	tr_flags_to_mem(t);
+	if (check) {
+		offset_in_cs(t, i, target);
+		emit_store_slot(&t->e, SLOT(scratch[0]), T0);
+	}
+	push_return(t, i, check);
+	goto_target(t, i, target);
 }
 
 /* The target of an indirect jump → T0, zero-extended from the operand size. */
@@ -308,6 +389,7 @@ static void branch_ret(struct tr *t, const struct insn *i)
 		emit_op_mem(e, false, 0x0fb7, T0, T0, H_NONE, 0, 0);
 	else
 		emit_op_mem(e, size == 8, 0x8b, T0, T0, H_NONE, 0, 0);
+	check_target(t);
 	tr_stack_move(t, (int)size + (i->opcode == 0xc2 ? (int)(uint16_t)i->imm : 0));
 	goto_offset_t0(t);
 }
@@ -325,21 +407,19 @@ void tr_branch(struct tr *t, const struct insn *i)
 		goto_target(t, i, target_of(t, i));
 		break;
 	case OP_CALL:
-		tr_flags_to_mem(t);
-		push_return(t, i);
-		goto_target(t, i, target_of(t, i));
+		direct_call(t, i);
 		break;
 	case OP_CALL_IND:
 		tr_flags_to_mem(t);
 		load_target(t, i);
 		emit_store_slot(&t->e, SLOT(scratch[0]), T0);
-		push_return(t, i);
-		emit_load_slot(&t->e, T0, SLOT(scratch[0]));
+		push_return(t, i, true);
 		goto_offset_t0(t);
 		break;
 	case OP_JMP_IND:
 		tr_flags_to_mem(t);
 		load_target(t, i);
+		check_target(t);
 		goto_offset_t0(t);
 		break;
 	case OP_RET:

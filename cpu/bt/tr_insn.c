@@ -185,8 +185,8 @@ static void emit_copy(struct tr *t, const struct insn *i)
 
 	collect_bindings(&c, mem);
 	bind_all(t, &c, mem);
-	if (c.nborrowed)
-		t->map[t->cur].borrowed = c.borrowed[0];
+	for (unsigned k = 0; k < c.nborrowed; k++)
+		t->map[t->cur].borrowed |= (uint8_t)(1u << c.borrowed[k]);
 
 	if (i->op == OP_INCDEC && !i->has_modrm) { /* 40–4F: FF /0, FF /1 */
 		form.has_modrm = true;
@@ -450,7 +450,7 @@ void tr_call_op(struct tr *t, const struct insn *i)
 	*kept = *i;
 	tr_flags_to_mem(t);
 	emit_mov_imm(&t->e, T0, (uint64_t)kept);
-	emit_mov_imm32(&t->e, T1, t->off[t->cur]);
+	emit_mov_imm32(&t->e, T1, t->off[t->cur] | (t->cur + 1 == t->n ? CALL_OP_LAST : 0));
 	emit_call(&t->e, t->b->stub.call_op);
 	t->flags = FLAGS_MEM;
 }

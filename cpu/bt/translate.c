@@ -257,7 +257,7 @@ static void emit_poll(struct tr *t, bool keep_flags)
 	struct emit *e = &t->e;
 	struct cold *c = tr_cold(t, COLD_POLL);
 
-	c->target = (int32_t)t->start;
+	c->target = t->start;
 	if (!keep_flags) {
 		emit8(e, 0x83); /* cmp dword [poll], 0 */
 		emit_modrm_mem(e, 7, H_RSP, H_NONE, 0, SLOT(poll));
@@ -336,6 +336,9 @@ static void emit_cold_paths(struct tr *t)
 		case COLD_FAR_JUMP:
 			tr_cold_far(t, c);
 			break;
+		case COLD_BAD_TARGET:
+			tr_cold_bad_target(t, c);
+			break;
 		case COLD_POLL:
 			emit_patch_rel32(&t->e, c->field[0], emit_pos(&t->e));
 			tr_linear_of(t, c->target);
@@ -352,7 +355,7 @@ static void emit_body(struct tr *t)
 		const struct insn *i = &t->insn[t->cur];
 
 		t->map[t->cur] = (struct block_map){.host = emit_pos(&t->e), .guest = t->off[t->cur],
-						    .flags = (uint8_t)t->flags, .borrowed = REG_NONE};
+						    .flags = (uint8_t)t->flags};
 		if (tr_is_branch(i))
 			tr_branch(t, i);
 		else

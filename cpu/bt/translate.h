@@ -24,7 +24,7 @@ struct ea {
 	uint32_t info; /* MEM_… */
 };
 
-enum cold_kind { COLD_MEM, COLD_LINK, COLD_FAR_JUMP, COLD_POLL };
+enum cold_kind { COLD_MEM, COLD_LINK, COLD_FAR_JUMP, COLD_POLL, COLD_BAD_TARGET };
 
 /* Code off the straight path, emitted after it. */
 struct cold {
@@ -37,7 +37,7 @@ struct cold {
 	struct ea ea;
 	uint32_t info;
 	struct link *link;
-	int32_t target;		/* COLD_FAR_JUMP, COLD_POLL: offset from the page's start */
+	int64_t target;		/* COLD_FAR_JUMP, COLD_POLL: offset from the page's start */
 };
 
 #define COLD_MAX (4 * BLOCK_INSNS_MAX + 8)
@@ -107,11 +107,12 @@ void tr_store_guest(struct tr *t, unsigned guest, uint8_t host);
 /* tr_branch.c */
 bool tr_is_branch(const struct insn *i);
 void tr_branch(struct tr *t, const struct insn *i);
-void tr_goto(struct tr *t, int32_t target); /* ends the block: to page offset @target (may be outside of the page) */
-void tr_linear_of(struct tr *t, int32_t target); /* T0 := linear address of a page offset */
+void tr_goto(struct tr *t, int64_t target); /* ends the block: to page offset @target (may be outside of the page) */
+void tr_linear_of(struct tr *t, int64_t target); /* T0 := linear address of a page offset */
 void tr_jump_cache(struct tr *t, unsigned flags); /* jump to linear T0; flags must be in memory */
 void tr_cold_link(struct tr *t, const struct cold *c);
 void tr_cold_far(struct tr *t, const struct cold *c);
+void tr_cold_bad_target(struct tr *t, const struct cold *c);
 void tr_stack_addr(struct tr *t, struct ea *ea, int disp); /* [SS:rSP + disp] */
 void tr_stack_move(struct tr *t, int delta);
 

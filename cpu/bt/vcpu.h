@@ -84,6 +84,7 @@ struct bt_vcpu {
 	uint32_t exit_reason;  /* set by C code that makes translated code exit */
 	uint64_t fs_base, gs_base; /* copies of seg[].base for 64-bit code: bt_seg_loaded keeps them */
 	uint64_t cs_base;	   /* seg[X86_CS].base outside of 64-bit mode, else 0 */
+	uint64_t cs_limit;	   /* seg[X86_CS].limit, outside of 64-bit mode */
 	struct {
 		uint64_t base;
 		/* An access whose last byte's offset is below this is allowed without looking; 0: always look. */
@@ -174,7 +175,7 @@ static inline unsigned bt_iopl(const struct bt_vcpu *v)
 	return (v->sysflags & X86_IOPL) >> 12;
 }
 
-/* Recomputes v->mode, v->cs_base, fs_base, gs_base and segcheck after any change of segments, CPL, CRs, EFER, XCR0, RFLAGS. (mode.c) */
+/* Recomputes v->mode, v->cs_base, cs_limit, fs_base, gs_base and segcheck after any change of segments, CPL, CRs, EFER, XCR0, RFLAGS. (mode.c) */
 void bt_mode_update(struct bt_vcpu *v);
 
 /* Exceptions --------------------------------------------------------------------------------------- */

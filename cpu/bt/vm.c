@@ -92,7 +92,7 @@ static void on_host_exception(int sig, siginfo_t *info, void *context)
 	for (unsigned k = 1; k < b->map_count && b->map[k].host <= pos; k++)
 		m = &b->map[k];
 	for (unsigned g = 0; g < ARRAY_SIZE(reg_of_guest); g++)
-		if (g != m->borrowed)
+		if (!(m->borrowed >> g & 1))
 			v->regs[g] = (uint64_t)r[reg_of_guest[g]];
 	if (m->flags & MAP_FLAGS_HOST)
 		bt_set_aflags(v, (uint64_t)r[REG_EFL]);
