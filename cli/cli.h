@@ -19,6 +19,7 @@
 /* Subcommands: argv[0] is the subcommand's name; return the exit status. */
 int cmd_run(int argc, char **argv);
 int cmd_image(int argc, char **argv);
+int cmd_balloon(int argc, char **argv);
 int cmd_help(int argc, char **argv);
 
 /* help.c: the text for "run", "image" …, NULL when there is none. */

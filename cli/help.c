@@ -16,6 +16,7 @@ static const char main_text[] =
 	"Commands:\n"
 	"  run      run a virtual machine\n"
 	"  image    guests of the catalogue and disk images\n"
+	"  balloon  memory of a running VM: what it is used for, giving some back\n"
 	"  help     this, or 'maru help COMMAND'\n"
 	"\n"
 	"'maru COMMAND --help' shows the options of a command, with examples; man maru has the whole story.\n";
@@ -42,7 +43,7 @@ static const char run_text[] =
 	"  --cpus N                  virtual processors, 1 to 64 (the guest's default, else 1)\n"
 	"  --memory SIZE             such as 512M or 4G (the guest's default, else 1G)\n"
 	"  --engine auto|bt          what executes guest code (auto)\n"
-	"  --name NAME               shown in messages\n"
+	"  --name NAME               for messages, and to name the running VM in other commands\n"
 	"What to boot:\n"
 	"  --kernel FILE             Linux bzImage, ELF with PVH note, or Multiboot 1 image\n"
 	"  --initrd FILE             initial RAM disk; the module of a Multiboot kernel\n"
@@ -59,7 +60,7 @@ static const char run_text[] =
 	"  --debug-exit              a write to I/O port 0xf4 ends the VM\n"
 	"  --debugcon FILE           what is written to I/O port 0xe9 goes there\n"
 	"  --gdb ADDR:PORT|unix:PATH a gdb remote stub: 'target remote :1234' with --gdb 127.0.0.1:1234\n"
-	"  --control PATH            control socket: JSON lines, see man maru-vm\n"
+	"  --control PATH            control socket: JSON lines, see man maru-vm (else one goes by the VM's name)\n"
 	"  --verbose                 say more about what happens\n"
 	"\n"
 	"Exit status: 0 the guest powered off; odd: --debug-exit; 2 could not be started; 4 the guest crashed\n"
@@ -85,9 +86,20 @@ static const char image_text[] =
 	"\n"
 	"list and info take -o json.\n";
 
+static const char balloon_text[] =
+	"usage: maru balloon VM [SIZE] [-o json]\n"
+	"\n"
+	"  maru balloon debian:12          how much memory the guest has, and what it says about it\n"
+	"  maru balloon debian:12 512M     the guest is to keep 512 MiB and give the rest back to this host\n"
+	"  maru balloon debian:12 1G       it may take memory back, up to what --memory gave it\n"
+	"\n"
+	"VM is the name of a running VM, or the path that --control gave. The guest needs the driver virtio_balloon,\n"
+	"as every Linux distribution has; under memory pressure it takes back by itself what it gave. Besides, it reports\n"
+	"memory that it does not use at the moment, which goes back to this host without being asked for.\n";
+
 static const struct {
 	const char *command, *text;
-} texts[] = { { "", main_text }, { "run", run_text }, { "image", image_text } };
+} texts[] = { { "", main_text }, { "run", run_text }, { "image", image_text }, { "balloon", balloon_text } };
 
 const char *help_text(const char *command)
 {

@@ -28,6 +28,7 @@
 #include "block/image.h"
 #include "cli/catalogue.h"
 #include "cli/cli.h"
+#include "cli/client.h"
 #include "cli/console.h"
 #include "cli/guard.h"
 #include "cli/options.h"
@@ -45,6 +46,7 @@ struct run {
 	struct spawn_fds vm_fds;
 	struct guard guard;
 	int serial_fd, control_fd; /* our ends; -1: none */
+	char control_path[108];	   /* of a socket that goes by the VM's name */
 	pid_t vm, nat;		   /* 0: not started */
 };
 
@@ -178,6 +180,27 @@ static struct error *give_serial(struct run *r)
 	return NULL;
 }
 
+/*
+ * The control socket that other commands find by the VM's name. A name that was asked for is the VM's alone; one
+ * that comes from the image goes to the first VM that runs it.
+ */
+static struct error *listen_by_name(struct run *r, int *fd)
+{
+	const char *name = json_string_value(json_object_get(r->config, "name"));
+	struct error *err = client_socket_path(name, true, r->control_path, sizeof(r->control_path));
+
+	if (!err)
+		err = guard_listen(&r->guard, "--name", r->control_path, fd);
+	if (err && !r->o.name) {
+		if (r->o.verbose)
+			fprintf(stderr, "maru: this VM cannot be found by its name: %s\n", error_message(err));
+		error_free(err);
+		err = NULL;
+		*fd = -1;
+	}
+	return err;
+}
+
 static struct error *give_control(struct run *r)
 {
 	json_t *control = json_object();
@@ -190,10 +213,11 @@ static struct error *give_control(struct run *r)
 		return err;
 	spawn_add_fd(&r->vm_fds, fd);
 	json_object_set_new(control, "client_fd", json_integer(fd));
-	if (!r->o.control)
-		return NULL;
-	err = guard_listen(&r->guard, "--control", r->o.control, &fd);
-	if (err)
+	if (r->o.control)
+		err = guard_listen(&r->guard, "--control", r->o.control, &fd);
+	else
+		err = listen_by_name(r, &fd);
+	if (err || fd < 0)
 		return err;
 	spawn_add_fd(&r->vm_fds, fd);
 	json_object_set_new(control, "listen_fd", json_integer(fd));

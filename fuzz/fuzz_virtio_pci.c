@@ -7,6 +7,7 @@
  * are what a good driver does (start, add a chain, kick), so that the fuzzer comes far; others
  * write anything anywhere; others are the back ends' part (complete a request, bring a frame).
  */
+#include "dev/virtio/virtio_balloon.h"
 #include "dev/virtio/virtio_blk.h"
 #include "dev/virtio/virtio_console.h"
 #include "dev/virtio/virtio_net.h"
@@ -23,7 +24,7 @@ struct input {
 };
 
 /* A device of each kind lives on, each in a machine of its own; an input starts with its reset. */
-#define KINDS 5u
+#define KINDS 6u
 static struct rig rigs[KINDS], *rig;
 static struct virtio_device *devices[KINDS];
 static struct drv d;
@@ -87,6 +88,7 @@ static struct virtio_device *create(unsigned kind)
 	case 0: return virtio_net_create(&card);
 	case 1: return virtio_console_create(&con);
 	case 2: return virtio_rng_create(rig->mem, rig->loop);
+	case 5: return virtio_balloon_create(rig->mem, rig->loop);
 	default: disk.readonly = kind == 4; return virtio_blk_create(&blk);
 	}
 }
@@ -172,6 +174,16 @@ static void add_command(struct input *in)
 	drv_kick(&d, 2);
 }
 
+/* The host's part of the balloon. */
+static void play_balloon(struct input *in, struct virtio_device *v)
+{
+	struct virtio_balloon_state state;
+
+	virtio_balloon_set_target(v, take(in, 8));
+	virtio_balloon_get_state(v, &state);
+	virtio_balloon_ask_statistics(v);
+}
+
 static void place(void)
 {
 	drv_cfg_write(&d, PCI_BAR0, RIG_BAR, 4);
@@ -222,6 +234,8 @@ static void step(struct input *in, struct virtio_device *v)
 			add_command(in);
 		else if (rig == &rigs[1])
 			fake_chardev_input(&chr, frame, take(in, 1) * 7);
+		else if (rig == &rigs[5])
+			play_balloon(in, v);
 		break;
 	case 11:
 		if (v->requeue_mask)

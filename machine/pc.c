@@ -30,6 +30,7 @@
 #include "dev/ns16550.h"
 #include "dev/pci/q35.h"
 #include "dev/port92.h"
+#include "dev/virtio/virtio_balloon.h"
 #include "dev/virtio/virtio_blk.h"
 #include "dev/virtio/virtio_console.h"
 #include "dev/virtio/virtio_net.h"
@@ -63,6 +64,7 @@ struct machine {
 	struct mc146818 *rtc;
 	struct acpi_pm *pm;
 	struct q35 *q35;
+	struct virtio_device *balloon;
 	uint8_t input[BOARD_INPUTS]; /* which sources hold it */
 };
 
@@ -368,7 +370,7 @@ static void build_pci(struct machine *m)
 	add(m, &m->q35->dev);
 }
 
-/* PCI functions, each in a slot of its own: network, disks in their order, console, random numbers. */
+/* PCI functions, each in a slot of its own: network, disks in their order, console, random numbers, balloon. */
 static void build_virtio(struct machine *m)
 {
 	const struct machine_config *c = &m->config;
@@ -398,6 +400,8 @@ static void build_virtio(struct machine *m)
 		virtio_pci_attach(bus, PCI_DEVFN(slot++, 0), virtio_console_create(&console));
 	}
 	virtio_pci_attach(bus, PCI_DEVFN(slot++, 0), virtio_rng_create(c->mem, c->loop));
+	m->balloon = virtio_balloon_create(c->mem, c->loop);
+	virtio_pci_attach(bus, PCI_DEVFN(slot++, 0), m->balloon);
 	assert(slot <= Q35_LPC_SLOT);
 }
 
@@ -523,4 +527,9 @@ struct error *machine_reset(struct machine *m)
 void machine_power_button(struct machine *m)
 {
 	acpi_pm_power_button(m->pm);
+}
+
+struct virtio_device *machine_balloon(struct machine *m)
+{
+	return m->balloon;
 }

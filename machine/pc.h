@@ -53,6 +53,7 @@ struct machine_config {
 };
 
 struct machine;
+struct virtio_device;
 
 /* All chips, made and wired. The vCPUs get their interrupt controllers; nothing is loaded yet. */
 struct error *machine_create(const struct machine_config *config, struct machine **out) MUST_CHECK;
@@ -65,5 +66,6 @@ void machine_destroy(struct machine *m); /* NULL-safe; no vCPU runs any more */
 struct error *machine_reset(struct machine *m) MUST_CHECK;
 
 void machine_power_button(struct machine *m);
+struct virtio_device *machine_balloon(struct machine *m); /* virtio_balloon.h */
 
 #endif

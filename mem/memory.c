@@ -269,3 +269,27 @@ void mem_written(struct memory *mem, uint64_t gpa, uint64_t len)
 	if (mem->on_written && len)
 		mem->on_written(mem->on_written_opaque, gpa, len);
 }
+
+uint64_t mem_discard(struct memory *mem, uint64_t gpa, uint64_t len)
+{
+	uint64_t first, end, avail;
+	uint8_t *p;
+
+	if (__builtin_add_overflow(gpa, len, &end) || end > UINT64_MAX - MEM_PAGE_SIZE)
+		return 0;
+	first = align_up(gpa, MEM_PAGE_SIZE);
+	end = align_down(end, MEM_PAGE_SIZE);
+	if (first >= end)
+		return 0;
+	p = mem_ram_ptr(mem, first, end - first, &avail);
+	if (!p)
+		return 0;
+	/* RAM consists of whole pages, so this is one. */
+	avail = MIN(avail, end - first);
+	if (madvise(p, avail, MADV_REMOVE) < 0) {
+		log_guest("the host does not take guest memory back: %s", strerror(errno));
+		return 0;
+	}
+	mem_written(mem, first, avail);
+	return avail;
+}

@@ -70,6 +70,12 @@ void *mem_ram_ptr(const struct memory *mem, uint64_t gpa, uint64_t len, uint64_t
 bool mem_read(const struct memory *mem, uint64_t gpa, void *buf, uint64_t len) MUST_CHECK;
 bool mem_write(struct memory *mem, uint64_t gpa, const void *buf, uint64_t len) MUST_CHECK;
 
+/*
+ * Gives the host's pages of [gpa, gpa + len) back, as far as they are whole pages of RAM: they read as zero until
+ * they are written again, and the host finds new ones then. Announced as a write. Any thread. Returns the bytes.
+ */
+uint64_t mem_discard(struct memory *mem, uint64_t gpa, uint64_t len);
+
 /* RAM in [gpa, gpa + len) was written through a raw pointer. Any thread. */
 void mem_written(struct memory *mem, uint64_t gpa, uint64_t len);
 

@@ -8,9 +8,44 @@
 #include <string.h>
 
 #include "base/util.h"
+#include "dev/virtio/virtio_balloon.h"
 #include "vm/vm.h"
 
 #define READ_MEMORY_MAX 65536u
+#define BALLOON_KEEP_MIN (32 * MiB) /* less than this no guest can live in */
+
+static json_t *balloon_json(struct vm *vm)
+{
+	static const char *const names[] = {
+		[VIRTIO_BALLOON_SWAP_IN] = "swapped_in",
+		[VIRTIO_BALLOON_SWAP_OUT] = "swapped_out",
+		[VIRTIO_BALLOON_MAJOR_FAULTS] = "major_faults",
+		[VIRTIO_BALLOON_MINOR_FAULTS] = "minor_faults",
+		[VIRTIO_BALLOON_FREE] = "free",
+		[VIRTIO_BALLOON_TOTAL] = "total",
+		[VIRTIO_BALLOON_AVAILABLE] = "available",
+		[VIRTIO_BALLOON_CACHES] = "caches",
+		[VIRTIO_BALLOON_HUGE_ALLOCATED] = "huge_pages_allocated",
+		[VIRTIO_BALLOON_HUGE_FAILED] = "huge_pages_failed",
+	};
+	struct virtio_balloon_state b;
+	json_t *json, *statistics;
+
+	virtio_balloon_get_state(machine_balloon(vm->machine), &b);
+	json = json_pack("{s:b, s:I, s:I, s:I}", "driver", b.driver, "target",
+			 (json_int_t)(vm->config.memory_bytes - b.target_bytes), "actual",
+			 (json_int_t)(vm->config.memory_bytes - MIN(b.given_bytes, vm->config.memory_bytes)),
+			 "reported", (json_int_t)(b.reported_bytes & INT64_MAX));
+	if (!b.has_statistics)
+		return json;
+	statistics = json_object();
+	for (unsigned i = 0; i < VIRTIO_BALLOON_TAGS; i++)
+		if (b.statistics_set & 1u << i)
+			json_object_set_new(statistics, names[i], json_integer((json_int_t)(b.statistics[i] & INT64_MAX)));
+	json_object_set_new(json, "guest", statistics);
+	json_object_set_new(json, "guest_age_ns", json_integer((json_int_t)(loop_now_ns() - b.statistics_ns)));
+	return json;
+}
 
 static struct error *status(struct vm *vm, json_t *args, json_t **result)
 {
@@ -26,6 +61,7 @@ static struct error *status(struct vm *vm, json_t *args, json_t **result)
 			    "no_new_privs", s->no_new_privs, "limits", s->limits,
 			    "namespaces", s->namespaces, "empty_root", s->empty_root,
 			    "landlock", s->landlock, "seccomp", s->seccomp);
+	json_object_set_new(*result, "balloon", balloon_json(vm));
 	return NULL;
 }
 
@@ -122,6 +158,24 @@ static struct error *read_memory(struct vm *vm, json_t *args, json_t **result)
 	return NULL;
 }
 
+/* With a target, how much memory the guest is to keep. The guest's figures in the reply are those it sent last. */
+static struct error *balloon(struct vm *vm, json_t *args, json_t **result)
+{
+	struct virtio_device *v = machine_balloon(vm->machine);
+	uint64_t keep, least = MIN(BALLOON_KEEP_MIN, vm->config.memory_bytes);
+
+	if (json_object_get(args, "target")) {
+		if (!get_u64(args, "target", &keep) || keep < least || keep > vm->config.memory_bytes)
+			return error_new("'target' has to be what the guest keeps, from %" PRIu64 " to %" PRIu64
+					 " bytes, which is all of its memory",
+					 least, vm->config.memory_bytes);
+		virtio_balloon_set_target(v, vm->config.memory_bytes - keep);
+	}
+	*result = balloon_json(vm);
+	virtio_balloon_ask_statistics(v);
+	return NULL;
+}
+
 static void add_counter(void *opaque, const char *name, uint64_t value)
 {
 	json_object_set_new(opaque, name, json_integer((json_int_t)(value & INT64_MAX)));
@@ -151,6 +205,7 @@ static const struct request {
 	{ "registers", registers, { "cpu" } },
 	{ "read-memory", read_memory, { "address", "length" } },
 	{ "statistics", statistics, { NULL } },
+	{ "balloon", balloon, { "target" } },
 };
 
 static bool takes(const struct request *r, const char *key)
@@ -178,6 +233,6 @@ struct error *vm_handle_request(void *opaque, const char *name, json_t *args, js
 				return error_new("request '%s' takes no '%.64s'", name, key);
 		return r->handle(opaque, args, result);
 	}
-	return error_new("request '%.64s' is unknown; there are status, pause, resume, reset, power-button, quit, registers, read-memory and statistics",
+	return error_new("request '%.64s' is unknown; there are status, pause, resume, reset, power-button, quit, registers, read-memory, statistics and balloon",
 			 name);
 }

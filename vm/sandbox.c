@@ -9,8 +9,8 @@
  * stack, the strictest answer wins. A system call that is not allowed kills the process.
  *
  * Lists are written by hand from what glibc, our event loop and our back ends call; a call with dangerous
- * variants is allowed only with the arguments given here: mmap and mprotect without PROT_EXEC, tgkill only
- * to ourselves, prctl only to name a thread.
+ * variants is allowed only with the arguments given here: mmap and mprotect without PROT_EXEC, madvise only to
+ * give memory back, tgkill only to ourselves, prctl only to name a thread.
  */
 #include "vm/sandbox.h"
 
@@ -242,6 +242,17 @@ static void emit_allow_with(struct program *p, int nr, unsigned arg, uint32_t va
 	emit_return(p, SECCOMP_RET_KILL_PROCESS);
 }
 
+/* @nr only if argument @arg is @value or @other. */
+static void emit_allow_either(struct program *p, int nr, unsigned arg, uint32_t value, uint32_t other)
+{
+	emit(p, BPF_JMP | BPF_JEQ | BPF_K, 0, 5, nr);
+	emit_load(p, ARG_LOW(arg));
+	emit(p, BPF_JMP | BPF_JEQ | BPF_K, 1, 0, value);
+	emit(p, BPF_JMP | BPF_JEQ | BPF_K, 0, 1, other);
+	emit_return(p, SECCOMP_RET_ALLOW);
+	emit_return(p, SECCOMP_RET_KILL_PROCESS);
+}
+
 /* A call that is refused with an error instead of killing: libraries try it and do without. */
 static void emit_refuse(struct program *p, int nr, int error)
 {
@@ -251,7 +262,7 @@ static void emit_refuse(struct program *p, int nr, int error)
 
 /* What every thread needs: memory, locks, time, signals to handle a fault or an assert, and to end. */
 static const int common_calls[] = {
-	__NR_futex, __NR_read, __NR_write, __NR_writev, __NR_close, __NR_munmap, __NR_mremap, __NR_madvise,
+	__NR_futex, __NR_read, __NR_write, __NR_writev, __NR_close, __NR_munmap, __NR_mremap,
 	__NR_brk, __NR_clock_gettime, __NR_clock_nanosleep, __NR_nanosleep, __NR_gettimeofday,
 	__NR_sched_yield, __NR_rt_sigreturn, __NR_rt_sigprocmask, __NR_rt_sigaction, __NR_sigaltstack,
 	__NR_getpid, __NR_gettid, __NR_exit, __NR_exit_group, __NR_restart_syscall, __NR_rseq,
@@ -281,6 +292,8 @@ static void emit_common(struct program *p)
 	emit_allow(p, common_calls, ARRAY_SIZE(common_calls));
 	emit_allow_without(p, __NR_mmap, 2, PROT_EXEC);
 	emit_allow_without(p, __NR_mprotect, 2, PROT_EXEC);
+	/* free() and the end of a thread; memory that the guest gives back. */
+	emit_allow_either(p, __NR_madvise, 2, MADV_DONTNEED, MADV_REMOVE);
 	emit_allow_with(p, __NR_tgkill, 0, getpid());
 	emit_allow_with(p, __NR_prctl, 0, PR_SET_NAME);
 	emit_refuse(p, __NR_ioctl, ENOTTY); /* isatty() of stdio */

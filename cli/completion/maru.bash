@@ -11,7 +11,7 @@ _maru()
 
 	COMPREPLY=()
 	if [ "$COMP_CWORD" -eq 1 ]; then
-		words="run image help --help"
+		words="run image balloon help --help"
 	elif [ "$command" = image ] && [ "$COMP_CWORD" -eq 2 ]; then
 		words="pull list create info rm"
 	else

@@ -88,6 +88,13 @@ void virtio_break(struct virtio_device *v, const char *what)
 		v->transport_ops->interrupt(v->transport, v->config_vector, true);
 }
 
+void virtio_config_changed(struct virtio_device *v)
+{
+	v->config_generation++;
+	if ((v->status & VIRTIO_STATUS_DRIVER_OK) && !v->resetting)
+		v->transport_ops->interrupt(v->transport, v->config_vector, true);
+}
+
 bool virtio_pop(struct virtio_device *v, unsigned queue, struct virtqueue_chain *chain)
 {
 	assert(queue < v->queue_count);

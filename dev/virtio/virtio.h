@@ -16,7 +16,13 @@
 #include "dev/virtio/virtqueue.h"
 
 /* Device types (virtio 1.2, section 5). */
-enum { VIRTIO_ID_NET = 1, VIRTIO_ID_BLOCK = 2, VIRTIO_ID_CONSOLE = 3, VIRTIO_ID_RNG = 4 };
+enum {
+	VIRTIO_ID_NET = 1,
+	VIRTIO_ID_BLOCK = 2,
+	VIRTIO_ID_CONSOLE = 3,
+	VIRTIO_ID_RNG = 4,
+	VIRTIO_ID_BALLOON = 5,
+};
 
 /* Device status (section 2.1). */
 #define VIRTIO_STATUS_ACKNOWLEDGE 0x01u
@@ -73,6 +79,7 @@ struct virtio_device {
 	unsigned queue_count;
 	uint8_t config[VIRTIO_CONFIG_MAX];
 	unsigned config_len;
+	uint8_t config_generation; /* counts virtio_config_changed() */
 
 	const struct virtio_transport_ops *transport_ops;
 	void *transport;
@@ -115,6 +122,8 @@ void virtio_push(struct virtio_device *v, unsigned queue, uint16_t head, uint32_
 void virtio_publish(struct virtio_device *v, unsigned queue, unsigned count);
 /* notify() for @queue once more, soon, from the loop. */
 void virtio_requeue(struct virtio_device *v, unsigned queue);
+/* The device has changed its configuration space: tells the driver (section 2.5). */
+void virtio_config_changed(struct virtio_device *v);
 /* The driver broke the protocol: the device needs a reset (section 2.1.2). */
 void virtio_break(struct virtio_device *v, const char *what);
 /* What stop() promised. */

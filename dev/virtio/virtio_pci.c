@@ -47,7 +47,6 @@ static uint64_t common_read(struct virtio_pci *vp, unsigned offset, unsigned siz
 {
 	const struct virtio_device *v = vp->v;
 	const struct virtqueue *vq = selected_queue(vp);
-	/* No device changes its configuration by itself: its generation stays 0. */
 	uint8_t regs[VIRTIO_PCI_COMMON_BYTES] = { 0 };
 
 	if (offset + size > sizeof(regs))
@@ -63,6 +62,7 @@ static uint64_t common_read(struct virtio_pci *vp, unsigned offset, unsigned siz
 	store_le(regs + VIRTIO_PCI_CONFIG_VECTOR, v->config_vector, 2);
 	store_le(regs + VIRTIO_PCI_NUM_QUEUES, v->queue_count, 2);
 	regs[VIRTIO_PCI_STATUS] = v->status;
+	regs[VIRTIO_PCI_CONFIG_GENERATION] = v->config_generation;
 	store_le(regs + VIRTIO_PCI_QUEUE_SELECT, vp->queue_select, 2);
 	store_le(regs + VIRTIO_PCI_QUEUE_VECTOR, VIRTIO_NO_VECTOR, 2);
 	if (vq) {

@@ -57,6 +57,10 @@ bz="$dir/truncated"
 common=(--net none --memory 32M --serial none)
 refused 2 "did you mean --cpus" run --cpsu 2 debian:12
 refused 2 "512M" run --memory 5X debian:12
+refused 2 "no VM named 'nobody' is running" balloon nobody
+refused 2 "No such file" balloon "$dir/none"
+refused 2 "needs the name of a running VM" balloon
+refused 2 "takes a size such as 512M" balloon nobody much
 refused 2 "No such file" run --kernel "$dir/none" "${common[@]}"
 refused 2 "empty" run --kernel "$dir/empty" "${common[@]}"
 refused 2 "is not a Linux bzImage" run --kernel "$dir/text" "${common[@]}"

@@ -184,6 +184,38 @@ static void test_race(void)
 	memory_destroy(r.mem);
 }
 
+static void on_discard(void *opaque, uint64_t gpa, uint64_t len)
+{
+	*(uint64_t *)opaque += len;
+}
+
+static void test_discard(void)
+{
+	uint64_t told = 0, v = 0x5a;
+	struct memory *mem;
+
+	if (memory_create(MEM_LOW_MAX + MiB, &mem))
+		abort();
+	mem->on_written = on_discard;
+	mem->on_written_opaque = &told;
+	if (!mem_write(mem, 0x1ff8, &v, 8) || !mem_write(mem, 0x2000, &v, 8) || !mem_write(mem, 0x4000, &v, 8))
+		abort();
+	told = 0;
+	is_u64(mem_discard(mem, 0x1800, 0x2fff), 0x2000, "whole pages are given back");
+	is_u64(told, 0x2000, "and announced");
+	ok(mem_read(mem, 0x2000, &v, 8) && v == 0, "they read as zero");
+	ok(mem_read(mem, 0x1ff8, &v, 8) && v == 0x5a && mem_read(mem, 0x4000, &v, 8) && v == 0x5a,
+	   "what is beside them stays");
+	is_u64(mem_discard(mem, 0x5001, 0x1ffe), 0, "parts of pages are none");
+	is_u64(mem_discard(mem, 0x5000, 0), 0, "nothing is none");
+	is_u64(mem_discard(mem, MEM_LOW_MAX - 0x1000, 0x10000), 0x1000, "RAM ends at its end");
+	is_u64(mem_discard(mem, MEM_LOW_MAX, 0x1000), 0, "the hole is none");
+	is_u64(mem_discard(mem, MEM_HIGH_BASE, 2 * MiB), MiB, "above 4 GiB it goes on");
+	is_u64(mem_discard(mem, UINT64_MAX - 10, 11), 0, "the end of all addresses");
+	is_u64(mem_discard(mem, 0x1000, UINT64_MAX), 0, "a length that wraps");
+	memory_destroy(mem);
+}
+
 /* In a child, since limits cannot be raised again. */
 static void test_limit(int resource, uint64_t bytes, const char *part, const char *what)
 {
@@ -213,6 +245,7 @@ int main(void)
 	test_layout();
 	test_copies();
 	test_race();
+	test_discard();
 	refused(0, "at least 1 MiB", "no memory");
 	refused(MiB - 4096, "at least 1 MiB", "too little");
 	refused(MiB + 1, "whole pages", "part of a page");

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The client's side of the control socket; see client.h.
+ *
+ * The VM is not trusted much: its process parses what a guest sends. A line is bounded, a reply must come in
+ * time, and what is no reply to us is passed over.
+ */
+#include "cli/client.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/loop.h"
+#include "base/util.h"
+#include "cli/cli.h"
+
+#define LINE_MAX_BYTES (4 * MiB)
+#define ID_BYTES 24u
+
+struct error *client_socket_path(const char *name, bool create, char *path, size_t size)
+{
+	const char *runtime = getenv("XDG_RUNTIME_DIR");
+	char folder[3072];
+	struct stat st;
+	int n;
+
+	if (runtime && *runtime == '/')
+		n = snprintf(folder, sizeof(folder), "%s/maru", runtime);
+	else
+		n = snprintf(folder, sizeof(folder), "/tmp/maru-%u", (unsigned)geteuid());
+	if (n < 0 || (size_t)n >= sizeof(folder))
+		return error_new("XDG_RUNTIME_DIR is too long");
+	if (create && mkdir(folder, 0700) < 0 && errno != EEXIST)
+		return error_errno(errno, "cannot make the folder '%s' for the control sockets of VMs", folder);
+	if (lstat(folder, &st) < 0) {
+		if (errno == ENOENT)
+			return error_new("no VM named '%s' is running", name);
+		return error_errno(errno, "the folder '%s' of the control sockets of VMs", folder);
+	}
+	if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 077))
+		return error_new("'%s' should be a folder of yours that nobody else can enter (chmod 700), for the control sockets of VMs; remove it, or set XDG_RUNTIME_DIR",
+				 folder);
+	n = snprintf(path, size, "%s/%s.control", folder, name);
+	if (n < 0 || (size_t)n >= size)
+		return error_new("the name '%s' is too long", name);
+	return NULL;
+}
+
+struct error *client_connect(const char *vm, struct client *out)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	bool is_path = strchr(vm, '/');
+	struct error *err = NULL;
+
+	*out = (struct client){ .fd = -1 };
+	if (!is_path)
+		err = client_socket_path(vm, false, addr.sun_path, sizeof(addr.sun_path));
+	else if (strlen(vm) >= sizeof(addr.sun_path))
+		err = error_new("the path '%s' is too long for a socket (%zu bytes are possible)", vm, sizeof(addr.sun_path) - 1);
+	else
+		strcpy(addr.sun_path, vm);
+	if (err)
+		return err;
+	out->buf = malloc(LINE_MAX_BYTES);
+	out->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (!out->buf || out->fd < 0) {
+		err = error_errno(errno, "cannot make a socket");
+	} else if (connect(out->fd, (struct sockaddr *)&addr, sizeof(addr)) < 0) {
+		if (!is_path && (errno == ENOENT || errno == ECONNREFUSED))
+			err = error_new("no VM named '%s' is running (one that was started with --control PATH is named by that path)", vm);
+		else
+			err = error_errno(errno, "cannot reach the VM at '%s'", addr.sun_path);
+	}
+	if (err)
+		client_close(out);
+	return err;
+}
+
+void client_close(struct client *c)
+{
+	if (c->fd >= 0)
+		close(c->fd);
+	free(c->buf);
+	*c = (struct client){ .fd = -1 };
+}
+
+static struct error *send_all(struct client *c, const char *text, size_t len, uint64_t deadline)
+{
+	while (len) {
+		struct pollfd p = { .fd = c->fd, .events = POLLOUT };
+		uint64_t now = loop_now_ns();
+		ssize_t n = send(c->fd, text, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+		if (n > 0) {
+			text += n;
+			len -= n;
+			continue;
+		}
+		if (n < 0 && errno != EAGAIN && errno != EINTR)
+			return error_errno(errno, "the VM has ended the connection");
+		if (now >= deadline)
+			return error_new("the VM does not answer");
+		poll(&p, 1, (int)((deadline - now) / NS_PER_MS) + 1);
+	}
+	return NULL;
+}
+
+/* Takes the next line out of the buffer: an object, or NULL for what is none. False: there is no whole line. */
+static bool take_line(struct client *c, json_t **out)
+{
+	char *end = memchr(c->buf, '\n', c->used);
+	size_t len;
+
+	if (!end)
+		return false;
+	len = end - c->buf;
+	*out = json_loadb(c->buf, len, 0, NULL);
+	memmove(c->buf, end + 1, c->used - len - 1);
+	c->used -= len + 1;
+	return true;
+}
+
+static struct error *receive(struct client *c, uint64_t deadline)
+{
+	struct pollfd p = { .fd = c->fd, .events = POLLIN };
+	uint64_t now = loop_now_ns();
+	ssize_t n;
+
+	if (c->used == LINE_MAX_BYTES)
+		return error_new("the VM's answer is longer than %llu bytes", LINE_MAX_BYTES);
+	if (now >= deadline)
+		return error_new("the VM does not answer");
+	if (poll(&p, 1, (int)((deadline - now) / NS_PER_MS) + 1) <= 0)
+		return NULL;
+	n = recv(c->fd, c->buf + c->used, LINE_MAX_BYTES - c->used, MSG_DONTWAIT);
+	if (n == 0)
+		return error_new("the VM has ended");
+	if (n < 0 && errno != EAGAIN && errno != EINTR)
+		return error_errno(errno, "the VM has ended the connection");
+	c->used += MAX(n, 0);
+	return NULL;
+}
+
+/* The result of a reply, or the refusal in it. */
+static struct error *open_reply(json_t *reply, json_t **result)
+{
+	const char *refusal = json_string_value(json_object_get(reply, "error"));
+
+	if (!json_is_true(json_object_get(reply, "ok")))
+		return error_new("%s", refusal ? refusal : "the VM's answer makes no sense");
+	*result = json_incref(json_object_get(reply, "result"));
+	if (json_is_object(*result))
+		return NULL;
+	json_decref(*result);
+	*result = NULL;
+	return error_new("the VM's answer makes no sense");
+}
+
+struct error *client_request(struct client *c, const char *name, json_t *args, unsigned timeout_ms, json_t **result)
+{
+	uint64_t deadline = loop_now_ns() + timeout_ms * NS_PER_MS;
+	json_t *request = args ? args : json_object(), *line;
+	char id[ID_BYTES], *text;
+	struct error *err;
+
+	*result = NULL;
+	snprintf(id, sizeof(id), "maru-%u", c->next_id++);
+	json_object_set_new(request, "request", json_string(name));
+	json_object_set_new(request, "id", json_string(id));
+	text = json_dumps(request, JSON_COMPACT);
+	json_decref(request);
+	if (!text)
+		return error_errno(ENOMEM, "cannot ask the VM");
+	err = send_all(c, text, strlen(text), deadline);
+	if (!err)
+		err = send_all(c, "\n", 1, deadline);
+	free(text);
+	while (!err) {
+		while (take_line(c, &line)) {
+			const char *got = json_string_value(json_object_get(line, "id"));
+
+			if (got && !strcmp(got, id)) {
+				err = open_reply(line, result);
+				json_decref(line);
+				return err;
+			}
+			json_decref(line);
+		}
+		err = receive(c, deadline);
+	}
+	return err;
+}

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The control socket of a running VM, from the client's side: finding it by the VM's name, requests, replies.
+ * maru-vm(1) is the reference of the protocol.
+ */
+#ifndef CLI_CLIENT_H
+#define CLI_CLIENT_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/error.h"
+
+#define CLIENT_TIMEOUT_MS 10000u
+
+/*
+ * Where `maru run` puts the control socket of the VM @name: a folder of the user's alone, which is made if
+ * @create. What could be put there by somebody else is refused.
+ */
+struct error *client_socket_path(const char *name, bool create, char *path, size_t size) MUST_CHECK;
+
+struct client {
+	int fd;
+	char *buf;
+	size_t used;
+	unsigned next_id;
+};
+
+/* @vm is a name, or the path of a control socket: that has a slash. */
+struct error *client_connect(const char *vm, struct client *out) MUST_CHECK;
+
+/*
+ * Sends the request @name with @args (taken; an object, or NULL) and waits for its reply. The VM's refusal is the
+ * error, and error_code() then is 0. *@result is the caller's.
+ */
+struct error *client_request(struct client *c, const char *name, json_t *args, unsigned timeout_ms,
+			     json_t **result) MUST_CHECK;
+
+void client_close(struct client *c);
+
+#endif
