@@ -127,9 +127,9 @@ struct vcpu_debug {
 };
 void vcpu_set_debug(struct vcpu *v, const struct vcpu_debug *debug);
 
-/* One named counter after the other, for the control socket. Any time. */
-void engine_statistics(struct engine *e,
-		       void (*each)(void *opaque, const char *name, uint64_t value), void *opaque);
+/* One named counter after the other, for the control socket; @group is NULL or what they are kinds of. Any time. */
+typedef void engine_counter_fn(void *opaque, const char *group, const char *name, uint64_t value);
+void engine_statistics(struct engine *e, engine_counter_fn *each, void *opaque);
 
 /* CPUID as the guest sees it (cpu/cpuid.c). */
 struct cpuid_result {

@@ -15,6 +15,7 @@
 struct bus {
 	const char *name;
 	struct io_region *regions;
+	uint64_t lost_reads, lost_writes;
 };
 
 struct bus *bus_create(const char *name)
@@ -137,8 +138,12 @@ uint64_t bus_read(struct bus *bus, uint64_t addr, unsigned size)
 		struct io_region *r = find(bus, addr + done, &width);
 		uint64_t value = size_mask(width);
 
-		if (r)
+		if (r) {
+			r->reads++;
 			width = read_part(r, addr + done - r->base, width, &value);
+		} else {
+			bus->lost_reads++;
+		}
 		result |= value << 8 * done;
 		done += width;
 	}
@@ -152,8 +157,20 @@ void bus_write(struct bus *bus, uint64_t addr, uint64_t value, unsigned size)
 		unsigned width = size - done;
 		struct io_region *r = find(bus, addr + done, &width);
 
-		if (r)
+		if (r) {
+			r->writes++;
 			width = write_part(r, addr + done - r->base, width, value >> 8 * done);
+		} else {
+			bus->lost_writes++;
+		}
 		done += width;
 	}
+}
+
+void bus_statistics(struct bus *bus,
+		    void (*each)(void *opaque, const char *name, uint64_t reads, uint64_t writes), void *opaque)
+{
+	for (const struct io_region *r = bus->regions; r; r = r->next)
+		each(opaque, r->name, r->reads, r->writes);
+	each(opaque, "nobody", bus->lost_reads, bus->lost_writes);
 }

@@ -39,6 +39,7 @@ struct io_region {
 	const struct io_ops *ops;
 	void *opaque;
 	bool mapped; /* set by the bus */
+	uint64_t reads, writes; /* counted by the bus */
 	struct io_region *next; /* private */
 };
 
@@ -54,5 +55,9 @@ void bus_remove(struct bus *bus, struct io_region *region); /* harmless when not
 /* @size 1, 2, 4 or 8; any alignment. Unclaimed bytes read as all ones; writes to them go nowhere. */
 uint64_t bus_read(struct bus *bus, uint64_t addr, unsigned size);
 void bus_write(struct bus *bus, uint64_t addr, uint64_t value, unsigned size);
+
+/* Accesses that each mapped region has answered, and last those that nobody has. A split one counts once a part. */
+void bus_statistics(struct bus *bus,
+		    void (*each)(void *opaque, const char *name, uint64_t reads, uint64_t writes), void *opaque);
 
 #endif

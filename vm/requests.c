@@ -176,18 +176,43 @@ static struct error *balloon(struct vm *vm, json_t *args, json_t **result)
 	return NULL;
 }
 
-static void add_counter(void *opaque, const char *name, uint64_t value)
+/* What has that name in @object, made when it is not there; NULL without memory. */
+static json_t *member(json_t *object, const char *name)
 {
-	json_object_set_new(opaque, name, json_integer((json_int_t)(value & INT64_MAX)));
+	if (!json_object_get(object, name))
+		json_object_set_new(object, name, json_object());
+	return json_object_get(object, name);
+}
+
+static void add_counter(void *opaque, const char *group, const char *name, uint64_t value)
+{
+	json_t *object = group ? member(opaque, group) : opaque;
+
+	json_object_set_new(object, name, json_integer((json_int_t)(value & INT64_MAX)));
+}
+
+/* Devices that have been touched; one name may have several windows. */
+static void add_device(void *opaque, const char *name, uint64_t reads, uint64_t writes)
+{
+	json_t *device = reads || writes ? member(opaque, name) : NULL;
+
+	if (!device)
+		return;
+	reads += (uint64_t)json_integer_value(json_object_get(device, "reads"));
+	writes += (uint64_t)json_integer_value(json_object_get(device, "writes"));
+	add_counter(device, NULL, "reads", reads);
+	add_counter(device, NULL, "writes", writes);
 }
 
 static struct error *statistics(struct vm *vm, json_t *args, json_t **result)
 {
-	json_t *engine = json_object();
+	json_t *engine = json_object(), *mmio = json_object(), *ports = json_object();
 
 	engine_statistics(vm->engine, add_counter, engine);
-	*result = json_pack("{s:I, s:I, s:o}", "uptime_ns", (json_int_t)clock_now_ns(&vm->clock.clock), "resets",
-			    (json_int_t)vm->resets, "engine", engine);
+	bus_statistics(vm->mem->mmio, add_device, mmio);
+	bus_statistics(vm->mem->ports, add_device, ports);
+	*result = json_pack("{s:I, s:I, s:o, s:o, s:o}", "uptime_ns", (json_int_t)clock_now_ns(&vm->clock.clock),
+			    "resets", (json_int_t)vm->resets, "engine", engine, "mmio", mmio, "ports", ports);
 	return NULL;
 }
 

@@ -68,10 +68,12 @@ uint64_t bt_mmio_read(struct bt_vcpu *v, uint64_t gpa, unsigned size)
 	uint64_t value;
 
 	machine_enter(v);
-	if (in_apic(v, gpa))
+	if (in_apic(v, gpa)) {
+		v->priv->stats.apic_reads++;
 		value = (uint64_t)v->chip.mmio_read(v->chip.opaque, gpa & 0xffc) >> (8 * (gpa & 3));
-	else
+	} else {
 		value = bus_read(v->engine->mem->mmio, gpa, size);
+	}
 	machine_leave(v);
 	return value;
 }
@@ -80,6 +82,7 @@ void bt_mmio_write(struct bt_vcpu *v, uint64_t gpa, uint64_t value, unsigned siz
 {
 	machine_enter(v);
 	if (in_apic(v, gpa)) {
+		v->priv->stats.apic_writes++;
 		/* Only aligned 32-bit writes are defined (SDM vol. 3, 11.4.1). */
 		if (size >= 4 && !(gpa & 3))
 			v->chip.mmio_write(v->chip.opaque, gpa & 0xffc, (uint32_t)value);

@@ -155,11 +155,6 @@ enum { PAGE_CODE = 0x80, PAGE_OWNER_MASK = 0x7f, PAGE_OWNER_MANY = 0x7f };
 #define META_BYTES (128u << 20)
 #define CACHE_BLOCK_ROOM (64u << 10) /* more than any block takes */
 
-struct bt_stats {
-	uint64_t exits, translations, insns, guest_bytes, host_bytes, tlb_fills, slow_accesses,
-		bounces, smc_invalidations, interrupts, exceptions, calls, jc_fills, links, flushes, halts;
-};
-
 /* Each optimization can be switched off, for tests (environment variable MARU_BT_DEBUG). */
 enum bt_options {
 	BT_OPT_EXACT_FLAGS = 1, /* no dead flags */
@@ -226,6 +221,7 @@ enum exit_reason {
 	EXIT_OP,	/* an op ended the block: v->rip is set */
 	EXIT_BOUNCE,	/* v->rip: run this instruction through C accesses */
 	EXIT_STEPPED,	/* a one-instruction block is done, v->rip is set */
+	EXIT_REASONS,
 };
 
 enum vcpu_requests {
@@ -234,6 +230,13 @@ enum vcpu_requests {
 	REQ_INIT = 4,
 	REQ_SIPI = 8,
 	REQ_WRITE_FLUSH = 16, /* forget which pages may be written */
+};
+
+struct bt_stats {
+	uint64_t exits, translations, insns, guest_bytes, host_bytes, tlb_fills, slow_accesses,
+		bounces, smc_invalidations, interrupts, exceptions, calls, jc_fills, links, flushes, halts,
+		apic_reads, apic_writes;
+	uint64_t exits_by_reason[EXIT_REASONS], op_calls[OP_COUNT];
 };
 
 #define BOUNCE_BYTES 512
@@ -343,6 +346,9 @@ struct block *translate(struct bt_vcpu *v, uint64_t gpa, const uint8_t *page, ui
 void stubs_generate(struct bt_engine *e);
 /* @code: a block's mem_entry, or a stub that takes T0 := v->exit_target. */
 enum exit_reason stubs_enter(struct bt_vcpu *v, const void *code);
+
+/* ---- stats.c ---- */
+const char *bt_op_name(unsigned op); /* of those from OP_FIRST_CALL on; else NULL */
 
 /* ---- access.c, heavy.c ---- */
 uint64_t bt_mmio_read(struct bt_vcpu *v, uint64_t gpa, unsigned size);

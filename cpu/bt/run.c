@@ -110,6 +110,7 @@ uint64_t bt_call_op(struct bt_vcpu *v, const struct insn *i, uint32_t info)
 	uint64_t next, dropped = v->priv->stats.smc_invalidations;
 
 	v->priv->stats.calls++;
+	v->priv->stats.op_calls[i->op]++;
 	set_rip_linear(v, v->vbase + (info & 0x1fff));
 	next = code_address(v, v->rip + i->len);
 	v->next_rip = next;
@@ -386,6 +387,7 @@ enum run_result bt_run(struct bt_vcpu *v)
 				break;
 			continue;
 		}
+		p->stats.exits_by_reason[reason]++;
 		bounce = reason == EXIT_BOUNCE;
 		finish_exit(v, reason);
 		if (reason == EXIT_BOUNCE) {

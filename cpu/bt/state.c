@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A stopped vCPU's state, in and out (cpu/engine.h): registers, MSRs, debugger settings, statistics; RESET and INIT. */
+/* A stopped vCPU's state, in and out (cpu/engine.h): registers, MSRs, debugger settings; RESET and INIT. */
 #include "cpu/bt/ops.h"
 #include "cpu/bt/run.h"
 
@@ -183,33 +183,4 @@ void vcpu_set_debug(struct vcpu *vcpu, const struct vcpu_debug *debug)
 		if (debug->point[n].kind != VCPU_BREAK_EXEC)
 			v->debugger_steps = true;
 	bt_mode_update(v);
-}
-
-static const struct {
-	const char *name;
-	size_t offset;
-} counters[] = {
-#define COUNTER(name) {#name, offsetof(struct bt_stats, name)}
-	COUNTER(exits), COUNTER(translations), COUNTER(insns), COUNTER(guest_bytes), COUNTER(host_bytes),
-	COUNTER(tlb_fills), COUNTER(slow_accesses), COUNTER(bounces), COUNTER(smc_invalidations),
-	COUNTER(interrupts), COUNTER(exceptions), COUNTER(calls), COUNTER(jc_fills), COUNTER(links),
-	COUNTER(flushes), COUNTER(halts),
-#undef COUNTER
-};
-
-void engine_statistics(struct engine *engine,
-		       void (*each)(void *opaque, const char *name, uint64_t value), void *opaque)
-{
-	struct bt_engine *e = E(engine);
-
-	for (unsigned k = 0; k < ARRAY_SIZE(counters); k++) {
-		uint64_t sum = 0;
-
-		for (unsigned n = 0; n < e->vcpu_count; n++)
-			sum += *(const uint64_t *)((const char *)&e->vcpus[n]->priv->stats +
-						   counters[k].offset);
-		each(opaque, counters[k].name, sum);
-	}
-	each(opaque, "code_cache_bytes", e->cache_used);
-	each(opaque, "meta_bytes", e->meta_used);
 }

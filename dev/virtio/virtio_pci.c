@@ -316,8 +316,8 @@ void virtio_pci_attach(struct pci_bus *bus, uint8_t devfn, struct virtio_device 
 	pci_device_init(pci, &id);
 	pci->config_reading = vp_config_reading;
 	pci->config_written = vp_config_written;
-	pci_add_bar(pci, BAR_STRUCTURES, PCI_BAR_MEM32, VIRTIO_PCI_BAR_BYTES, "virtio",
-		    &structures_ops, vp);
+	pci_add_bar(pci, BAR_STRUCTURES, PCI_BAR_MEM32, VIRTIO_PCI_BAR_BYTES,
+		    v->ops->name, &structures_ops, vp);
 
 	add_structure(pci, VIRTIO_PCI_CAP_COMMON, VIRTIO_PCI_COMMON, VIRTIO_PCI_COMMON_BYTES, 0);
 	cap = add_structure(pci, VIRTIO_PCI_CAP_NOTIFY, VIRTIO_PCI_NOTIFY,

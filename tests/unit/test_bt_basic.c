@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The translator runs small pieces of 64-bit code: data, stack, calls, loops, strings, exceptions of its own. */
+#include "cpu/bt/private.h"
 #include "tests/tap.h"
 #include "tests/unit/bt_guest.h"
 
@@ -40,6 +41,29 @@ static void run(const uint8_t *start, const uint8_t *end, unsigned cpl, struct x
 }
 #define RUN(name, cpl) run(name##_start, name##_end, cpl, &r)
 
+static uint64_t outs, by_reason, exits;
+
+static void look(void *opaque, const char *group, const char *name, uint64_t value)
+{
+	if (group && !strcmp(group, "calls_by_op") && !strcmp(name, "OUT"))
+		outs = value;
+	if (group && !strcmp(group, "exits_by_reason"))
+		by_reason += value;
+	if (!group && !strcmp(name, "exits"))
+		exits = value;
+}
+
+static void test_statistics(unsigned runs)
+{
+	engine_statistics(g.engine, look, NULL);
+	is_u64(outs, runs, "statistics: each program's OUT");
+	ok(by_reason && by_reason <= exits, "%llu exits of %llu have a reason", (unsigned long long)by_reason,
+	   (unsigned long long)exits);
+	for (unsigned op = OP_FIRST_CALL; op < OP_COUNT; op++)
+		if (!bt_op_name(op))
+			ok(false, "op %u has a name", op);
+}
+
 int main(void)
 {
 	struct x86_regs r;
@@ -71,6 +95,7 @@ int main(void)
 		is_u64(r.gpr[X86_RAX], 1, "PUSHF sees CF; CLC before a store is kept");
 		is_u64(r.gpr[X86_RCX], 8, "STC before a load is kept");
 	}
+	test_statistics(2 * 7);
 	guest_close(&g);
 	return done_testing();
 }

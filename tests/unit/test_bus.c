@@ -153,9 +153,34 @@ static void test_overlap(void)
 	bus_destroy(NULL);
 }
 
+static void count(void *opaque, const char *name, uint64_t reads, uint64_t writes)
+{
+	char *text = opaque;
+
+	sprintf(text + strlen(text), "%s %" PRIu64 "/%" PRIu64 " ", name, reads, writes);
+}
+
+static void test_statistics(void)
+{
+	struct bus *bus = bus_create("test");
+	char text[256] = "";
+	struct chip c;
+
+	chip_init(&c, 0x100, 16, &bytes_only);
+	bus_add(bus, &c.region);
+	bus_read(bus, 0x100, 1);
+	bus_write(bus, 0x102, 0, 4);
+	bus_read(bus, 0x200, 4);
+	bus_statistics(bus, count, text);
+	is_str(text, "chip 1/4 nobody 1/0 ", "accesses are counted, split ones by part");
+	bus_remove(bus, &c.region);
+	bus_destroy(bus);
+}
+
 int main(void)
 {
 	test_widths();
 	test_overlap();
+	test_statistics();
 	return done_testing();
 }
