@@ -56,6 +56,8 @@ static bool walk_long(struct bt_vcpu *v, uint64_t lin, struct walk *w)
 	uint64_t table = v->cr3 & PTE_ADDR;
 	unsigned shift = long_mode ? 39 : 30;
 
+	if (!long_mode) /* where 4-level paging ignores them (SDM vol. 3, 4.4.2) */
+		reserved |= 0x7ff0000000000000ull;
 	if (!(v->efer & X86_EFER_NXE))
 		reserved |= PTE_XD;
 	w->size = 8;
