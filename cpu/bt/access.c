@@ -143,8 +143,11 @@ enum bt_result bt_store_bytes(struct bt_vcpu *v, uint64_t lin, const void *buf, 
 		return BT_NEXT;
 	if (split(v, lin, len, access | BT_WRITE, p) != BT_NEXT)
 		return BT_FAULT;
-	if ((v->mode & MODE_STEP) && !(access & BT_SYSTEM))
+	if ((v->mode & MODE_STEP) && (access & (BT_SYSTEM | BT_FRAME)) != BT_SYSTEM) {
 		debug_data_access(v, lin, len, true);
+		if ((access & BT_FRAME) && v->priv->step_dr6)
+			v->trap_pending |= TRAP_FRAME;
+	}
 	write_piece(v, &p[0], buf);
 	if (p[1].len)
 		write_piece(v, &p[1], (const uint8_t *)buf + p[0].len);

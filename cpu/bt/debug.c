@@ -121,11 +121,10 @@ enum debug_result debug_after(struct bt_vcpu *v, uint32_t sysflags_before)
 		dr6 |= DR6_BS;
 		trap = true;
 	}
-	if (v->trap_pending) {
+	if (v->trap_pending & TRAP_TASK)
 		dr6 |= DR6_BT;
-		trap = true;
-		v->trap_pending = 0;
-	}
+	trap |= v->trap_pending != 0;
+	v->trap_pending = 0;
 	if (v->debugger_steps && !p->debug_hit && p->debug.single_step) {
 		p->debug_hit = true;
 		p->debug_is_watch = false;

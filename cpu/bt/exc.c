@@ -10,6 +10,7 @@
  */
 #include "cpu/bt/light.h"
 #include "cpu/bt/ops.h"
+#include "cpu/bt/run.h"
 
 /* A gate of the IDT, all formats. */
 struct gate {
@@ -89,6 +90,7 @@ static enum bt_result deliver_real(struct bt_vcpu *v, uint8_t vector, uint64_t r
 		return gate_error(v, X86_GP, vector);
 	BT_TRY(bt_load(v, (uint32_t)(v->idtr.base + vector * 4u), 4, BT_READ | BT_SYSTEM, &entry));
 	bt_stack_current(v, &s);
+	s.access = BT_FRAME;
 	BT_TRY(bt_push(v, &s, 2, flags_image & 0xffff));
 	BT_TRY(bt_push(v, &s, 2, v->seg[X86_CS].selector));
 	BT_TRY(bt_push(v, &s, 2, return_rip & 0xffff));
@@ -194,7 +196,7 @@ static enum bt_result deliver_long(struct bt_vcpu *v, const struct gate *g, bool
 	uint16_t selector;
 
 	BT_TRY(check_handler(v, g, &cs, &cpl));
-	s.access = cpl == 3 ? BT_AS_USER : BT_SYSTEM;
+	s.access = BT_FRAME | (cpl == 3 ? BT_AS_USER : BT_SYSTEM);
 	if (g->ist) {
 		offset = 28 + g->ist * 8u;
 		if (offset + 7 > v->tr.limit)
@@ -248,7 +250,7 @@ static enum bt_result deliver_legacy(struct bt_vcpu *v, const struct gate *g, bo
 	} else {
 		bt_stack_current(v, &s);
 	}
-	s.access = cpl == 3 ? BT_AS_USER : BT_SYSTEM;
+	s.access = BT_FRAME | (cpl == 3 ? BT_AS_USER : BT_SYSTEM);
 	if (v86)
 		for (unsigned n = 0; n < sizeof(v86_segs); n++)
 			BT_TRY(bt_push(v, &s, size, v->seg[v86_segs[n]].selector));
@@ -413,7 +415,12 @@ bool bt_deliver_interrupt(struct bt_vcpu *v, uint8_t vector)
 	v->halted = false;
 	if (vector == X86_NMI)
 		v->nmi_blocked = true;
-	return deliver(v, (struct bt_exception){ .vector = vector }, true);
+	if (!deliver(v, (struct bt_exception){ .vector = vector }, true))
+		return false;
+	/* Its frame lay on a data breakpoint: that trap comes before the handler's first instruction. */
+	if (v->trap_pending && debug_after(v, 0) == DEBUG_FAULT)
+		return deliver(v, v->exception, false);
+	return true;
 }
 
 /* Instructions --------------------------------------------------------------------------------- */

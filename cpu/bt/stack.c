@@ -105,7 +105,7 @@ enum bt_result bt_stack_from_tss(struct bt_vcpu *v, unsigned cpl, struct bt_stac
 	uint64_t sp, sel;
 
 	s->error = 0;
-	s->access = cpl == 3 ? BT_AS_USER : BT_SYSTEM;
+	s->access = BT_FRAME | (cpl == 3 ? BT_AS_USER : BT_SYSTEM);
 	s->flat = bt_long_mode(v);
 	if (s->flat) {
 		offset = 4 + cpl * 8;

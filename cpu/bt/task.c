@@ -247,7 +247,7 @@ enum bt_result bt_task_switch(struct bt_vcpu *v, uint16_t selector, const struct
 	v->cpl = bt_v86(v) ? 3 : t.seg[X86_CS] & 3;
 	v->interrupt_shadow = SHADOW_NONE;
 	v->in_rep = false;
-	v->trap_pending = t.trap;
+	v->trap_pending = t.trap ? TRAP_TASK : 0;
 	res = load_segments(v, &t);
 	bt_mode_update(v);
 	if (res == BT_FAULT)

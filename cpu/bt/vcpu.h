@@ -70,6 +70,9 @@ enum bt_mode_bits {
 
 enum bt_shadow { SHADOW_NONE, SHADOW_STI, SHADOW_SS /* holds off #DB traps as well */ };
 
+/* What a #DB trap that is due is for: a new TSS with its T bit set (DR6.BT), or an event's frame on a data breakpoint. */
+enum { TRAP_TASK = 1, TRAP_FRAME = 2 };
+
 struct bt_vcpu {
 	/* Hot: reached from translated code by offset from rsp. regs first, in the order of enum x86_gpr. */
 	uint64_t regs[16];
@@ -121,7 +124,7 @@ struct bt_vcpu {
 	bool debugger_steps;	/* the debugger wants one instruction per block (MODE_STEP) */
 	bool in_rep;		/* stopped between two iterations of a REP string instruction at v->rip */
 	bool step_by_new; /* SYSCALL, SYSRET, INT n: single-step looks at the TF they left (vol. 3, 17.3.1.4) */
-	uint8_t trap_pending;	/* #DB trap for the end of this op: T bit of a new TSS (DR6.BT) */
+	uint8_t trap_pending;	/* TRAP_…: a #DB trap is due before the next instruction */
 	uint64_t pdpte[4];	/* PAE paging outside of IA-32e mode (SDM vol. 3, 4.4.1): bt_tlb_load_pdptes */
 
 	/* Private to vm.c, run.c, tlb.c: see bt/engine_priv.h. */
@@ -211,6 +214,7 @@ enum bt_access {
 	BT_ACCESS_MASK = 3,
 	BT_SYSTEM = 4,	    /* implicit supervisor access (descriptor tables, TSS, IDT), whatever the CPL; SMAP applies, AC does not open it */
 	BT_AS_USER = 8,	    /* as CPL 3, whatever the CPL */
+	BT_FRAME = 16,	    /* a push by an event or a call gate: data breakpoints see it, though BT_SYSTEM */
 };
 
 /*

@@ -213,7 +213,7 @@ static void single_step(void)
 
 static volatile uint64_t watched[4] __attribute__((aligned(64)));
 static volatile unsigned hits;
-static volatile word hit_dr6, hit_ip, hit_flags;
+static volatile word hit_dr6, hit_ip, hit_flags, hit_cx, hit_sp;
 
 static void on_break(struct frame *f)
 {
@@ -221,6 +221,8 @@ static void on_break(struct frame *f)
 	hit_dr6 = read_dr6();
 	hit_ip = f->ip;
 	hit_flags = f->flags;
+	hit_cx = f->cx;
+	hit_sp = f->sp;
 	write_dr6(0xffff0ff0);
 	if (hit_dr6 & 1 && !(read_dr7() & 0x30000)) /* an instruction breakpoint: go on */
 		f->flags |= RF;
@@ -331,6 +333,105 @@ static void breakpoints(void)
 	__asm__ volatile("lea 1f(%%rip), %0; mov %1, %%ss; nop; 1: nop" : "=&r"(after) : "m"(ss));
 	ok(hits == 1 && hit_ip == after, "a breakpoint of MOV SS is reported behind the next instruction (%u, %ld)", hits, (long)(hit_ip - after));
 	write_dr7(0x400);
+	on_vector(DB, NULL);
+}
+
+/* String instructions: a trap behind the iteration that hits, with RF set as long as there is another. */
+static void string_breakpoints(void)
+{
+	static volatile uint8_t from[16], to[16];
+	word at, after;
+
+	on_vector(DB, on_break);
+#define STRING(insn, watched_byte, rw, count)                                                                               \
+	do {                                                                                                                \
+		write_dr1((word)(watched_byte));                                                                            \
+		write_dr7(DR7(1, rw, 0));                                                                                   \
+		hits = 0;                                                                                                   \
+		__asm__ volatile("lea 1f(%%rip), %0; lea 2f(%%rip), %1; mov %2, %%rsi; mov %3, %%rdi; mov %4, %%ecx; mov $0x80, %%edx; 1: " insn "; 2: nop" \
+				 : "=&r"(at), "=&r"(after) : "i"(from), "i"(to), "i"(count) : "rsi", "rdi", "rcx", "rax", "rdx", "memory", "cc"); \
+		write_dr7(0x400);                                                                                           \
+	} while (0)
+	for (unsigned n = 0; n < 16; n++)
+		from[n] = (uint8_t)n;
+	STRING("rep movsb", &to[5], 1, 16);
+	ok(hits == 1 && hit_ip == at && hit_cx == 10 && (hit_dr6 & 15) == 2, "REP MOVSB: its write, behind the sixth iteration (%u, %lu)", hits, hit_cx);
+	ok(hit_flags & RF, "RF is set between iterations");
+	is((uint64_t)memcmp((void *)from, (void *)to, 16), 0, "and the rest is done");
+	STRING("rep movsb", &from[5], 3, 16);
+	ok(hits == 1 && hit_ip == at && hit_cx == 10, "its read");
+	STRING("rep movsb", &from[5], 1, 16);
+	is(hits, 0, "a write breakpoint is not hit by its read");
+	STRING("rep movsb", &to[15], 1, 16);
+	ok(hits == 1 && hit_ip == after && hit_cx == 0 && !(hit_flags & RF), "the last iteration: behind the instruction, RF clear");
+	STRING("rep movsq", &to[12], 1, 2);
+	ok(hits == 1 && hit_ip == after, "REP MOVSQ that overlaps it");
+	STRING("xor %%eax, %%eax; movsb", &to[0], 1, 1);
+	ok(hits == 1 && hit_ip == after, "MOVSB");
+	STRING("repe cmpsb", &to[3], 3, 16);
+	ok(hits == 1 && hit_ip == at && hit_cx == 12, "REPE CMPSB");
+	STRING("mov $7, %%al; repne scasb", &to[7], 3, 16);
+	ok(hits == 1 && hit_ip == after && hit_cx == 8, "REPNE SCASB that ends where it hits");
+	STRING("rep lodsb", &from[2], 3, 16);
+	ok(hits == 1 && hit_cx == 13, "REP LODSB");
+	STRING("rep insb", &to[1], 1, 4);
+	ok(hits == 1 && hit_ip == at && hit_cx == 2, "REP INSB");
+	STRING("rep outsb", &from[1], 3, 4);
+	ok(hits == 1 && hit_ip == at && hit_cx == 2, "REP OUTSB");
+	STRING("mov $0, %%ecx; rep stosb", &to[0], 3, 0);
+	is(hits, 0, "no iteration, no hit");
+	STRING("std; lea 3(%%rdi), %%rdi; mov $4, %%ecx; rep stosb; cld", &to[1], 1, 4);
+	ok(hits == 1 && hit_cx == 1, "downwards");
+}
+
+/* The frame of an event is data too: the trap comes before the handler's first instruction. */
+extern char event_handler[], event_fault[];
+__asm__(".pushsection .text\n.balign 16\nevent_handler:\n nop\n nop\n iretq\n"
+	"event_fault:\n nop\n add $8, %rsp\n mov %rbx, (%rsp)\n iretq\n.popsection");
+
+static void event_breakpoints(void)
+{
+	word stack = (word)page_alloc() + 4096, after;
+
+	on_vector(DB, on_break);
+	/* By an interrupt stack, so that it is known where the frame will lie. */
+	tss[0].ist[3] = stack;
+	idt_set(0x42, (word)event_handler, SEL_KCODE, 0x8e, 4);
+	for (unsigned slot = 1; slot <= 5; slot++) {
+		write_dr2(stack - slot * 8);
+		write_dr7(DR7(2, 1, 2));
+		hits = 0;
+		__asm__ volatile("int $0x42" ::: "memory");
+		write_dr7(0x400);
+		ok(hits == 1 && (hit_dr6 & 15) == 4 && hit_ip == (word)event_handler && hit_sp == stack - 40,
+		   "INT: a write breakpoint on slot %u of its frame (%u, %ld)", slot, hits, (long)(hit_ip - (word)event_handler));
+		write_dr7(DR7(2, 1, 2));
+		hits = 0;
+		apic_write(APIC_SVR, 0x1ff);
+		apic_ipi(0, 0x40042);
+		__asm__ volatile("sti; nop; nop; cli" ::: "memory");
+		write_dr7(0x400);
+		apic_write(APIC_EOI, 0);
+		ok(hits == 1 && hit_ip == (word)event_handler, "an interrupt (%u, %ld)", hits, (long)(hit_ip - (word)event_handler));
+	}
+	/* A fault, and its error code */
+	write_dr2(stack - 48);
+	write_dr7(DR7(2, 1, 2));
+	idt_set(GP, (word)event_fault, SEL_KCODE, 0x8e, 4);
+	hits = 0;
+	__asm__ volatile("lea 1f(%%rip), %%rbx; mov $0xfff8, %%eax; mov %%eax, %%fs; 1:" ::: "rax", "rbx", "memory");
+	write_dr7(0x400);
+	idt_default(GP);
+	ok(hits == 1 && hit_ip == (word)event_fault, "#GP's error code (%u)", hits);
+	/* IRET reads. */
+	idt_set(0x42, (word)event_handler, SEL_KCODE, 0x8e, 4);
+	write_dr2(stack - 40);
+	write_dr7(DR7(2, 3, 2));
+	hits = 0;
+	__asm__ volatile("lea 1f(%%rip), %0; int $0x42; 1: nop" : "=&r"(after) :: "memory");
+	write_dr7(0x400);
+	ok(hits == 2 && hit_ip == after, "a read/write breakpoint: the push, and IRET's pop, behind it (%u)", hits);
+	idt_default(0x42);
 	on_vector(DB, NULL);
 }
 
@@ -471,6 +572,8 @@ void main(void)
 	nmi_blocking();
 	single_step();
 	breakpoints();
+	string_breakpoints();
+	event_breakpoints();
 	ist();
 	iret();
 	popf_rights();

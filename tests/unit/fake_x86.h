@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A vCPU for tests of the instruction functions: what the rest of the translator provides
- * (access.c, tlb.c, heavy.c, stubs.c), over 64 pages of memory with identity paging, whose pages
+ * (access.c, tlb.c, heavy.c, stubs.c, debug.c), over 64 pages of memory with identity paging, whose pages
  * can be made absent, read-only, supervisor-only or MMIO. Included once per test program.
  */
 #ifndef TESTS_UNIT_FAKE_X86_H
@@ -12,6 +12,7 @@
 
 #include "cpu/bt/light.h"
 #include "cpu/bt/ops.h"
+#include "cpu/bt/run.h"
 #include "cpu/cpuid.h"
 #include "tests/tap.h"
 
@@ -120,6 +121,11 @@ FAKE_LIGHT void *bt_ram(struct bt_vcpu *v, uint64_t lin, unsigned *len, unsigned
 		return NULL;
 	*len = *len < left ? *len : left;
 	return fake.mem + lin;
+}
+
+enum debug_result debug_after(struct bt_vcpu *v, uint32_t sysflags_before)
+{
+	return DEBUG_GO;
 }
 
 void bt_tlb_flush_all(struct bt_vcpu *v)
