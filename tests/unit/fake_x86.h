@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A vCPU for tests of the instruction functions: what the rest of the translator provides
- * (access.c, tlb.c, heavy.c, stubs.c, debug.c), over 64 pages of memory with identity paging, whose pages
+ * (access.c, tlb.c, sync.c, heavy.c, stubs.c, debug.c), over 64 pages of memory with identity paging, whose pages
  * can be made absent, read-only, supervisor-only or MMIO. Included once per test program.
  */
 #ifndef TESTS_UNIT_FAKE_X86_H
@@ -153,6 +153,10 @@ enum bt_result bt_tlb_load_pdptes(struct bt_vcpu *v, uint64_t cr3)
 {
 	fake.pdpte_loads++;
 	return cr3 == 0xbad000 ? bt_raise_error(v, X86_GP, 0) : BT_NEXT;
+}
+
+void bt_yield(void)
+{
 }
 
 void bt_heavy_begin(struct bt_vcpu *v)
