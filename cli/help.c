@@ -42,6 +42,8 @@ static const char run_text[] =
 	"Machine:\n"
 	"  --cpus N                  virtual processors, 1 to 64 (the guest's default, else 1)\n"
 	"  --memory SIZE             such as 512M or 4G (the guest's default, else 1G)\n"
+	"  --ksm                     this host may keep pages once that are equal in several guests\n"
+	"  --hugepages               memory in pages of 2 MiB, as far as this host has them\n"
 	"  --engine auto|bt          what executes guest code (auto)\n"
 	"  --name NAME               for messages, and to name the running VM in other commands\n"
 	"What to boot:\n"

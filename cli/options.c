@@ -231,6 +231,18 @@ static struct error *take_debug_exit(struct run_options *o, const char *v)
 	return NULL;
 }
 
+static struct error *take_ksm(struct run_options *o, const char *v)
+{
+	o->ksm = true;
+	return NULL;
+}
+
+static struct error *take_huge_pages(struct run_options *o, const char *v)
+{
+	o->huge_pages = true;
+	return NULL;
+}
+
 static struct error *take_debugcon(struct run_options *o, const char *v)
 {
 	o->debugcon = v;
@@ -283,6 +295,8 @@ static const struct option options[] = {
 	{ "--cpus", false, take_cpus },
 	{ "--memory", false, take_memory },
 	{ "--engine", false, take_engine },
+	{ "--ksm", true, take_ksm },
+	{ "--hugepages", true, take_huge_pages },
 	{ "--kernel", false, take_kernel },
 	{ "--initrd", false, take_initrd },
 	{ "--append", false, take_append },

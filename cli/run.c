@@ -386,6 +386,8 @@ static struct error *prepare(struct run *r)
 			      "engine", o->engine, "debug_exit", o->debug_exit, "verbose", o->verbose);
 	if (!r->config)
 		return error_errno(ENOMEM, "the configuration");
+	json_object_set_new(r->config, "mergeable", json_boolean(o->ksm));
+	json_object_set_new(r->config, "huge_pages", json_boolean(o->huge_pages));
 	set_name(r);
 	err = give_payload(r);
 	if (!err)

@@ -3,7 +3,8 @@
  * Guest RAM: the memfd, its mapping, and copies.
  *
  * The memfd is sealed against changes of size: nobody who is handed it can take pages away under a running
- * VM, which would be SIGBUS here. It is left out of core dumps: the guest's secrets are not ours to spill.
+ * VM, which would be SIGBUS here. KSM, and huge pages as hosts are set up, are to be had for anonymous memory only, so that
+ * is taken then. RAM is left out of core dumps: the guest's secrets are not ours to spill.
  *
  * Copies race with vCPUs and with other devices, by the nature of the machine. They are therefore made of
  * atomic accesses on the guest's side, the widest that alignment allows: the compiler may neither
@@ -29,28 +30,65 @@
 
 /* ---- Making and ending ---- */
 
-static struct error *check_limits(uint64_t ram_bytes)
+/* The larger is mapped at multiples of this, as the processor's large pages are. */
+#define HUGE_PAGE_BYTES (2 * MiB)
+
+static struct error *check_limits(uint64_t ram_bytes, unsigned flags)
 {
-	uint64_t available = host_memory_available();
-	struct rlimit fsize;
+	uint64_t available = host_memory_available(), total = host_memory_total();
+	uint64_t promisable = host_memory_promisable();
+	struct rlimit limit;
 
 	/* Growing a file past this limit is a signal, not an error. */
-	if (!getrlimit(RLIMIT_FSIZE, &fsize) && fsize.rlim_cur != RLIM_INFINITY &&
-	    fsize.rlim_cur < ram_bytes)
+	if (!flags && !getrlimit(RLIMIT_FSIZE, &limit) && limit.rlim_cur != RLIM_INFINITY &&
+	    limit.rlim_cur < ram_bytes)
 		return error_new("cannot make %s of guest memory: the limit on file sizes (`ulimit "
 				 "-f`) is less; "
 				 "raise it",
 				 size_to_text(ram_bytes).text);
+	if (flags && !getrlimit(RLIMIT_DATA, &limit) && limit.rlim_cur != RLIM_INFINITY &&
+	    limit.rlim_cur < ram_bytes)
+		return error_new("cannot make %s of guest memory: the limit on data (`ulimit -d`) is less; "
+				 "raise it",
+				 size_to_text(ram_bytes).text);
+	if (ram_bytes > promisable)
+		return error_new("cannot make %s of guest memory: this host promises no more memory than it has "
+				 "(vm.overcommit_memory is 2), and has %s left to promise; give the guest less, or "
+				 "raise vm.overcommit_ratio",
+				 size_to_text(ram_bytes).text,
+				 size_to_text(align_down(promisable, MiB)).text);
 	if (ram_bytes / 2 > available)
 		return error_new("cannot make %s of guest memory: this host has %s available; "
 				 "give the guest less, or stop something else",
 				 size_to_text(ram_bytes).text,
 				 size_to_text(align_down(available, MiB)).text);
+	if (ram_bytes > total)
+		return error_new("cannot make %s of guest memory: this host, or the control group that limits "
+				 "this program, has %s in all; give the guest less",
+				 size_to_text(ram_bytes).text,
+				 size_to_text(align_down(total, MiB)).text);
 	if (ram_bytes > available)
 		log_warn("the guest gets %s of memory but this host has only %s available: "
 			 "a guest that uses all of it will be ended by the kernel",
 			 size_to_text(ram_bytes).text,
 			 size_to_text(align_down(available, MiB)).text);
+	return NULL;
+}
+
+/* What the host lacks of what was asked for. */
+static struct error *check_host(unsigned flags)
+{
+	if ((flags & MEM_HUGE_PAGES) && !host_has_huge_pages())
+		return error_new("this host gives no huge pages: its administrator can change that by writing "
+				 "madvise to /sys/kernel/mm/transparent_hugepage/enabled; without --hugepages "
+				 "the guest runs with small ones");
+	if (!(flags & MEM_MERGEABLE))
+		return NULL;
+	if (host_ksm() == HOST_KSM_NONE)
+		return error_new("this host cannot merge equal pages: its kernel is without KSM; leave --ksm out");
+	if (host_ksm() == HOST_KSM_OFF)
+		log_warn("this host does not merge equal pages at present: its administrator can have it do so by "
+			 "writing 1 to /sys/kernel/mm/ksm/run");
 	return NULL;
 }
 
@@ -69,42 +107,58 @@ static struct error *make_memfd(struct memory *mem)
 	return NULL;
 }
 
-static struct error *map_part(struct memory *mem, uint64_t gpa, uint64_t file_offset, uint64_t len)
+static struct error *map_part(struct memory *mem, unsigned flags, uint64_t gpa, uint64_t file_offset,
+			      uint64_t len)
 {
+	int how = flags ? MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE : MAP_SHARED;
 	uint8_t *at = mem->ram_base + gpa;
 
 	if (!len)
 		return NULL;
-	if (mmap(at, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, mem->ram_fd,
-		 (off_t)file_offset) != at)
+	if (mmap(at, len, PROT_READ | PROT_WRITE, how | MAP_FIXED, mem->ram_fd,
+		 flags ? 0 : (off_t)file_offset) != at)
 		return error_errno(errno, "cannot map %s of guest memory", size_to_text(len).text);
 	if (madvise(at, len, MADV_DONTDUMP) < 0)
 		return error_errno(errno, "cannot leave guest memory out of core dumps");
+	if ((flags & MEM_HUGE_PAGES) && madvise(at, len, MADV_HUGEPAGE) < 0)
+		return error_errno(errno, "the host gives no huge pages for guest memory");
+	if ((flags & MEM_MERGEABLE) && madvise(at, len, MADV_MERGEABLE) < 0)
+		return error_errno(errno, "the host does not merge equal pages of guest memory");
 	return NULL;
 }
 
-static struct error *map_all(struct memory *mem)
+static struct error *map_all(struct memory *mem, unsigned flags)
 {
 	uint64_t last = mem->high_bytes ? MEM_HIGH_BASE + mem->high_bytes : MEM_HIGH_BASE;
-	uint8_t *reservation;
+	uint8_t *reservation, *start;
 	struct error *err;
 
 	mem->reserved_bytes = last + 2 * MEM_GUARD_BYTES;
-	reservation = mmap(NULL, mem->reserved_bytes, PROT_NONE,
+	reservation = mmap(NULL, mem->reserved_bytes + HUGE_PAGE_BYTES, PROT_NONE,
 			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (reservation == MAP_FAILED)
 		return error_errno(
 			errno,
 			"cannot reserve %s of address space for guest memory (raise `ulimit -v`)",
 			size_to_text(mem->reserved_bytes).text);
-	mem->ram_base = reservation + MEM_GUARD_BYTES;
-	err = map_part(mem, 0, 0, mem->low_bytes);
+	/* Huge pages of the guest's are to be ones of the host's. */
+	start = (uint8_t *)align_up((uintptr_t)reservation, HUGE_PAGE_BYTES);
+	if (start != reservation)
+		munmap(reservation, (size_t)(start - reservation));
+	munmap(start + mem->reserved_bytes, HUGE_PAGE_BYTES - (size_t)(start - reservation));
+	mem->ram_base = start + MEM_GUARD_BYTES;
+	err = map_part(mem, flags, 0, 0, mem->low_bytes);
 	if (!err)
-		err = map_part(mem, MEM_HIGH_BASE, mem->low_bytes, mem->high_bytes);
+		err = map_part(mem, flags, MEM_HIGH_BASE, mem->low_bytes, mem->high_bytes);
 	return err;
 }
 
 struct error *memory_create(uint64_t ram_bytes, struct memory **out)
+{
+	return memory_create_backed(ram_bytes, 0, out);
+}
+
+struct error *memory_create_backed(uint64_t ram_bytes, unsigned flags, struct memory **out)
 {
 	struct memory *mem;
 	struct error *err;
@@ -113,7 +167,9 @@ struct error *memory_create(uint64_t ram_bytes, struct memory **out)
 		return error_new("a guest cannot have %s of memory: it must be at least 1 MiB and "
 				 "whole pages of 4 KiB",
 				 size_to_text(ram_bytes).text);
-	err = check_limits(ram_bytes);
+	err = check_limits(ram_bytes, flags);
+	if (!err)
+		err = check_host(flags);
 	if (err)
 		return err;
 	mem = calloc(1, sizeof(*mem));
@@ -127,10 +183,10 @@ struct error *memory_create(uint64_t ram_bytes, struct memory **out)
 	mem->ports = bus_create("ports");
 	if (!mem->mmio || !mem->ports)
 		err = error_errno(ENOMEM, "cannot make guest memory");
-	if (!err)
+	if (!err && !flags)
 		err = make_memfd(mem);
 	if (!err)
-		err = map_all(mem);
+		err = map_all(mem, flags);
 	if (err) {
 		memory_destroy(mem);
 		return err;
@@ -286,7 +342,7 @@ uint64_t mem_discard(struct memory *mem, uint64_t gpa, uint64_t len)
 		return 0;
 	/* RAM consists of whole pages, so this is one. */
 	avail = MIN(avail, end - first);
-	if (madvise(p, avail, MADV_REMOVE) < 0) {
+	if (madvise(p, avail, mem->ram_fd < 0 ? MADV_DONTNEED : MADV_REMOVE) < 0) {
 		log_guest("the host does not take guest memory back: %s", strerror(errno));
 		return 0;
 	}

@@ -2,7 +2,8 @@
 /*
  * Guest-physical memory: RAM, and the MMIO and port buses beside it.
  *
- * Theory of operation. All guest RAM is one memfd. It is mapped into one reservation of address space
+ * Theory of operation. All guest RAM is one memfd, or anonymous memory where the guest's owner wants what only that
+ * can have. It is mapped into one reservation of address space
  * at hva = ram_base + gpa, so that an engine turns a guest-physical address into a host one by an
  * addition; what is not RAM inside the reservation is PROT_NONE, and so are MEM_GUARD_BYTES before gpa 0 and
  * after the last byte, more than any 32-bit displacement reaches. The memfd holds low RAM [0, low_bytes)
@@ -33,7 +34,7 @@ struct memory {
 	uint64_t ram_bytes;  /* in all; a multiple of 4096 */
 	uint64_t low_bytes;  /* RAM is [0, low_bytes) and [MEM_HIGH_BASE, MEM_HIGH_BASE + high_bytes) */
 	uint64_t high_bytes;
-	int ram_fd;	     /* the memfd */
+	int ram_fd;	     /* the memfd; -1: anonymous memory */
 	uint8_t *ram_base;   /* hva of gpa 0 */
 	uint64_t reserved_bytes; /* length of the reservation, which starts at ram_base - MEM_GUARD_BYTES */
 	struct bus *mmio;
@@ -43,11 +44,17 @@ struct memory {
 	void *on_written_opaque;
 };
 
+/* What RAM is made of, if not of a memfd: anonymous memory with these properties. */
+#define MEM_MERGEABLE 1u  /* the host may keep equal pages once (KSM) */
+#define MEM_HUGE_PAGES 2u /* in pages of 2 MiB, as the host has them */
+
 /*
  * Makes RAM of @ram_bytes (≥ 1 MiB, a multiple of 4096) and two empty buses. The host's pages are taken as
- * the guest touches them: more RAM than the host has free now is a warning, more than twice that an error.
+ * the guest touches them: more RAM than the host has free now is a warning; more than twice that, than the host
+ * and the limits of this process can ever give, or than it promises is an error.
  */
-struct error *memory_create(uint64_t ram_bytes, struct memory **out) MUST_CHECK;
+struct error *memory_create_backed(uint64_t ram_bytes, unsigned flags, struct memory **out) MUST_CHECK;
+struct error *memory_create(uint64_t ram_bytes, struct memory **out) MUST_CHECK; /* of a memfd */
 void memory_destroy(struct memory *mem); /* NULL-safe */
 
 static inline bool mem_is_ram(const struct memory *mem, uint64_t gpa)

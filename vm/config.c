@@ -149,6 +149,8 @@ FIELD(take_verbose, verbose, get_bool)
 FIELD(take_paused, paused, get_bool)
 FIELD(take_debug_exit, debug_exit, get_bool)
 FIELD(take_memory, memory_bytes, get_integer, MEMORY_MIN, MEMORY_MAX)
+FIELD(take_mergeable, mergeable, get_bool)
+FIELD(take_huge_pages, huge_pages, get_bool)
 FIELD(take_kernel_fd, kernel.fd, get_fd)
 FIELD(take_kernel_name, kernel.name, get_string, NAME_MAX_BYTES)
 FIELD(take_initrd_fd, initrd.fd, get_fd)
@@ -351,6 +353,8 @@ static const struct member top[] = {
 	{ "name", true, take_name },
 	{ "cpus", true, take_cpus },
 	{ "memory", true, take_memory },
+	{ "mergeable", false, take_mergeable },
+	{ "huge_pages", false, take_huge_pages },
 	{ "engine", false, take_engine },
 	{ "kernel", true, take_kernel },
 	{ "initrd", false, take_initrd },

@@ -30,6 +30,7 @@ struct vm_config {
 	unsigned cpus;
 	uint64_t memory_bytes;
 	enum engine_kind engine;
+	bool mergeable, huge_pages; /* guest memory */
 	bool verbose, paused, debug_exit;
 	struct vm_config_file kernel, initrd;
 	char *append;

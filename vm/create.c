@@ -365,7 +365,11 @@ static struct error *create(struct vm *vm)
 	vmclock_pause(&vm->clock);
 	err = watch_signals(vm);
 	if (!err)
-		err = memory_create(c->memory_bytes, &vm->mem);
+		err = memory_create_backed(c->memory_bytes,
+					   (c->mergeable ? MEM_MERGEABLE : 0) | (c->huge_pages ? MEM_HUGE_PAGES : 0),
+					   &vm->mem);
+	if (!err)
+		memstat_open(&vm->memstat, c);
 	if (!err) {
 		struct engine_config e = { c->engine, c->cpus, vm->mem, vm->loop, vm_time_ns, vm };
 
@@ -399,6 +403,7 @@ struct error *vm_create(struct vm_config *config, struct vm **out)
 	vm->config = *config;
 	*config = (struct vm_config){ 0 };
 	vm->signal_fd = -1;
+	memstat_init(&vm->memstat);
 	vm->paused = vm->config.paused;
 	pthread_mutex_init(&vm->log_mutex, NULL);
 	vm->log_work = (struct loop_work){ .run = pass_on_log, .opaque = vm };
@@ -465,6 +470,7 @@ void vm_destroy(struct vm *vm)
 	}
 	loop_unlock(vm->loop);
 	engine_destroy(vm->engine);
+	memstat_close(&vm->memstat);
 	memory_destroy(vm->mem);
 	loop_destroy(vm->loop);
 	vm_config_finish(&vm->config);

@@ -62,6 +62,7 @@ static struct error *status(struct vm *vm, json_t *args, json_t **result)
 			    "namespaces", s->namespaces, "empty_root", s->empty_root,
 			    "landlock", s->landlock, "seccomp", s->seccomp);
 	json_object_set_new(*result, "balloon", balloon_json(vm));
+	json_object_set_new(*result, "host_memory", memstat_json(&vm->memstat, vm->mem));
 	return NULL;
 }
 

@@ -20,6 +20,7 @@
 #include "vm/config.h"
 #include "vm/control.h"
 #include "vm/gdb.h"
+#include "vm/memstat.h"
 #include "vm/sandbox.h"
 
 /* Exit statuses of maru-vm. Debug-exit gives odd ones, so these are even. */
@@ -55,6 +56,7 @@ struct vm {
 	struct loop *loop;
 	struct vmclock clock;
 	struct memory *mem;
+	struct memstat memstat;
 	struct engine *engine;
 	struct machine *machine;
 	struct control *control;

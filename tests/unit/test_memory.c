@@ -189,13 +189,19 @@ static void on_discard(void *opaque, uint64_t gpa, uint64_t len)
 	*(uint64_t *)opaque += len;
 }
 
-static void test_discard(void)
+static void test_discard(unsigned flags)
 {
 	uint64_t told = 0, v = 0x5a;
 	struct memory *mem;
+	struct error *err = memory_create_backed(MEM_LOW_MAX + MiB, flags, &mem);
 
-	if (memory_create(MEM_LOW_MAX + MiB, &mem))
-		abort();
+	if (err) {
+		skip("%s", error_message(err));
+		error_free(err);
+		return;
+	}
+	is_u64((uintptr_t)mem->ram_base % (2 * MiB), 0, "RAM is where large pages may be");
+	ok(!flags == (mem->ram_fd >= 0), "it is a memfd unless something else is wanted");
 	mem->on_written = on_discard;
 	mem->on_written_opaque = &told;
 	if (!mem_write(mem, 0x1ff8, &v, 8) || !mem_write(mem, 0x2000, &v, 8) || !mem_write(mem, 0x4000, &v, 8))
@@ -245,7 +251,8 @@ int main(void)
 	test_layout();
 	test_copies();
 	test_race();
-	test_discard();
+	for (unsigned flags = 0; flags < 4; flags++)
+		test_discard(flags);
 	refused(0, "at least 1 MiB", "no memory");
 	refused(MiB - 4096, "at least 1 MiB", "too little");
 	refused(MiB + 1, "whole pages", "part of a page");
