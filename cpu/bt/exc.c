@@ -343,7 +343,8 @@ static uint32_t pushed_flags(const struct bt_vcpu *v, const struct bt_exception 
 	uint32_t flags = (uint32_t)bt_get_rflags(v);
 	bool abort = e->vector == X86_DF_VEC || e->vector == X86_MC;
 
-	if (!e->is_trap && !e->is_soft && !abort && e->vector != X86_DB)
+	/* A single-step that is no trap is that in the middle of a gather (bt_op_gather). */
+	if (!e->is_trap && !e->is_soft && !abort && (e->vector != X86_DB || (e->dr6 & 1u << 14)))
 		flags |= X86_RF;
 	if (v->in_rep)
 		flags |= X86_RF;

@@ -162,6 +162,14 @@ static void spread_signs(struct vector *mask, const struct indexed *x, unsigned 
 	bt_zero(mask->bytes + length, sizeof(*mask) - length);
 }
 
+/* After a fault: with elements done, the single-step trap comes instead (SDM vol. 2, VPGATHERDD: "in lieu of"). */
+static enum bt_result partly_done(struct bt_vcpu *v, bool progress)
+{
+	if (progress && (v->sysflags & X86_TF))
+		v->exception = (struct bt_exception){.vector = X86_DB, .dr6 = 1u << 14 /* BS */};
+	return BT_FAULT;
+}
+
 enum bt_result bt_op_gather(struct bt_vcpu *v, const struct insn *i)
 {
 	bool vex = i->encoding == ENC_VEX;
@@ -217,7 +225,7 @@ enum bt_result bt_op_gather(struct bt_vcpu *v, const struct insn *i)
 		write_opmask(v, i, &a, res == BT_FAULT ? opmask & ~(uint64_t)(wanted & ~x.mask) : 0);
 	}
 	restore_all(v, &a);
-	return res == BT_FAULT ? BT_FAULT : BT_NEXT;
+	return res == BT_FAULT ? partly_done(v, x.mask != wanted) : BT_NEXT;
 }
 
 enum bt_result bt_op_scatter(struct bt_vcpu *v, const struct insn *i)
@@ -248,7 +256,7 @@ enum bt_result bt_op_scatter(struct bt_vcpu *v, const struct insn *i)
 	}
 	write_opmask(v, i, &a, res == BT_FAULT ? opmask & ~(uint64_t)(wanted & ~x.mask) : 0);
 	restore_all(v, &a);
-	return res == BT_FAULT ? BT_FAULT : BT_NEXT;
+	return res == BT_FAULT ? partly_done(v, x.mask != wanted) : BT_NEXT;
 }
 
 /* MASKMOVQ is the form without prefix. */
