@@ -39,13 +39,18 @@ struct gen {
 
 	/* The piece. */
 	uint64_t at;
-	uint8_t code[4096];
+	uint8_t code[8192];
 	unsigned len, insns;
-	uint16_t starts[512]; /* of instructions */
-	bool fixed[512];      /* not to be taken out: loops */
+	uint16_t starts[2048]; /* of instructions */
+	bool fixed[2048];      /* not to be taken out: loops */
 	uint8_t pointer[3];   /* general registers that hold pointers */
 	uint16_t kept;	      /* registers seldom to be written: bit per register */
-	bool counting;	      /* LOOP counts in rcx, which must not be written */
+	uint16_t locked;      /* and those that must not be: loops count in them */
+	bool group;	      /* memory operands are at group_base, with group_reach around it */
+	uint8_t group_base;
+	uint16_t group_reach;
+	bool shapes; /* oracle_shapes.h */
+	bool smc;    /* the piece changes itself, and is where it may */
 	unsigned depth, counters;
 	unsigned calls; /* not 0: a return address is on the stack, which is left alone */
 };

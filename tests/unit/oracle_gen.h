@@ -12,6 +12,9 @@
 
 #include "tests/unit/oracle_forms.h"
 
+static void bind(struct gen *g, unsigned field, bool wide);
+static void put_shape(struct gen *g);
+
 static void put8(struct gen *g, uint8_t b)
 {
 	assert(g->len < sizeof(g->code));
@@ -26,7 +29,7 @@ static void put32(struct gen *g, uint32_t v)
 
 static void start_insn(struct gen *g, bool fixed)
 {
-	assert(g->insns < 512);
+	assert(g->insns < sizeof(g->starts) / sizeof(g->starts[0]));
 	g->starts[g->insns] = (uint16_t)g->len;
 	g->fixed[g->insns++] = fixed;
 }
@@ -81,6 +84,8 @@ static void fill_memory(struct gen *g, const struct form *f, struct fields *x, b
 
 	if (!g->calls && percent(g, 8))
 		base = X86_RSP;
+	if (g->group)
+		base = g->group_base;
 	x->disp = small ? (int32_t)(below(g, 5) - 2) * 64 : (int32_t)below(g, 256) - 128;
 	x->ndisp = 1;
 	if (kind < 30)
@@ -88,6 +93,11 @@ static void fill_memory(struct gen *g, const struct form *f, struct fields *x, b
 		x->ndisp = 4;
 	if (f->enc == ENC_EVEX && x->ndisp == 1)
 		x->disp = (int32_t)below(g, 8) - 4;
+	if (g->group) {
+		x->disp = (int32_t)below(g, 2 * g->group_reach) - g->group_reach;
+		x->ndisp = 4;
+		kind = 50;
+	}
 	x->b = (uint8_t)(base >> 3);
 	x->x = 0;
 	if (!vsib && kind < 10) { /* [rip + disp32], or an absolute address */
@@ -218,7 +228,7 @@ static bool stack_op(unsigned op)
 /* What goes before an instruction so that it does something more often than not. */
 static void prepare(struct gen *g, const struct insn *in, ZydisMnemonic name)
 {
-	if (in->has_mem && in->base < 16 && in->base != X86_RSP && percent(g, 12) &&
+	if (in->has_mem && in->base < 16 && in->base != X86_RSP && !g->group && percent(g, 12) &&
 	    (in->base == g->pointer[0] || in->base == g->pointer[1] || in->base == g->pointer[2]))
 		set_pointer(g, in->base);
 	if (in->has_mem && !in->vsib && in->index < 16 && percent(g, 85) &&
@@ -268,12 +278,14 @@ static void put_plain(struct gen *g)
 			if (!percent(g, percentage(&in, zi.mnemonic)) ||
 			    in.vsib != (tries >= 4 && f->mem && in.vsib))
 				continue;
+			if (g->group && (!in.has_mem || in.base != g->group_base))
+				continue;
 			if ((registers_written(&in) & g->kept &
 			     (stack_op(in.op) ? ~(1u << X86_RSP) : ~0u)) &&
 			    !percent(g, 1))
 				continue;
 			if ((g->calls && (registers_written(&in) & 1u << X86_RSP)) ||
-			    (g->counting && (registers_written(&in) & 1u << X86_RCX)))
+			    (registers_written(&in) & g->locked))
 				continue;
 			if (in.rep && in.klass == CLASS_CALL && !percent(g, 20))
 				continue;
@@ -351,7 +363,7 @@ static void put_loop(struct gen *g)
 	if (loop) {
 		put_mov_imm(g, X86_RCX, n, true);
 		g->kept |= 1u << X86_RCX;
-		g->counting = true;
+		g->locked |= 1u << X86_RCX;
 	} else {
 		g->counters++;
 		start_insn(g, true);
@@ -366,7 +378,7 @@ static void put_loop(struct gen *g)
 	start_insn(g, true);
 	if (loop) {
 		g->kept &= ~(1u << X86_RCX);
-		g->counting = false;
+		g->locked &= (uint16_t)~(1u << X86_RCX);
 		put8(g, 0xe2);
 		put8(g, (uint8_t)(top - g->len - 1));
 		return;
@@ -594,7 +606,9 @@ static void put_item(struct gen *g)
 {
 	unsigned dice = below(g, 1000);
 
-	if (dice < 70 && g->depth < NEST_MAX)
+	if (g->shapes && g->depth < NEST_MAX && percent(g, 35))
+		put_shape(g);
+	else if (dice < 70 && g->depth < NEST_MAX)
 		put_skip(g);
 	else if (dice < 95 && g->depth < NEST_MAX - 1)
 		put_loop(g);
@@ -615,19 +629,26 @@ static void put_item(struct gen *g)
 		put_plain(g);
 }
 
+#include "tests/unit/oracle_shapes.h"
+
 /* Makes a piece of about @insns instructions; it ends with UD2. */
 static void piece_make(struct gen *g, unsigned insns)
 {
 	static const uint8_t end[] = { 0x0f, 0x0b };
 
+	g->shapes = percent(g, 55);
+	g->smc = g->shapes && percent(g, 20);
 	g->at = CODE_AT + below(g, (CODE_PAGES - 1) * 4096);
-	if (percent(g, 30)) /* soon in the next page */
-		g->at = CODE_AT + 4096 * (1 + below(g, CODE_PAGES - 2)) - below(g, 100);
+	if (percent(g, g->shapes ? 60 : 30)) /* soon in the next page */
+		g->at = CODE_AT + 4096 * (1 + below(g, CODE_PAGES - 2)) - below(g, g->shapes ? 600 : 100);
 	if (g->at > CODE_AT + CODE_PAGES * 4096 - sizeof(g->code))
 		g->at -= sizeof(g->code);
+	if (g->smc)
+		g->at += SMC_AT - CODE_AT;
 	g->len = g->insns = g->depth = g->counters = g->calls = 0;
 	g->kept = 1u << X86_RSP;
-	g->counting = false;
+	g->locked = 0;
+	g->group = false;
 	for (unsigned k = 0; k < 3; k++) {
 		do
 			g->pointer[k] = (uint8_t)(g->bits == 32	   ? below(g, 8)

@@ -28,6 +28,7 @@
 
 #define CODE_AT 0x10000000ull
 #define CODE_PAGES 16u
+#define SMC_AT 0x18000000ull /* the same pages, writable */
 #define DATA_AT 0x20000000ull
 #define DATA_PAGES 16u
 #define STACK_AT 0x30000000ull
@@ -39,12 +40,17 @@
 #define DATA_SELECTOR 0x2b
 
 enum page_rights { PAGE_NONE, PAGE_RO, PAGE_RW };
-/* What the pages from DATA_AT may be used for. The last one holds loop counters, and nothing points there. */
+/* What the pages from DATA_AT may be used for. The last one holds loop counters, and is not with the others. */
 static const uint8_t data_rights[DATA_PAGES] = {
 	PAGE_RW, PAGE_RW,   PAGE_RW, PAGE_RW, PAGE_RO,	 PAGE_RW,   PAGE_NONE, PAGE_RW,
 	PAGE_RW, PAGE_NONE, PAGE_RO, PAGE_RW, PAGE_NONE, PAGE_NONE, PAGE_NONE, PAGE_RW,
 };
-#define COUNTERS_AT (DATA_AT + (DATA_PAGES - 1) * 4096)
+#define COUNTERS_AT 0x28000000ull
+
+static uint64_t data_page(unsigned n)
+{
+	return n == DATA_PAGES - 1 ? COUNTERS_AT : DATA_AT + 4096 * n;
+}
 
 /* Memory that is compared: data pages, then the stack. */
 #define MEMORY_BYTES ((DATA_PAGES + STACK_PAGES) * 4096)
@@ -226,29 +232,33 @@ static void native_map(struct oracle_run *r)
 		abort();
 	r->code_rw = map_at(0, code, PROT_READ | PROT_WRITE, fd, 0);
 	map_at(CODE_AT, code, PROT_READ | PROT_EXEC, fd, 0);
+	map_at(SMC_AT, code, PROT_READ | PROT_WRITE | PROT_EXEC, fd, 0);
 	r->native_memory = map_at(0, MEMORY_BYTES, PROT_READ | PROT_WRITE, fd, code);
 	memset(r->native_memory, 0, MEMORY_BYTES);
-	map_at(DATA_AT, DATA_PAGES * 4096, PROT_READ | PROT_WRITE, fd, code);
+	for (unsigned k = 0; k < DATA_PAGES; k++)
+		map_at(data_page(k), 4096, PROT_READ | PROT_WRITE, fd, code + 4096 * k);
 	map_at(STACK_AT, STACK_PAGES * 4096, PROT_READ | PROT_WRITE, fd, code + DATA_PAGES * 4096);
 	close(fd);
 	/* Present before its rights are taken: so a write to a page that may only be read says so. */
-	if (mlock((void *)DATA_AT, DATA_PAGES * 4096) ||
+	if (mlock((void *)DATA_AT, (DATA_PAGES - 1) * 4096) || mlock((void *)COUNTERS_AT, 4096) ||
 	    mlock((void *)STACK_AT, STACK_PAGES * 4096))
 		diag("mlock: %s", strerror(errno));
 	for (unsigned k = 0; k < DATA_PAGES; k++) {
-		(void)*(volatile uint8_t *)(DATA_AT + k * 4096);
-		mprotect((void *)(DATA_AT + k * 4096), 4096, prot[data_rights[k]]);
+		(void)*(volatile uint8_t *)data_page(k);
+		mprotect((void *)data_page(k), 4096, prot[data_rights[k]]);
 	}
 }
 
 /* What may be read is present: error codes say so. */
 static void touch_pages(void)
 {
-	for (unsigned k = 0; k < CODE_PAGES; k++)
+	for (unsigned k = 0; k < CODE_PAGES; k++) {
 		(void)*(volatile uint8_t *)(CODE_AT + k * 4096);
+		(void)*(volatile uint8_t *)(SMC_AT + k * 4096);
+	}
 	for (unsigned k = 0; k < DATA_PAGES; k++)
 		if (data_rights[k] != PAGE_NONE)
-			(void)*(volatile uint8_t *)(DATA_AT + k * 4096);
+			(void)*(volatile uint8_t *)data_page(k);
 }
 
 static void run_native(struct oracle_run *r, const struct cpu_state *in, struct outcome *out)
@@ -285,10 +295,14 @@ static void guest_map_user(struct oracle_run *r)
 	guest_put64(&r->g, pd + 8 * (CODE_AT >> 21), pt | 7);
 	guest_put64(&r->g, pd + 8 * (DATA_AT >> 21), (pt + 0x1000) | 7);
 	guest_put64(&r->g, pd + 8 * (STACK_AT >> 21), (pt + 0x2000) | 7);
-	for (unsigned k = 0; k < CODE_PAGES; k++)
+	guest_put64(&r->g, pd + 8 * (SMC_AT >> 21), (pt + 0x3000) | 7);
+	guest_put64(&r->g, pd + 8 * (COUNTERS_AT >> 21), (pt + 0x4000) | 7);
+	for (unsigned k = 0; k < CODE_PAGES; k++) {
 		guest_put64(&r->g, pt + 8 * k, (PHYS_CODE + 4096 * k) | 5);
+		guest_put64(&r->g, pt + 0x3000 + 8 * k, (PHYS_CODE + 4096 * k) | 7);
+	}
 	for (unsigned k = 0; k < DATA_PAGES; k++)
-		guest_put64(&r->g, pt + 0x1000 + 8 * k,
+		guest_put64(&r->g, pt + (k == DATA_PAGES - 1 ? 0x4000 : 0x1000 + 8 * k),
 			    rights[data_rights[k]] ? (PHYS_DATA + 4096 * k) | rights[data_rights[k]]
 						   : 0);
 	for (unsigned k = 0; k < STACK_PAGES; k++)
@@ -463,8 +477,17 @@ static void oracle_close(struct oracle_run *r)
 
 static void oracle_put_code(struct oracle_run *r, uint64_t at, const uint8_t *code, size_t len)
 {
-	memcpy(r->code_rw + (at - CODE_AT), code, len);
-	guest_load(&r->g, PHYS_CODE + (at - CODE_AT), code, len);
+	unsigned off = at % (CODE_PAGES * 4096);
+
+	memcpy(r->code_rw + off, code, len);
+	guest_load(&r->g, PHYS_CODE + off, code, len);
+}
+
+static bool oracle_code_differs(struct oracle_run *r, uint64_t at, size_t len)
+{
+	unsigned off = at % (CODE_PAGES * 4096);
+
+	return memcmp(r->code_rw + off, guest_ram(r, PHYS_CODE + off), len);
 }
 
 static void oracle_put_memory(struct oracle_run *r, const uint8_t *memory)

@@ -170,7 +170,7 @@ static void make_start(struct gen *g, unsigned k)
 	for (unsigned r = 0; r < 3; r++)
 		s->gpr[g->pointer[r]] = random_pointer(g);
 	s->gpr[X86_RSP] = STACK_AT + 0x2000 - 8 * below(g, 64);
-	if (percent(g, 5))
+	if (percent(g, g->shapes ? 30 : 5))
 		s->gpr[X86_RSP] = STACK_AT + 4096 * below(g, STACK_PAGES + 1) + below(g, 64) - 32;
 	s->rip = g->at;
 	s->cs = g->bits == 64 ? CS_64 : CS_32;
@@ -183,7 +183,7 @@ static void make_start(struct gen *g, unsigned k)
 		s->rflags |= X86_DF;
 	make_xstate(g, s->xstate);
 	memcpy(start_memory[k], pool + from, MEMORY_BYTES);
-	memset(start_memory[k] + (COUNTERS_AT - DATA_AT), 0, 4096);
+	memset(start_memory[k] + 4096 * (DATA_PAGES - 1), 0, 4096);
 }
 
 /* ---- comparing ---- */
@@ -293,7 +293,7 @@ static bool memory_differs(bool say)
 		memcpy(&b, guest_out.memory + at, 8);
 		snprintf(what, sizeof(what), "memory at %#llx",
 			 (unsigned long long)(at < DATA_PAGES * 4096
-						      ? DATA_AT + at
+						      ? data_page(at / 4096) + at % 4096
 						      : STACK_AT + at - DATA_PAGES * 4096));
 		shown += differ(say, what, a, b);
 	}
@@ -380,6 +380,11 @@ static bool outcomes_differ(bool say, const struct mode *mode, uint64_t end)
 		bad |= differ(say, gpr_names[k], n->gpr[k], g->gpr[k]);
 	bad |= differ(say, "rflags", n->rflags & flags, g->rflags & flags);
 	bad |= memory_differs(say);
+	if (gen.smc && oracle_code_differs(&run, gen.at, gen.len)) {
+		bad = true;
+		if (say)
+			diag("  the code has been changed otherwise");
+	}
 	return bad | xstate_differs(say, n->xstate, g->xstate);
 }
 
@@ -393,10 +398,13 @@ static uint64_t end_of(const struct gen *g)
 /* Runs from the states in @states (a set); true if the outcomes differ for one, whose number is *which. */
 static bool piece_fails(const struct mode *mode, unsigned states, unsigned *which, bool count)
 {
-	oracle_put_code(&run, gen.at, gen.code, gen.len);
+	if (!gen.smc)
+		oracle_put_code(&run, gen.at, gen.code, gen.len);
 	for (unsigned k = 0; k < STATES; k++) {
 		if (!(states >> k & 1))
 			continue;
+		if (gen.smc)
+			oracle_put_code(&run, gen.at, gen.code, gen.len);
 		oracle_put_memory(&run, start_memory[k]);
 		run_native(&run, &start[k], &native_out);
 		run_guest(&run, &start[k], &guest_out);
