@@ -313,6 +313,22 @@ uint64_t bt_mem_slow(struct bt_vcpu *v, uint64_t offset, uint32_t info)
 	return (uint64_t)(host + (lin & 0xfff));
 }
 
+uint64_t bt_group_slow(struct bt_vcpu *v, uint64_t offset, uint32_t info)
+{
+	uint32_t group = (uint32_t)v->scratch[3];
+	unsigned span = group & 0x3ff, first = group >> 10 & 0x3ff, slot = group >> 21 & 7;
+	uint64_t base = segment_base(v, info_seg(info)), low = offset + base - first, page = low & ~0xfffull;
+	struct tlb_entry *e;
+
+	if (!bt_mem_slow(v, offset, info))
+		return 0;
+	e = &v->priv->slot->table[tlb_class_of_mode(v->mode)][low >> 12 & (TLB_ENTRIES - 1)];
+	if ((group & 1u << 20 ? e->write_tag : e->read_tag) != page || (low & 0xfff) + span > MEM_PAGE_SIZE)
+		return 2;
+	v->group[slot] = e->host - page + base + (group & 1u << 24 ? v->vbase : 0);
+	return 1;
+}
+
 /* With an unmasked x87 exception nothing is stored. */
 static bool x87_may_not_store(void)
 {

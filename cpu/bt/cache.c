@@ -55,7 +55,8 @@ void cache_link(struct bt_vcpu *v, struct link *l, struct block *to)
 	bt_lock(&e->lock);
 	if (!l->to && !l->from->dead && !to->dead && to->gpa2 == ~0ull &&
 	    (to->gpa & ~0xfffull) == (l->from->gpa & ~0xfffull) &&
-	    (to->gpa & 0xfff) == l->target && to->mode == l->from->mode) {
+	    (to->gpa & 0xfff) == l->target && l->twin == !!(to->mode & MODE_PRIVATE_TWIN) &&
+	    (to->mode & ~MODE_PRIVATE_TWIN) == (l->from->mode & ~MODE_PRIVATE_TWIN)) {
 		l->to = to;
 		l->next_in = to->in;
 		to->in = l;

@@ -38,7 +38,7 @@ static void emit_map_escape(struct emit *e, unsigned map)
 		emit8(e, 0x3a);
 }
 
-static void emit_legacy_head(struct emit *e, const struct insn *i, unsigned reg, unsigned base)
+static void emit_legacy_head(struct emit *e, const struct insn *i, unsigned reg, unsigned base, uint8_t index)
 {
 	/* 0F AE has no operand size: with 66 it is something else (CLFLUSH CLFLUSHOPT, MFENCE TPAUSE). */
 	bool int_op = (i->fpu == FPU_NONE && !(i->map == MAP_0F && i->opcode == 0xae)) || i->fpu == FPU_X87;
@@ -52,7 +52,7 @@ static void emit_legacy_head(struct emit *e, const struct insn *i, unsigned reg,
 	else if (i->pp == 3)
 		emit8(e, 0xf2);
 
-	uint8_t rex = emit_rex_bits(i->w, reg, H_NONE, (uint8_t)base);
+	uint8_t rex = emit_rex_bits(i->w, reg, index, (uint8_t)base);
 
 	/*
 	 * A byte register 4–7 means SPL..DIL with any REX and AH..BH without: the byte registers that the
@@ -64,15 +64,16 @@ static void emit_legacy_head(struct emit *e, const struct insn *i, unsigned reg,
 }
 
 static void emit_vex_head(struct emit *e, const struct insn *i, unsigned reg, unsigned base,
-			  unsigned vvvv)
+			  uint8_t index, unsigned vvvv)
 {
 	unsigned inv_r = ~reg >> 3 & 1, inv_b = ~base >> 3 & 1, w = i->w;
+	unsigned inv_x = index == H_NONE ? 1 : ~index >> 3 & 1;
 
 	/* VPCMPESTRI, VPCMPESTRM: W makes their lengths 64-bit in 64-bit code only. */
 	if (i->code_bits != 64 && i->map == MAP_0F3A && (i->opcode & 0xfe) == 0x60)
 		w = 0;
 	emit8(e, 0xc4);
-	emit8(e, inv_r << 7 | 1 << 6 | inv_b << 5 | i->map);
+	emit8(e, inv_r << 7 | inv_x << 6 | inv_b << 5 | i->map);
 	emit8(e, w << 7 | (~vvvv & 15) << 3 | (i->vl & 1) << 2 | i->pp);
 }
 
@@ -89,26 +90,26 @@ static void emit_evex_head(struct emit *e, const struct insn *i, unsigned reg, u
 }
 
 void emit_reencode(struct emit *e, const struct insn *i, const uint8_t *code, unsigned reg,
-		   unsigned rm, unsigned vvvv, uint8_t mem_base)
+		   unsigned rm, unsigned vvvv, const struct host_mem *mem)
 {
-	bool mem = mem_base != H_NONE;
+	uint8_t index = mem ? mem->index : H_NONE;
 	unsigned opcode = i->opcode;
 
 	if (mem)
-		rm = mem_base;
+		rm = mem->base;
 	if (i->encoding == ENC_VEX)
-		emit_vex_head(e, i, reg, rm, vvvv);
+		emit_vex_head(e, i, reg, rm, index, vvvv);
 	else if (i->encoding == ENC_EVEX)
 		emit_evex_head(e, i, reg, rm, mem, vvvv);
 	else
-		emit_legacy_head(e, i, i->has_modrm ? reg : 0, i->has_modrm || i->gpr_fields ? rm : 0);
+		emit_legacy_head(e, i, i->has_modrm ? reg : 0, i->has_modrm || i->gpr_fields ? rm : 0, index);
 
 	if (i->gpr_fields & FIELD_OPCODE)
 		opcode = (opcode & ~7u) | (rm & 7);
 	emit8(e, (uint8_t)opcode);
 	if (i->has_modrm) {
 		if (mem)
-			emit_modrm_mem(e, reg, mem_base, H_NONE, 0, 0);
+			emit_modrm_mem(e, reg, mem->base, mem->index, 0, mem->disp);
 		else
 			emit8(e, 0xc0 | (reg & 7) << 3 | (rm & 7));
 	}

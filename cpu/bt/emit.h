@@ -37,6 +37,15 @@ static inline uint8_t emit_host_reg(unsigned guest)
 	return map[guest & 15];
 }
 
+/*
+ * A memory operand of the host, base + index + disp: guest memory after its check. An index is T0, which holds a
+ * group's distance (tr_group.c).
+ */
+struct host_mem {
+	uint8_t base, index;
+	int32_t disp;
+};
+
 /* Where code goes: [p, end) in the writable view. Past the end nothing is written and full is set. */
 struct emit {
 	uint8_t *base; /* writable view of the cache */
@@ -136,6 +145,7 @@ static inline void emit_op_reg(struct emit *e, bool w, unsigned op, unsigned reg
 /* The vCPU's fields, from rsp. */
 #define SLOT(field) ((int32_t)offsetof(struct bt_vcpu, field))
 #define REG_SLOT(guest) ((int32_t)(8 * (guest)))
+#define GROUP_SLOT(k) (SLOT(group) + (int32_t)(8 * (k)))
 
 static inline void emit_load_slot(struct emit *e, uint8_t reg, int32_t slot)
 {
@@ -232,10 +242,10 @@ void emit_restore_flags(struct emit *e);
 
 /*
  * Re-encodes guest instruction @i (bytes at @code) with other register numbers. Memory operands become
- * [@mem_base]; without one (@mem_base H_NONE) the rm field is register @rm. Vector and other non-GPR
- * numbers are passed through by the caller. (emit.c)
+ * @mem; without one (@mem NULL) the rm field is register @rm. Vector and other non-GPR
+ * numbers are passed through by the caller. With EVEX @mem is a base alone. (emit.c)
  */
 void emit_reencode(struct emit *e, const struct insn *i, const uint8_t *code, unsigned reg,
-		   unsigned rm, unsigned vvvv, uint8_t mem_base);
+		   unsigned rm, unsigned vvvv, const struct host_mem *mem);
 
 #endif

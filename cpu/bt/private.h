@@ -90,6 +90,7 @@ struct tlb_slot {
 
 #define MODE_PRIVATE_BOUNCE (1u << 30) /* one instruction, every memory access through C */
 #define MODE_PRIVATE_BREAK (1u << 28)  /* the debugger has breakpoints: every block ends in C */
+#define MODE_PRIVATE_TWIN (1u << 27)   /* every memory access is checked by itself (tr_group.c) */
 #define MODE_PRIVATE_NO_JC (1u << 29)  /* the jump cache holds code of another mode */
 #define MODE_PRIVATE_EDGE (1u << 27)   /* 64-bit code within EDGE_BYTES of addresses that are not canonical */
 #define EDGE_BYTES (64u << 20)
@@ -106,6 +107,7 @@ struct link {
 	uint32_t stub;		 /* where it goes while unlinked */
 	uint16_t target;	 /* offset in the page */
 	bool backward;		 /* enter by the polling entry */
+	bool twin;		 /* goes to the twin without groups of the block there */
 };
 
 /* Where guest instructions begin in host code, for host exceptions. */
@@ -161,6 +163,7 @@ enum bt_options {
 	BT_OPT_SINGLE = 2,	/* one instruction a block */
 	BT_OPT_NO_LINK = 4,	/* every block ends in C */
 	BT_OPT_BOUNCE = 8,	/* all memory through C */
+	BT_OPT_NO_GROUP = 16,	/* every access is checked by itself */
 };
 
 struct bt_engine {
@@ -201,7 +204,7 @@ struct bt_engine {
 		uint32_t link_host, link_mem; /* T1: struct link * */
 		uint32_t step_done;   /* T0: linear address of the next instruction; flags in aflags */
 		uint32_t bounce;      /* T0: linear address of the instruction; flags in aflags */
-		uint32_t mem_slow, bounce_in, bounce_out, call_op; /* called */
+		uint32_t mem_slow, group_slow, bounce_in, bounce_out, call_op; /* called */
 		uint32_t jump_user, jump_kernel; /* T0: linear target, by the jump cache; flags in aflags */
 	} stub;
 
@@ -293,7 +296,6 @@ void bt_lock(_Atomic uint32_t *lock);
 void bt_unlock(_Atomic uint32_t *lock);
 long bt_futex_wait(_Atomic uint32_t *word, uint32_t value, uint64_t timeout_ns); /* 0: for ever */
 void bt_futex_wake(_Atomic uint32_t *word);
-void bt_yield(void);
 
 /* ---- tlb.c ---------------------------------------------------------------------------------------- */
 struct tlb_page {
@@ -367,6 +369,12 @@ void debug_port_access(struct bt_vcpu *v, uint16_t port, unsigned size);
 /* ---- run.c ---------------------------------------------------------------------------------------------- */
 /* Called from the stubs. */
 uint64_t bt_mem_slow(struct bt_vcpu *v, uint64_t offset, uint32_t info);
+/* The same for the first access of a group; v->scratch[3]: group_info(). 1: v->group[] is set; 2: to the twin. */
+uint64_t bt_group_slow(struct bt_vcpu *v, uint64_t offset, uint32_t info);
+static inline uint32_t group_info(unsigned span, unsigned first, bool writes, unsigned slot, bool pc)
+{
+	return span | first << 10 | (uint32_t)writes << 20 | slot << 21 | (uint32_t)pc << 24;
+}
 uint64_t bt_bounce_in(struct bt_vcpu *v, uint64_t offset, uint32_t info);
 uint64_t bt_bounce_out(struct bt_vcpu *v);
 enum call_op_result { CALL_OP_GO_ON, CALL_OP_LEAVE, CALL_OP_USER, CALL_OP_KERNEL };

@@ -302,11 +302,12 @@ static bool run_block(struct bt_vcpu *v, bool bounce, enum exit_reason *reason)
 		return true;
 	}
 
-	struct block *b = get_block(v, mode, &global);
+	uint64_t lin = code_address(v, v->cs_base + v->rip);
+	bool twin = link && link->twin && lin == v->vbase + link->target;
+	struct block *b = get_block(v, mode | (twin ? MODE_PRIVATE_TWIN : 0), &global);
 
 	if (!b)
 		return false;
-	uint64_t lin = code_address(v, v->cs_base + v->rip);
 
 	/* One instruction is as short as it gets; and the world may be stopped for it already. */
 	if ((mode & MODE_PRIVATE_BREAK) && !(mode & (MODE_PRIVATE_BOUNCE | MODE_STEP)) &&

@@ -217,6 +217,7 @@ void stubs_generate(struct bt_engine *b)
 	gen_enter(b, &e);
 	gen_exits(b, &e);
 	b->stub.mem_slow = gen_memory_call(b, &e, (uint64_t)bt_mem_slow);
+	b->stub.group_slow = gen_memory_call(b, &e, (uint64_t)bt_group_slow);
 	b->stub.bounce_in = gen_memory_call(b, &e, (uint64_t)bt_bounce_in);
 	b->stub.bounce_out = gen_memory_call(b, &e, (uint64_t)bt_bounce_out);
 	gen_call_op(b, &e);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * How the threads of one engine wait for each other, without libc: a futex lock, stopping the world, and
- * asking other vCPUs to forget which pages they may write.
+ * asking other vCPUs to forget which pages they may write; and PAUSE, by which guests wait for each other.
  *
  * A vCPU is "in the guest" (priv->in_guest) while it runs light or translated code; it leaves only in its run
  * loop, never from C code that translated code called. Whoever has the world stopped (engine->exclusive) waits
@@ -12,6 +12,7 @@
 #include <sys/syscall.h>
 #include <time.h>
 
+#include "cpu/bt/ops.h"
 #include "cpu/bt/private.h"
 
 static long raw_syscall(long nr, long a, long b, long c, long d)
@@ -38,11 +39,6 @@ long bt_futex_wait(_Atomic uint32_t *word, uint32_t value, uint64_t timeout_ns)
 void bt_futex_wake(_Atomic uint32_t *word)
 {
 	raw_syscall(SYS_futex, (long)word, FUTEX_WAKE_PRIVATE, 0x7fffffff, 0);
-}
-
-void bt_yield(void)
-{
-	raw_syscall(SYS_sched_yield, 0, 0, 0, 0);
 }
 
 /* 0 free, 1 taken, 2 taken and somebody waits. */
@@ -158,4 +154,24 @@ void run_revoke_writes_all(struct bt_vcpu *v)
 			bt_futex_wait(&o->requests, r, 200 * NS_PER_US);
 		}
 	}
+}
+
+static void yield(void)
+{
+	raw_syscall(SYS_sched_yield, 0, 0, 0, 0);
+}
+
+/*
+ * A vCPU that spins waits for another, which may be waiting for this host CPU: now and then it is given up. Without
+ * that a ticket lock on more vCPUs than CPUs is handed on once a time slice of the host.
+ */
+#define PAUSES_PER_YIELD 32
+
+enum bt_result bt_op_pause(struct bt_vcpu *v, const struct insn *i)
+{
+	if (v->engine->vcpu_count > 1 && ++v->priv->pauses % PAUSES_PER_YIELD == 0)
+		yield();
+	else
+		__builtin_ia32_pause();
+	return BT_NEXT;
 }

@@ -113,6 +113,24 @@ static void emit_link_jump(struct tr *t, int cc, unsigned target)
 	c->field[c->nfields++] = l->field;
 }
 
+void tr_goto_twin(struct tr *t, unsigned insn)
+{
+	struct link *l = new_link(t, t->off[insn]);
+
+	if (!l)
+		return;
+	l->twin = true;
+	l->backward = false;
+	if (t->live[insn])
+		tr_flags_to_host(t);
+	align_field(t, 1);
+	l->field = emit_jmp_forward(&t->e);
+	l->stub = emit_pos(&t->e);
+	emit_patch_rel32(&t->e, l->field, l->stub);
+	emit_mov_imm(&t->e, T1, (uint64_t)l);
+	emit_jmp(&t->e, t->flags & FLAGS_HOST ? t->b->stub.link_host : t->b->stub.link_mem);
+}
+
 void tr_cold_link(struct tr *t, const struct cold *c)
 {
 	struct emit *e = &t->e;
@@ -250,6 +268,7 @@ static void branch_jcc(struct tr *t, const struct insn *i)
 	int64_t target = target_of(t, i);
 
 	tr_flags_to_host(t);
+	t->t0_kept = true;
 	if (linkable(t, target) && plain_code(t, i)) {
 		emit_link_jump(t, i->cc, (unsigned)target);
 		return;
@@ -322,16 +341,25 @@ static void branch_loop(struct tr *t, const struct insn *i)
 static void push_return(struct tr *t, const struct insn *i, bool check)
 {
 	unsigned size = i->opsize;
+	int32_t next = (int32_t)(t->off[t->cur] + i->len);
 	struct emit *e = &t->e;
+	struct host_mem m;
 	struct ea ea;
 
 	tr_stack_addr(t, &ea, -(int)size);
-	tr_access(t, &ea, size, ACCESS_WRITE);
-	emit_mov_reg(e, true, T1, T0);
-	offset_in_cs(t, i, (int32_t)(t->off[t->cur] + i->len));
-	if (size == 2)
-		emit8(e, 0x66);
-	emit_op_mem(e, size == 8, 0x89, T0, T1, H_NONE, 0, 0);
+	tr_operand(t, &ea, size, ACCESS_WRITE, &m);
+	if (t->code_bits == 64 && size == 8) {
+		emit_load_slot(e, T1, SLOT(vbase));
+		emit_lea(e, true, T1, T1, H_NONE, 0, next);
+		emit_op_mem(e, true, 0x89, T1, m.base, m.index, 0, m.disp);
+	} else {
+		tr_pointer(t, &m);
+		emit_mov_reg(e, true, T1, T0);
+		offset_in_cs(t, i, next);
+		if (size == 2)
+			emit8(e, 0x66);
+		emit_op_mem(e, size == 8, 0x89, T0, T1, H_NONE, 0, 0);
+	}
 	tr_access_done(t, ACCESS_WRITE);
 	if (check) {
 		emit_load_slot(e, T0, SLOT(scratch[0]));
@@ -354,6 +382,13 @@ static void direct_call(struct tr *t, const struct insn *i)
 	goto_target(t, i, target);
 }
 
+/* T0 := memory, zero-extended. */
+static void load_t0(struct tr *t, unsigned size, const struct host_mem *m)
+{
+	emit_op_mem(&t->e, size == 8, size == 2 ? 0x0fb7 : 0x8b, T0, m->base, m->index, 0, m->disp);
+	t->t0_group = GROUP_NONE;
+}
+
 /* The target of an indirect jump → T0, zero-extended from the operand size. */
 static void load_target(struct tr *t, const struct insn *i)
 {
@@ -361,12 +396,10 @@ static void load_target(struct tr *t, const struct insn *i)
 
 	if (i->has_mem) {
 		struct ea ea = tr_ea(i);
+		struct host_mem m;
 
-		tr_access(t, &ea, i->opsize, ACCESS_READ);
-		if (i->opsize == 2)
-			emit_op_mem(e, false, 0x0fb7, T0, T0, H_NONE, 0, 0);
-		else
-			emit_op_mem(e, i->opsize == 8, 0x8b, T0, T0, H_NONE, 0, 0);
+		tr_operand(t, &ea, i->opsize, ACCESS_READ, &m);
+		load_t0(t, i->opsize, &m);
 		return;
 	}
 	tr_load_guest(t, T0, i->rm);
@@ -378,17 +411,14 @@ static void load_target(struct tr *t, const struct insn *i)
 
 static void branch_ret(struct tr *t, const struct insn *i)
 {
-	struct emit *e = &t->e;
 	unsigned size = i->opsize;
+	struct host_mem m;
 	struct ea ea;
 
 	tr_flags_to_mem(t);
 	tr_stack_addr(t, &ea, 0);
-	tr_access(t, &ea, size, ACCESS_READ);
-	if (size == 2)
-		emit_op_mem(e, false, 0x0fb7, T0, T0, H_NONE, 0, 0);
-	else
-		emit_op_mem(e, size == 8, 0x8b, T0, T0, H_NONE, 0, 0);
+	tr_operand(t, &ea, size, ACCESS_READ, &m);
+	load_t0(t, size, &m);
 	check_target(t);
 	tr_stack_move(t, (int)size + (i->opcode == 0xc2 ? (int)(uint16_t)i->imm : 0));
 	goto_offset_t0(t);

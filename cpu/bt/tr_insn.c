@@ -3,8 +3,8 @@
  * Instructions that do not jump: copies with renamed registers, the few that are rewritten, and calls of C.
  *
  * Copies. Each encoding field that names a general register is bound to a host register: the guest
- * register's own, or a temporary loaded from its slot (and stored back when written). T0 is the pointer when
- * there is a memory operand. When the temporaries do not suffice a register that the instruction does not
+ * register's own, or a temporary loaded from its slot (and stored back when written). T0 is the pointer, or part
+ * of it, when there is a memory operand. When the temporaries do not suffice a register that the instruction does not
  * use is borrowed: its guest value waits in its slot. A high byte register (AH CH DH BH) cannot be encoded
  * beside a REX prefix, so with one of these all other registers are brought into legacy registers.
  */
@@ -48,7 +48,7 @@ struct copy {
 	uint16_t used;	   /* host registers that are taken */
 	uint8_t borrowed[3];
 	unsigned nborrowed;
-	uint8_t pointer;   /* host register of the memory operand */
+	struct host_mem mem;
 };
 
 static unsigned field_number(const struct insn *i, unsigned field)
@@ -114,12 +114,15 @@ static uint8_t take_register(struct tr *t, struct copy *c)
 
 static void bind_all(struct tr *t, struct copy *c, bool mem)
 {
-	c->pointer = mem ? T0 : H_NONE;
-	if (mem)
+	if (mem && (c->high || c->i->encoding == ENC_EVEX))
+		tr_pointer(t, &c->mem); /* neither REX nor a scaled displacement */
+	if (mem) {
 		c->used |= 1u << T0;
+		c->used |= 1u << c->mem.base;
+	}
 	if (mem && c->high) {
-		c->pointer = take_register(t, c);
-		emit_mov_reg(&t->e, true, c->pointer, T0);
+		c->mem.base = take_register(t, c);
+		emit_mov_reg(&t->e, true, c->mem.base, T0);
 	}
 	for (unsigned k = 0; k < c->n; k++) {
 		struct binding *b = &c->bind[k];
@@ -178,7 +181,7 @@ static void emit_copy(struct tr *t, const struct insn *i)
 		/* A mask that suppresses no faults still keeps elements: in the bounce buffer they must be there. */
 		if (i->encoding == ENC_EVEX && i->evex_aaa && !i->mem_masked && access == ACCESS_WRITE)
 			access = ACCESS_RW;
-		tr_access(t, &ea, i->mem_size, access);
+		tr_operand(t, &ea, i->mem_size, access, &c.mem);
 	}
 	flags_before_copy(t, i);
 	t->map[t->cur].flags = (uint8_t)t->flags;
@@ -208,8 +211,9 @@ static void emit_copy(struct tr *t, const struct insn *i)
 	}
 	emit_reencode(&t->e, &form, t->bytes[t->cur], bound(&c, FIELD_REG, form.reg),
 		      bound(&c, FIELD_RM | FIELD_OPCODE, form.rm), bound(&c, FIELD_VVVV, form.vvvv),
-		      c.pointer);
+		      mem ? &c.mem : NULL);
 	unbind_all(t, &c);
+	t->t0_kept = mem || !(c.used & 1u << T0);
 	flags_after_copy(t, i);
 	if (mem)
 		tr_access_done(t, i->mem_access);
@@ -217,17 +221,20 @@ static void emit_copy(struct tr *t, const struct insn *i)
 
 /* ---- rewritten ---- */
 
-/* mov of @size bytes between registers, or register and [T0]. */
-static void mov_sized(struct tr *t, unsigned size, uint8_t op, uint8_t reg, uint8_t rm, bool mem)
+/* mov of @size bytes between registers. */
+static void mov_sized(struct tr *t, unsigned size, uint8_t op, uint8_t reg, uint8_t rm)
 {
-	struct emit *e = &t->e;
-
 	if (size == 2)
-		emit8(e, 0x66);
-	if (mem)
-		emit_op_mem(e, size == 8, op, reg, rm, H_NONE, 0, 0);
-	else
-		emit_op_reg(e, size == 8, op, reg, rm);
+		emit8(&t->e, 0x66);
+	emit_op_reg(&t->e, size == 8, op, reg, rm);
+}
+
+/* The same between register and memory. */
+static void mov_mem(struct tr *t, unsigned size, uint8_t op, uint8_t reg, const struct host_mem *m)
+{
+	if (size == 2)
+		emit8(&t->e, 0x66);
+	emit_op_mem(&t->e, size == 8, op, reg, m->base, m->index, 0, m->disp);
 }
 
 static void emit_lea_insn(struct tr *t, const struct insn *i)
@@ -247,6 +254,7 @@ static void emit_lea_insn(struct tr *t, const struct insn *i)
 			 (int32_t)ea.disp);
 		if (dst == H_NONE)
 			emit_store_slot(&t->e, REG_SLOT(i->reg), T0);
+		t->t0_kept = dst != H_NONE;
 		return;
 	}
 	tr_offset(t, &ea);
@@ -257,7 +265,7 @@ static void emit_lea_insn(struct tr *t, const struct insn *i)
 		return;
 	}
 	tr_load_guest(t, T1, i->reg); /* 16 bits: the rest stays */
-	mov_sized(t, 2, 0x89, T0, T1, false);
+	mov_sized(t, 2, 0x89, T0, T1);
 	tr_store_guest(t, i->reg, T1);
 }
 
@@ -282,23 +290,23 @@ static void emit_push_insn(struct tr *t, const struct insn *i)
 {
 	unsigned size = i->opsize;
 	bool from_mem = i->has_mem;
+	struct host_mem m;
 	struct ea ea;
 
 	if (from_mem) {
 		ea = tr_ea(i);
-		tr_access(t, &ea, size, ACCESS_READ);
-		mov_sized(t, size, 0x8b, T0, T0, true);
-		emit_store_slot(&t->e, SLOT(scratch[0]), T0);
+		tr_operand(t, &ea, size, ACCESS_READ, &m);
+		mov_mem(t, size, 0x8b, T1, &m);
+		emit_store_slot(&t->e, SLOT(scratch[0]), T1);
 	}
 	tr_stack_addr(t, &ea, -(int)size);
-	tr_access(t, &ea, size, ACCESS_WRITE);
+	tr_operand(t, &ea, size, ACCESS_WRITE, &m);
+	t->t0_kept = true;
 	if (from_mem) {
 		emit_load_slot(&t->e, T1, SLOT(scratch[0]));
-		mov_sized(t, size, 0x89, T1, T0, true);
+		mov_mem(t, size, 0x89, T1, &m);
 	} else if (!i->gpr_fields) { /* PUSH imm */
-		if (size == 2)
-			emit8(&t->e, 0x66);
-		emit_op_mem(&t->e, size == 8, 0xc7, 0, T0, H_NONE, 0, 0);
+		mov_mem(t, size, 0xc7, 0, &m);
 		if (size == 2) {
 			emit8(&t->e, (uint8_t)i->imm);
 			emit8(&t->e, (uint8_t)(i->imm >> 8));
@@ -313,7 +321,7 @@ static void emit_push_insn(struct tr *t, const struct insn *i)
 			h = T1;
 			tr_load_guest(t, T1, g);
 		}
-		mov_sized(t, size, 0x89, h, T0, true);
+		mov_mem(t, size, 0x89, h, &m);
 	}
 	tr_stack_move(t, -(int)size);
 	tr_access_done(t, ACCESS_WRITE);
@@ -328,39 +336,46 @@ static void store_sized(struct tr *t, unsigned size, unsigned guest, uint8_t val
 	uint8_t other = value == T0 ? T1 : T0;
 
 	tr_load_guest(t, other, guest);
-	mov_sized(t, 2, 0x89, value, other, false);
+	mov_sized(t, 2, 0x89, value, other);
 	tr_store_guest(t, guest, other);
 }
 
 static void emit_pop_insn(struct tr *t, const struct insn *i)
 {
 	unsigned size = i->opsize;
+	struct host_mem m;
 	struct ea ea;
 
 	tr_stack_addr(t, &ea, 0);
-	tr_access(t, &ea, size, ACCESS_READ);
+	tr_operand(t, &ea, size, ACCESS_READ, &m);
 	if (!i->has_mem) {
-		mov_sized(t, size, 0x8b, T0, T0, true);
+		uint8_t to = emit_host_reg(i->rm);
+
+		if (to == H_NONE || size != 8 || i->rm == X86_RSP)
+			to = T1;
+		mov_mem(t, size, 0x8b, to, &m);
+		t->t0_kept = size != 2;
 		if (i->rm != X86_RSP) {
 			tr_stack_move(t, (int)size);
-			store_sized(t, size, i->rm, T0);
+			if (to == T1)
+				store_sized(t, size, i->rm, T1);
 		} else if (size == 2) { /* POP SP: the increment first, then the value over it */
 			tr_stack_move(t, 2);
-			store_sized(t, 2, X86_RSP, T0);
+			store_sized(t, 2, X86_RSP, T1);
 		} else {
-			tr_store_guest(t, X86_RSP, T0);
+			tr_store_guest(t, X86_RSP, T1);
 		}
 		return;
 	}
 	/* POP m: an address with rSP is computed after the increment (SDM vol. 2, POP). */
-	mov_sized(t, size, 0x8b, T0, T0, true);
-	emit_store_slot(&t->e, SLOT(scratch[0]), T0);
+	mov_mem(t, size, 0x8b, T1, &m);
+	emit_store_slot(&t->e, SLOT(scratch[0]), T1);
 	ea = tr_ea(i);
 	if (ea.base == X86_RSP)
 		ea.disp += size;
-	tr_access(t, &ea, size, ACCESS_WRITE);
+	tr_operand(t, &ea, size, ACCESS_WRITE, &m);
 	emit_load_slot(&t->e, T1, SLOT(scratch[0]));
-	mov_sized(t, size, 0x89, T1, T0, true);
+	mov_mem(t, size, 0x89, T1, &m);
 	tr_stack_move(t, (int)size);
 	tr_access_done(t, ACCESS_WRITE);
 }
@@ -371,12 +386,14 @@ static void emit_leave(struct tr *t, const struct insn *i)
 	unsigned size = i->opsize;
 	unsigned width = t->code_bits == 64 ? 8 : t->mode & MODE_STACK32 ? 4 : 2;
 	struct ea ea = {.seg = X86_SS, .base = X86_RBP, .index = REG_NONE, .addrsize = (uint8_t)width};
+	struct host_mem m;
 
-	tr_access(t, &ea, size, ACCESS_READ);
-	mov_sized(t, size, 0x8b, T0, T0, true);
-	mov_sized(t, width, 0x89, H_RBP, HOST_GUEST_RSP, false);
+	tr_operand(t, &ea, size, ACCESS_READ, &m);
+	mov_mem(t, size, 0x8b, T1, &m);
+	mov_sized(t, width, 0x89, H_RBP, HOST_GUEST_RSP);
 	tr_stack_move(t, (int)size);
-	store_sized(t, size, X86_RBP, T0);
+	store_sized(t, size, X86_RBP, T1);
+	t->t0_kept = size != 2;
 }
 
 /*
@@ -420,7 +437,7 @@ static void emit_bit_string(struct tr *t, const struct insn *i)
 	emit8(e, 0xe7);
 	emit8(e, (uint8_t)(8 * size - 1));
 	flags_before_copy(t, i);
-	emit_reencode(e, i, t->bytes[t->cur], T1, 0, 0, T0);
+	emit_reencode(e, i, t->bytes[t->cur], T1, 0, 0, &(struct host_mem){T0, H_NONE, 0});
 	flags_after_copy(t, i);
 	tr_access_done(t, i->mem_access);
 }
@@ -463,6 +480,7 @@ void tr_insn(struct tr *t, const struct insn *i)
 	}
 	switch (i->op) {
 	case OP_NOP:
+		t->t0_kept = true;
 		break;
 	case OP_LEA:
 		emit_lea_insn(t, i);

@@ -133,33 +133,24 @@ static void bounce_access(struct tr *t, const struct ea *ea, uint32_t info)
 	emit_call(&t->e, t->b->stub.bounce_in);
 }
 
-void tr_access(struct tr *t, const struct ea *ea, unsigned size, unsigned access)
+/* Where the TLB entries of the current class begin, from the GS base. */
+static int32_t tlb_table(const struct tr *t)
+{
+	return (int32_t)(offsetof(struct tlb_slot, table) +
+			 tlb_class_of_mode(t->mode) * sizeof(t->v->priv->slot->table[0]));
+}
+
+static int32_t tlb_tag(const struct tr *t, bool writes)
+{
+	return tlb_table(t) + (int32_t)(writes ? offsetof(struct tlb_entry, write_tag)
+					       : offsetof(struct tlb_entry, read_tag));
+}
+
+/* Checks [T0, T0 + size) for reads or writes: T1 := index of the TLB entry, T0 := offset in the page. */
+static void check(struct tr *t, unsigned size, bool writes, struct cold *c)
 {
 	struct emit *e = &t->e;
-	uint32_t info = mem_info(t->off[t->cur], size, access, ea->seg) | ea->info;
 
-	tr_flags_clobber(t);
-	if (t->bounce) {
-		bounce_access(t, ea, info);
-		return;
-	}
-	struct cold *c = tr_cold(t, COLD_MEM);
-	int32_t table = (int32_t)(offsetof(struct tlb_slot, table) +
-				  tlb_class_of_mode(t->mode) * sizeof(t->v->priv->slot->table[0]));
-	int32_t tag = table + (int32_t)(access == ACCESS_READ ? offsetof(struct tlb_entry, read_tag)
-							      : offsetof(struct tlb_entry, write_tag));
-
-	c->ea = *ea;
-	c->info = info;
-	tr_offset(t, ea);
-	add_segment(t, ea, size, access, c);
-	if ((t->mode & MODE_ALIGN) && mem_checked_alignment(info)) {
-		emit8(e, 0x41); /* test r14b, alignment - 1 */
-		emit8(e, 0xf6);
-		emit8(e, 0xc6);
-		emit8(e, (uint8_t)(mem_checked_alignment(info) - 1));
-		c->field[c->nfields++] = emit_jcc_forward(e, CC_NE);
-	}
 	if (t->b->has_bmi2) { /* rorx r15, r14, 7 */
 		static const uint8_t rorx[] = {0xc4, 0x43, 0xfb, 0xf0, 0xfe, 0x07};
 
@@ -176,14 +167,174 @@ void tr_access(struct tr *t, const struct ea *ea, unsigned size, unsigned access
 	emit8(e, 0x81);
 	emit8(e, 0xe7);
 	emit32(e, (TLB_ENTRIES - 1) * sizeof(struct tlb_entry));
-	gs_op(t, 0x2b, T0, tag); /* sub */
+	gs_op(t, 0x2b, T0, tlb_tag(t, writes)); /* sub */
 	emit8(e, 0x49);		 /* cmp r14, imm32 */
 	emit8(e, 0x81);
 	emit8(e, 0xfe);
 	emit32(e, 4096 - size);
 	c->field[c->nfields++] = emit_jcc_forward(e, CC_A);
-	gs_op(t, 0x03, T0, table + (int32_t)offsetof(struct tlb_entry, host)); /* add */
+}
+
+/* One access with a check of its own: host pointer → T0. */
+static void check_access(struct tr *t, const struct ea *ea, unsigned size, unsigned access)
+{
+	struct emit *e = &t->e;
+	uint32_t info = mem_info(t->off[t->cur], size, access, ea->seg) | ea->info;
+
+	tr_flags_clobber(t);
+	t->t0_group = GROUP_NONE;
+	if (t->bounce) {
+		bounce_access(t, ea, info);
+		return;
+	}
+	struct cold *c = tr_cold(t, COLD_MEM);
+
+	c->ea = *ea;
+	c->info = info;
+	tr_offset(t, ea);
+	add_segment(t, ea, size, access, c);
+	if ((t->mode & MODE_ALIGN) && mem_checked_alignment(info)) {
+		emit8(e, 0x41); /* test r14b, alignment - 1 */
+		emit8(e, 0xf6);
+		emit8(e, 0xc6);
+		emit8(e, (uint8_t)(mem_checked_alignment(info) - 1));
+		c->field[c->nfields++] = emit_jcc_forward(e, CC_NE);
+	}
+	check(t, size, access & ACCESS_WRITE, c);
+	gs_op(t, 0x03, T0, tlb_table(t) + (int32_t)offsetof(struct tlb_entry, host)); /* add */
 	c->back = emit_pos(e);
+}
+
+/* ---- groups ---- */
+
+/*
+ * The check for all of a group, at its first access. T0, and the group's slot, := what makes a host address of a
+ * guest's: of base and displacement, of a displacement from the page of the block (REG_PC), or of an absolute one.
+ */
+static void open_group(struct tr *t, const struct ea *ea, struct group *g, const struct planned *a,
+		       unsigned access)
+{
+	struct emit *e = &t->e;
+	unsigned span = (unsigned)(g->high - g->low), first = (unsigned)(a->at - g->low);
+	bool pc = ea->base == REG_PC;
+	struct ea low = *ea;
+
+	tr_flags_clobber(t);
+
+	struct cold *c = tr_cold(t, COLD_GROUP);
+
+	c->ea = *ea;
+	c->info = mem_info(t->off[t->cur], a->size, access, ea->seg) | ea->info;
+	c->group = group_info(span, first, g->writes, g->slot, pc);
+	low.disp -= first;
+	tr_offset(t, &low);
+	add_segment(t, ea, span, access, c);
+	check(t, span, g->writes, c);
+	gs_op(t, 0x8b, T0, tlb_table(t) + (int32_t)offsetof(struct tlb_entry, host)); /* mov */
+	gs_op(t, 0x2b, T0, tlb_tag(t, g->writes));				      /* sub */
+	add_segment(t, ea, span, access, c);
+	if (pc)
+		emit_op_mem(e, true, 0x03, T0, H_RSP, H_NONE, 0, SLOT(vbase));
+	emit_store_slot(e, GROUP_SLOT(g->slot), T0);
+	c->back = emit_pos(e);
+	g->opened = true;
+}
+
+/* Is the access in a group that has more than this one? */
+static struct group *group_of(struct tr *t, const struct ea *ea, unsigned size, unsigned access,
+			      const struct planned **planned)
+{
+	unsigned j = t->accesses++;
+	const struct planned *a;
+	struct group *g;
+
+	if (t->cur >= t->n || j >= 2)
+		return NULL;
+	a = &t->plan[t->cur][j];
+	if (a->group == GROUP_NONE || a->size != size || a->disp != ea->disp || (access & ACCESS_WRITE && !a->writes))
+		return NULL;
+	g = &t->group[a->group];
+	if (g->count < 2 || ea->disp - (a->at - g->low) < INT32_MIN)
+		return NULL;
+	*planned = a;
+	return g;
+}
+
+void tr_operand(struct tr *t, const struct ea *ea, unsigned size, unsigned access, struct host_mem *out)
+{
+	const struct planned *a;
+	struct group *g = group_of(t, ea, size, access, &a);
+	struct emit *e = &t->e;
+
+	*out = (struct host_mem){.base = T0, .index = H_NONE};
+	if (!g) {
+		check_access(t, ea, size, access);
+		return;
+	}
+	if (!g->opened) {
+		open_group(t, ea, g, a, access);
+		t->t0_group = a->group;
+	}
+	bool direct = ea->index == REG_NONE &&
+		      (ea->base == REG_NONE || ea->base == REG_PC || emit_host_reg(ea->base) != H_NONE);
+
+	if (!direct) {
+		tr_offset(t, ea);
+		emit_load_slot(e, T1, GROUP_SLOT(g->slot));
+		emit_lea(e, true, T0, T0, T1, 0, 0);
+		t->t0_group = GROUP_NONE;
+		return;
+	}
+	if (t->t0_group != a->group)
+		emit_load_slot(e, T0, GROUP_SLOT(g->slot));
+	t->t0_group = a->group;
+	out->disp = (int32_t)ea->disp;
+	if (ea->base == REG_PC)
+		out->disp += t->off[t->cur] + t->insn[t->cur].len;
+	else if (ea->base != REG_NONE)
+		*out = (struct host_mem){emit_host_reg(ea->base), T0, out->disp};
+}
+
+void tr_access(struct tr *t, const struct ea *ea, unsigned size, unsigned access)
+{
+	struct host_mem m;
+
+	tr_operand(t, ea, size, access, &m);
+	tr_pointer(t, &m);
+}
+
+void tr_pointer(struct tr *t, struct host_mem *m)
+{
+	if (m->base == T0 && m->index == H_NONE && !m->disp)
+		return;
+	emit_lea(&t->e, true, T0, m->base, m->index, 0, m->disp);
+	*m = (struct host_mem){.base = T0, .index = H_NONE};
+	t->t0_group = GROUP_NONE;
+}
+
+void tr_cold_group(struct tr *t, const struct cold *c)
+{
+	struct emit *e = &t->e;
+
+	for (unsigned k = 0; k < c->nfields; k++)
+		emit_patch_rel32(e, c->field[k], emit_pos(e));
+	tr_offset(t, &c->ea);
+	emit8(e, 0xc7); /* mov dword [scratch 3], imm32 */
+	emit_modrm_mem(e, 0, H_RSP, H_NONE, 0, SLOT(scratch[3]));
+	emit32(e, c->group);
+	emit_mov_imm32(e, T1, c->info);
+	emit_call(e, t->b->stub.group_slow);
+	emit8(e, 0x41); /* cmp r14d, 1 */
+	emit8(e, 0x83);
+	emit8(e, 0xfe);
+	emit8(e, 1);
+
+	uint32_t twin = emit_jcc_forward(e, CC_NE);
+
+	emit_load_slot(e, T0, GROUP_SLOT(c->group >> 21 & 7));
+	emit_jmp(e, c->back);
+	emit_patch_rel32(e, twin, emit_pos(e));
+	tr_goto_twin(t, c->insn);
 }
 
 void tr_cold_mem(struct tr *t, const struct cold *c)

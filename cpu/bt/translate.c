@@ -330,6 +330,9 @@ static void emit_cold_paths(struct tr *t)
 		case COLD_MEM:
 			tr_cold_mem(t, c);
 			break;
+		case COLD_GROUP:
+			tr_cold_group(t, c);
+			break;
 		case COLD_LINK:
 			tr_cold_link(t, c);
 			break;
@@ -351,8 +354,12 @@ static void emit_cold_paths(struct tr *t)
 
 static void emit_body(struct tr *t)
 {
+	t->t0_group = GROUP_NONE;
 	for (t->cur = 0; t->cur < t->n && !t->done && !t->failed && !t->e.full; t->cur++) {
 		const struct insn *i = &t->insn[t->cur];
+
+		t->accesses = 0;
+		t->t0_kept = false;
 
 		t->map[t->cur] = (struct block_map){.host = emit_pos(&t->e), .guest = t->off[t->cur],
 						    .flags = (uint8_t)t->flags};
@@ -360,6 +367,8 @@ static void emit_body(struct tr *t)
 			tr_branch(t, i);
 		else
 			tr_insn(t, i);
+		if (!t->t0_kept)
+			t->t0_group = GROUP_NONE;
 	}
 	if (!t->done) {
 		t->cur = t->n;
@@ -450,6 +459,7 @@ struct block *translate(struct bt_vcpu *v, uint64_t gpa, const uint8_t *page, ui
 	}
 	blk->atomic = t->bounce && t->insn[0].has_mem && (t->insn[0].lock || t->insn[0].op == OP_XCHG);
 	find_live(t);
+	tr_plan_groups(t);
 	emit_entries(t, blk);
 	emit_body(t);
 	emit_cold_paths(t);

@@ -24,7 +24,25 @@ struct ea {
 	uint32_t info; /* MEM_… */
 };
 
-enum cold_kind { COLD_MEM, COLD_LINK, COLD_FAR_JUMP, COLD_POLL, COLD_BAD_TARGET };
+/* Accesses that share one check (tr_group.c). */
+#define GROUP_MAX (2 * BLOCK_INSNS_MAX)
+#define GROUP_NONE 0xff
+struct group {
+	uint8_t seg, scale, slot;
+	bool writes, opened;
+	uint8_t count;
+	uint16_t base, index; /* numbers of the values */
+	int64_t low, high;    /* the range, from those */
+};
+
+struct planned {
+	uint8_t group; /* or GROUP_NONE */
+	uint8_t size;
+	bool writes;
+	int64_t disp, at; /* of the operand; in the group's terms */
+};
+
+enum cold_kind { COLD_MEM, COLD_GROUP, COLD_LINK, COLD_FAR_JUMP, COLD_POLL, COLD_BAD_TARGET };
 
 /* Code off the straight path, emitted after it. */
 struct cold {
@@ -33,7 +51,8 @@ struct cold {
 	uint8_t nfields;
 	uint8_t insn;		/* index of the instruction it belongs to */
 	uint32_t field[3];	/* rel32 fields that come here */
-	uint32_t back;		/* COLD_MEM: where to go on */
+	uint32_t back;		/* COLD_MEM, COLD_GROUP: where to go on */
+	uint32_t group;		/* COLD_GROUP: group_info() */
 	struct ea ea;
 	uint32_t info;
 	struct link *link;
@@ -67,6 +86,13 @@ struct tr {
 	unsigned flags; /* FLAGS_HOST | FLAGS_MEM */
 	bool done;	/* the block has ended with a jump */
 
+	unsigned ngroups;
+	struct group group[GROUP_MAX];
+	struct planned plan[BLOCK_INSNS_MAX][2];
+	unsigned accesses; /* of the current instruction, so far */
+	uint8_t t0_group;  /* the group whose distance is in T0, or GROUP_NONE */
+	bool t0_kept;	   /* the current instruction leaves it there */
+
 	struct cold cold[COLD_MAX];
 	unsigned ncold;
 	struct link *links;
@@ -93,8 +119,16 @@ void tr_flags_to_host(struct tr *t);
 struct ea tr_ea(const struct insn *i);
 void tr_offset(struct tr *t, const struct ea *ea);		    /* offset in segment → T0; uses T1 */
 void tr_access(struct tr *t, const struct ea *ea, unsigned size, unsigned access); /* host pointer → T0; uses T1 */
+/* The same, with what addressing can do left to the instruction that uses it. */
+void tr_operand(struct tr *t, const struct ea *ea, unsigned size, unsigned access, struct host_mem *out);
+/* Makes the operand a plain pointer in T0. */
+void tr_pointer(struct tr *t, struct host_mem *m);
+void tr_cold_group(struct tr *t, const struct cold *c);
 void tr_access_done(struct tr *t, unsigned access);	    /* after the instruction's write */
 void tr_cold_mem(struct tr *t, const struct cold *c);
+
+/* tr_group.c */
+void tr_plan_groups(struct tr *t);
 
 /* tr_insn.c */
 void tr_insn(struct tr *t, const struct insn *i);
@@ -110,6 +144,7 @@ void tr_branch(struct tr *t, const struct insn *i);
 void tr_goto(struct tr *t, int64_t target); /* ends the block: to page offset @target (may be outside of the page) */
 void tr_linear_of(struct tr *t, int64_t target); /* T0 := linear address of a page offset */
 void tr_jump_cache(struct tr *t, unsigned flags); /* jump to linear T0; flags must be in memory */
+void tr_goto_twin(struct tr *t, unsigned insn); /* to this instruction in the twin; flags as the block's state says */
 void tr_cold_link(struct tr *t, const struct cold *c);
 void tr_cold_far(struct tr *t, const struct cold *c);
 void tr_cold_bad_target(struct tr *t, const struct cold *c);

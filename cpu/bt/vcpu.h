@@ -68,6 +68,8 @@ enum bt_mode_bits {
 	MODE_NE = 1 << 16,	 /* CR0.NE */
 };
 
+#define BT_GROUP_SLOTS 8
+
 enum bt_shadow { SHADOW_NONE, SHADOW_STI, SHADOW_SS /* holds off #DB traps as well */ };
 
 /* What a #DB trap that is due is for: a new TSS with its T bit set (DR6.BT), or an event's frame on a data breakpoint. */
@@ -81,6 +83,7 @@ struct bt_vcpu {
 	uint16_t aflags;       /* the arithmetic flags: high byte as LAHF gives it, low byte OF as 0 or 1 */
 	uint32_t sysflags;     /* all other bits of RFLAGS (bit 1 included) */
 	uint64_t scratch[4];   /* translated code's */
+	uint64_t group[BT_GROUP_SLOTS]; /* guest address to host address, of checked groups of accesses (tr_group.c) */
 	uint64_t host_rsp;     /* the C stack while translated code runs */
 	uint64_t exit_target;  /* linear address to go on at */
 	uint64_t exit_link;    /* struct link * that can be patched to get there */

@@ -224,6 +224,8 @@ static uint32_t debug_options(void)
 		opts |= BT_OPT_EXACT_FLAGS;
 	if (strstr(text, "single"))
 		opts |= BT_OPT_SINGLE;
+	if (strstr(text, "no-group"))
+		opts |= BT_OPT_NO_GROUP;
 	if (strstr(text, "no-link"))
 		opts |= BT_OPT_NO_LINK;
 	if (strstr(text, "bounce"))
