@@ -8,7 +8,8 @@
 //
 //   > run SECONDS COMMAND      run by sh in /bench, for so long at most
 //   < @@start                  it starts now
-//   < @@end STATUS NS          exit status (128 + signal; 124: too long) and nanoseconds of CLOCK_MONOTONIC
+//   < @@end STATUS NS CPU      exit status (128 + signal; 124: too long), nanoseconds of CLOCK_MONOTONIC and of
+//                            processor time
 //   < @@err TEXT               the first lines of its standard error, if it failed
 //   < @@sum SHA256 BYTES       of its standard output
 //   < @@ready                  after start-up and after each command
@@ -30,6 +31,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <termios.h>
@@ -40,6 +42,14 @@
 #define ERRORS "/tmp/.errors"
 
 static bool native, pin;
+
+// Of all children that have ended.
+static int64_t cpu_ns(void)
+{
+	struct rusage u;
+	getrusage(RUSAGE_CHILDREN, &u);
+	return (u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000000LL + (u.ru_utime.tv_usec + u.ru_stime.tv_usec) * 1000LL;
+}
 
 static int64_t now_ns(void)
 {
@@ -131,7 +141,7 @@ static void run(char *line)
 	sigemptyset(&child);
 	sigaddset(&child, SIGCHLD);
 	say("@@start");
-	int64_t start = now_ns();
+	int64_t start = now_ns(), used = cpu_ns();
 	pid_t pid = spawn(command);
 	int status = 0, result;
 	bool late = false;
@@ -147,7 +157,7 @@ static void run(char *line)
 	}
 	int64_t took = now_ns() - start;
 	result = late ? 124 : WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
-	say("@@end %d %lld", result, (long long)took);
+	say("@@end %d %lld %lld", result, (long long)took, (long long)(cpu_ns() - used));
 	kill(-pid, SIGKILL);
 	if (result != 0)
 		show_errors();

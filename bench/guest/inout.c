@@ -86,9 +86,9 @@ int main(int argc, char **argv)
 		if (write(fd, hello, n) != n)
 			die("write");
 		sum = move(fd, mib, out);
-		// The other side says when it has all.
-		if (out && read(fd, hello, 1) != 1)
-			die("read");
+		// The other side says when it has all, and whether that is right.
+		if (out && (read(fd, hello, 1) != 1 || hello[0] != 'k'))
+			die("what arrived there");
 	}
 	printf("%ld MiB %llu\n", mib, (unsigned long long)sum);
 	return 0;

@@ -8,14 +8,15 @@ package Bench::Engine;
 use strict;
 use warnings;
 use POSIX qw(:sys_wait_h setpgid);
+use Bench::Process;
 use Time::HiRes qw(clock_gettime CLOCK_MONOTONIC);
 
-# start(KIND, { cpus, memory, home, scratch, maru, disk, append }) — KIND is native, maru, tcg or tcg-new; home is
-# the folder that bench/disk makes, scratch one for overlays and logs, append replaces what makes the agent start.
+# start(KIND, { cpus, name, home, scratch, maru, append }) — KIND is native, maru, tcg or tcg-new; home is the folder
+# that bench/disk makes, scratch one for overlays and logs; append takes the place of what makes the agent start.
 sub start {
 	my ($class, $kind, $o) = @_;
 	my $self = bless { kind => $kind, cpus => $o->{cpus} // 1, pending => '', home => $o->{home} }, $class;
-	my $id = "$kind-$self->{cpus}";
+	my $id = join '-', $o->{name} // 'run', $kind, $self->{cpus};
 	$self->{overlay} = "$o->{scratch}/$id.qcow2";
 	$self->{disk} = $kind eq 'native' ? "/tmp/disk.raw" : '/dev/vdb';
 	$self->{data} = "$o->{scratch}/$id.raw";
@@ -59,14 +60,14 @@ sub machine {
 	my ($self, $o) = @_;
 	my $home = $self->{home};
 	my $append = 'root=/dev/vda rw console=ttyS0 quiet no_timer_check ' . ($o->{append} // 'loglevel=1 init=/bench/agent');
-	my $memory = $o->{memory} // '1G';
+	my $memory = '1G';
 	unlink $self->{overlay};
-	system($o->{maru}, 'image', 'create', $self->{overlay}, '--backing', "$home/disk.raw,format=raw") == 0
-		or die "bench: no overlay for the disk\n";
+	my $said = qx("$o->{maru}" image create "$self->{overlay}" --backing "$home/disk.raw,format=raw" 2>&1);
+	die "bench: no overlay for the disk: $said" if $? != 0;
 	return ($o->{maru}, 'run', '--kernel', "$home/vmlinuz", '--initrd', "$home/initrd.img", '--append', $append,
 		'--disk', $self->{overlay}, '--disk', "$self->{data},format=raw", '--memory', $memory, '--cpus', $self->{cpus},
 		'--net', 'user', '--serial', 'stdio') if $self->{kind} eq 'maru';
-	return (qemu($self, $home), "-accel", "tcg,thread=multi", qw(-cpu max -M q35 -nodefaults -no-user-config -display none
+	return (qemu($self->{kind}, $home), '-accel', 'tcg,thread=multi', qw(-cpu max -M q35 -nodefaults -no-user-config -display none
 		-no-reboot -serial stdio), '-m', $memory, '-smp', $self->{cpus}, '-kernel', "$home/vmlinuz", '-initrd',
 		"$home/initrd.img", '-append', $append, '-drive', "file=$self->{overlay},format=qcow2,if=virtio",
 		'-drive', "file=$self->{data},format=raw,if=virtio", '-netdev', 'user,id=n', '-device',
@@ -75,8 +76,8 @@ sub machine {
 
 # The program itself; the one of the backports runs from the folder where it was unpacked.
 sub qemu {
-	my ($self, $home) = @_;
-	return 'qemu-system-x86_64' if $self->{kind} eq 'tcg';
+	my ($kind, $home) = @_;
+	return 'qemu-system-x86_64' if $kind eq 'tcg';
 	my $root = "$home/qemu-new";
 	my $lib = "$root/usr/lib/x86_64-linux-gnu";
 	$ENV{QEMU_MODULE_DIR} = "$lib/qemu";
@@ -84,7 +85,15 @@ sub qemu {
 		"$root/usr/bin/qemu-system-x86_64", '-L', "$root/usr/share/qemu", '-L', "$root/usr/share/seabios");
 }
 
-sub kind { $_[0]{kind} }
+# version(KIND, HOME, MARU) — what it says about itself; undef when it does not run.
+sub version {
+	my ($kind, $home, $maru) = @_;
+	return 'this host' if $kind eq 'native';
+	return $maru if $kind eq 'maru';
+	open(my $p, '-|', qemu($kind, $home), '--version') or return undef;
+	my ($version) = (readline($p) // '') =~ /^(QEMU.*)/;
+	return $version;
+}
 
 # Waits for something on the console; the time when it came, or undef when it ended or the time is over. What came
 # before it is in $self->{before}, what it matched in $self->{found}.
@@ -121,10 +130,14 @@ sub ready {
 sub run {
 	my ($self, $command, $limit) = @_;
 	local $SIG{PIPE} = 'IGNORE';
+	# Whose processor time it is that it takes; natively the agent knows it better.
+	my @family = $self->{kind} eq 'native' ? () : @{ $self->{family} //= [keys %{{ Bench::Process::family($self->{pid}) }}] };
+	my $used = Bench::Process::cpu_seconds(@family);
 	syswrite($self->{in}, "run $limit $command\n") or return { error => 'it has ended' };
 	my $start = $self->wait_for(qr/^\@\@start\r?\n/m, 30) // return { error => 'it does not answer' };
-	my $end = $self->wait_for(qr/^\@\@end (\d+) (\d+)\r?\n/m, $limit + 60) // return { error => 'no end within the time' };
-	my %result = (seconds => $end - $start, status => $self->{found}[0], guest_seconds => $self->{found}[1] / 1e9);
+	my $end = $self->wait_for(qr/^\@\@end (\d+) (\d+) (\d+)\r?\n/m, $limit + 60) // return { error => 'no end within the time' };
+	$used = @family ? Bench::Process::cpu_seconds(@family) - $used : $self->{found}[2] / 1e9;
+	my %result = (cpu => $used, seconds => $end - $start, status => $self->{found}[0], guest_seconds => $self->{found}[1] / 1e9);
 	$self->wait_for(qr/^\@\@sum (\S+) (\d+)\r?\n/m, 120) // return { error => 'no check sum' };
 	@result{qw(sum bytes)} = @{ $self->{found} };
 	$result{errors} = join "\n", $self->{before} =~ /^\@\@err (.*?)\r?$/mg;
@@ -132,18 +145,36 @@ sub run {
 	return \%result;
 }
 
-# Ends it: asks the agent, and does not wait for long.
-sub stop {
+# Of all its processes, since it started.
+sub cpu_seconds {
 	my ($self) = @_;
+	return Bench::Process::cpu_seconds(keys %{{ Bench::Process::family($self->{pid}) }});
+}
+
+# The end of what the console and standard error said, for messages.
+sub last_words {
+	my ($self) = @_;
+	my $text = '';
+	for my $path ($self->{log}, "$self->{log}.errors") {
+		open(my $f, '<', $path) or next;
+		my @lines = readline $f;
+		$text .= join '', map { s/[\r\n]*$//r =~ s/[^ -~]/?/gr =~ s/^/    | /r . "\n" } @lines[@lines > 12 ? -12 : 0 .. $#lines];
+	}
+	return $text;
+}
+
+# Ends it: asks the agent, or not.
+sub stop {
+	my ($self, $now) = @_;
 	return unless $self->{pid};
 	local $SIG{PIPE} = 'IGNORE';
-	syswrite($self->{in}, "off\n");
-	close $self->{in};
-	for (1 .. 100) {
+	syswrite($self->{in}, "off\n") unless $now;
+	for (1 .. 200) {
 		last if waitpid($self->{pid}, WNOHANG) == $self->{pid};
-		kill('KILL', -$self->{pid}) if $_ == 80;
+		kill('KILL', -$self->{pid}) if $now || $_ == 160;
 		select(undef, undef, undef, 0.05);
 	}
+	close $self->{in};
 	delete $self->{pid};
 	unlink $self->{overlay}, $self->{data};
 }
