@@ -23,13 +23,17 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "base/log.h"
+#include "base/util.h"
 #include "block/driver.h"
 
 #define WORKERS 4
+#define REPORT_EVERY_NS (60 * NS_PER_SEC)
 
 struct block_device {
 	struct block_image *image;
@@ -37,6 +41,7 @@ struct block_device {
 	struct loop_fd wakeup;
 	int event_fd;
 	unsigned in_flight; /* submitted, done() not yet returned; loop's monitor only */
+	uint64_t reported_ns; /* when the host's trouble was last reported; 0: never; as above */
 
 	pthread_mutex_t lock;
 	pthread_cond_t queued; /* workers wait here */
@@ -116,6 +121,24 @@ static void *worker_main(void *opaque)
 	return NULL;
 }
 
+/* The guest sees that the request has failed; the person who runs it is told too, but not each time. */
+static void report_trouble(struct block_device *dev, const struct block_request *req)
+{
+	uint64_t now = loop_now_ns();
+
+	if (req->result >= 0 || req->result == -EINVAL || req->result == -EROFS)
+		return; /* the latter are the guest's doing */
+	if (dev->reported_ns && now - dev->reported_ns < REPORT_EVERY_NS)
+		return;
+	dev->reported_ns = now;
+	if (req->result == -ENOSPC)
+		log_error("disk '%s': no space is left for it on the host; the guest gets an I/O error for what it writes, until there is some",
+			  dev->image->name);
+	else
+		log_error("disk '%s': the guest gets an I/O error: %s", dev->image->name,
+			  strerror(-req->result));
+}
+
 /* Calls done() for everything that has finished; @wait: for at least one. */
 static void complete_finished(struct block_device *dev, bool wait)
 {
@@ -132,6 +155,7 @@ static void complete_finished(struct block_device *dev, bool wait)
 		struct block_request *next = req->next; /* done() may submit it again */
 
 		req->next = NULL;
+		report_trouble(dev, req);
 		req->done(req);
 		assert(dev->in_flight > 0);
 		dev->in_flight--;

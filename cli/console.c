@@ -7,6 +7,9 @@
  * the guest's output and shows a line of choices; the next key is the answer. Requests go to the VM's control
  * socket, the reply to "status" is shown, other replies and events are read and dropped. Output that the
  * terminal does not take makes us stop reading from the guest: the VM keeps and at last drops it, and no one waits.
+ *
+ * A terminal that goes away (SIGHUP, or the end of its input) is the power button for the guest; nobody is left to
+ * insist if it does not heed that, so we do after HANGUP_MS.
  */
 #include "cli/console.h"
 
@@ -30,11 +33,13 @@
 #define KEY_MENU 0x1d /* Ctrl-] */
 #define CHUNK 4096u
 #define LAST_WORDS_MS 2000 /* for output when the VM has ended */
+#define HANGUP_MS 30000	   /* for a guest to power off when its terminal is gone */
 
 struct console {
 	pid_t pid;
 	int serial_fd, control_fd, signal_fd;
 	bool input_open, menu_open, ended;
+	uint64_t quit_at_ms; /* the terminal is gone, and this is when the VM has to be; 0: no */
 	int status;
 	char to_guest[CHUNK];
 	size_t to_guest_used;
@@ -238,6 +243,33 @@ static void control_ready(struct console *c)
 	}
 }
 
+/* ---- The end of the terminal -------------------------------------------------------------------- */
+
+static uint64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000ull + t.tv_nsec / 1000000;
+}
+
+static void hang_up(struct console *c)
+{
+	if (c->quit_at_ms)
+		return;
+	c->quit_at_ms = now_ms() + HANGUP_MS;
+	c->menu_open = false;
+	kill(c->pid, SIGTERM);
+}
+
+static void insist(struct console *c)
+{
+	if (c->quit_at_ms && now_ms() >= c->quit_at_ms) {
+		c->quit_at_ms += HANGUP_MS;
+		kill(c->pid, SIGTERM);
+	}
+}
+
 /* ---- The loop ----------------------------------------------------------------------------------- */
 
 static void input_ready(struct console *c, bool is_terminal)
@@ -249,6 +281,8 @@ static void input_ready(struct console *c, bool is_terminal)
 		return;
 	if (n <= 0) {
 		c->input_open = false;
+		if (is_terminal)
+			hang_up(c);
 		return;
 	}
 	if (!is_terminal) {
@@ -289,7 +323,9 @@ static void signal_ready(struct console *c)
 	pid_t pid;
 
 	while (read(c->signal_fd, &info, sizeof(info)) == sizeof(info))
-		if (info.ssi_signo != SIGCHLD)
+		if (info.ssi_signo == SIGHUP)
+			hang_up(c);
+		else if (info.ssi_signo != SIGCHLD)
 			kill(c->pid, SIGTERM);
 	while (!c->ended && (pid = waitpid(c->pid, &status, WNOHANG)) == c->pid) {
 		c->ended = true;
@@ -333,6 +369,7 @@ int console_run(pid_t pid, int serial_fd, int control_fd, struct terminal *t)
 		if (poll(p, 4, 1000) < 0 && errno != EINTR)
 			break;
 		signal_ready(&c);
+		insist(&c);
 		if (p[1].revents)
 			control_ready(&c);
 		if (p[2].revents & (POLLIN | POLLHUP | POLLERR))

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* maru-vm: one virtual machine. See maru-vm(1). */
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +29,7 @@ int main(int argc, char **argv)
 	int status;
 
 	log_init("maru-vm", LOG_LEVEL_WARN);
+	signal(SIGXFSZ, SIG_IGN); /* a limit on the size of files is an error of write() */
 	if (argc == 2 && !strcmp(argv[1], "--help"))
 		return usage(stdout, 0);
 	if (argc != 3 || strcmp(argv[1], "--config-fd"))

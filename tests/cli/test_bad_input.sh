@@ -145,10 +145,11 @@ wait "$pid"
 [ $? = 8 ]
 result $? "a second SIGTERM quits"
 
-"$maru" run --kernel "$dir/halt.bin" --net none --memory 32M --gdb 127.0.0.1:39217 </dev/null >/dev/null 2>&1 &
+"$maru" run --kernel "$dir/halt.bin" --publish 127.0.0.1:39218:22 --memory 32M --gdb 127.0.0.1:39217 </dev/null >/dev/null 2>&1 &
 first=$!
 sleep 1
 refused 2 "cannot listen at 127.0.0.1:39217" run --kernel "$dir/halt.bin" --gdb 127.0.0.1:39217 "${common[@]}"
+refused 2 "39218" run --kernel "$dir/halt.bin" --publish 127.0.0.1:39218:22 --memory 32M --serial none
 kill "$first"
 sleep 0.5
 kill "$first"
