@@ -45,6 +45,7 @@ static const char run_text[] =
 	"  --ksm                     this host may keep pages once that are equal in several guests\n"
 	"  --hugepages               memory in pages of 2 MiB, as far as this host has them\n"
 	"  --engine auto|bt          what executes guest code (auto)\n"
+	"  --paravirt on|off         offer the guest KVM's paravirtual interfaces: clock, IPIs, ... (on)\n"
 	"  --name NAME               for messages, and to name the running VM in other commands\n"
 	"What to boot:\n"
 	"  --kernel FILE             Linux bzImage, ELF with PVH note, or Multiboot 1 image\n"

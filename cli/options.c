@@ -52,6 +52,14 @@ static struct error *take_engine(struct run_options *o, const char *v)
 	return NULL;
 }
 
+static struct error *take_paravirt(struct run_options *o, const char *v)
+{
+	if (strcmp(v, "on") && strcmp(v, "off"))
+		return error_new("--paravirt takes on or off, not '%s'", v);
+	o->no_paravirt = !strcmp(v, "off");
+	return NULL;
+}
+
 static struct error *take_kernel(struct run_options *o, const char *v)
 {
 	o->kernel = v;
@@ -297,6 +305,7 @@ static const struct option options[] = {
 	{ "--engine", false, take_engine },
 	{ "--ksm", true, take_ksm },
 	{ "--hugepages", true, take_huge_pages },
+	{ "--paravirt", false, take_paravirt },
 	{ "--kernel", false, take_kernel },
 	{ "--initrd", false, take_initrd },
 	{ "--append", false, take_append },

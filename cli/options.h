@@ -27,6 +27,7 @@ struct run_options {
 	unsigned cpus;	       /* 0: not given */
 	uint64_t memory_bytes; /* 0: not given */
 	const char *engine;
+	bool no_paravirt;
 	const char *kernel, *initrd, *append;
 	unsigned disk_count;
 	struct run_disk disks[RUN_DISKS_MAX];

@@ -381,9 +381,9 @@ static struct error *prepare(struct run *r)
 	if (!o->kernel && !r->guest.kernel)
 		return error_new("--disk alone cannot be booted: that needs firmware, which maru does not have yet; give --kernel FILE");
 	memory = o->memory_bytes ? o->memory_bytes : r->guest.memory_bytes ? r->guest.memory_bytes : DEFAULT_MEMORY;
-	r->config = json_pack("{s:i, s:i, s:I, s:s, s:b, s:b}", "config", 1, "cpus",
+	r->config = json_pack("{s:i, s:i, s:I, s:s, s:b, s:b, s:b}", "config", 1, "cpus",
 			      (int)(o->cpus ? o->cpus : r->guest.cpus ? r->guest.cpus : 1), "memory", (json_int_t)memory,
-			      "engine", o->engine, "debug_exit", o->debug_exit, "verbose", o->verbose);
+			      "engine", o->engine, "paravirt", !o->no_paravirt, "debug_exit", o->debug_exit, "verbose", o->verbose);
 	if (!r->config)
 		return error_errno(ENOMEM, "the configuration");
 	json_object_set_new(r->config, "mergeable", json_boolean(o->ksm));

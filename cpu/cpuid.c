@@ -278,6 +278,17 @@ void cpuid_model_init(struct cpuid_model *m, unsigned vcpus)
 	add_extended(m);
 }
 
+/* The last leaf has the frequencies of the TSC and of the local APIC's timer in kHz, as other hypervisors give them. */
+void cpuid_add_paravirt(struct cpuid_model *m, uint32_t features, uint64_t tsc_hz)
+{
+	for (unsigned n = 0; n < m->count; n++)
+		if (m->entry[n].leaf == 0x40000000) /* "KVMKVMKVM" */
+			m->entry[n].result = (struct cpuid_result){
+				.eax = 0x40000010, .ebx = 0x4b4d564b, .ecx = 0x564b4d56, .edx = 0x4d };
+	add(m, 0x40000001, -1, (struct cpuid_result){ .eax = features });
+	add(m, 0x40000010, -1, (struct cpuid_result){ .eax = (uint32_t)(tsc_hz / 1000), .ebx = 1000000 });
+}
+
 /* What the decoder calls the bits above. */
 void cpuid_decode_features(const struct cpuid_model *m, struct decode_features *out)
 {

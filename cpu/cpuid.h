@@ -44,6 +44,8 @@ struct cpuid_model {
 void cpuid_model_init(struct cpuid_model *m, unsigned vcpus);
 /* Adds what says how fast the TSC is. Once, before a guest looks. */
 void cpuid_model_set_tsc(struct cpuid_model *m, uint64_t tsc_hz);
+/* The hypervisor's leaves become KVM's; @features: enum pv_feature. */
+void cpuid_add_paravirt(struct cpuid_model *m, uint32_t features, uint64_t tsc_hz);
 /* The decoder's features that go with it. */
 void cpuid_decode_features(const struct cpuid_model *m, struct decode_features *out);
 
@@ -54,7 +56,7 @@ void cpuid_decode_features(const struct cpuid_model *m, struct decode_features *
 static inline struct cpuid_result cpuid_guest(const struct cpuid_model *m, uint32_t leaf,
 					      uint32_t subleaf)
 {
-	bool hypervisor = leaf == 0x40000000;
+	bool hypervisor = leaf >> 8 == 0x400000;
 
 	if (!hypervisor && !(leaf & 0x80000000 ? leaf <= m->max_extended : leaf <= m->max_basic)) {
 		if (m->amd)

@@ -34,6 +34,7 @@ struct engine_config {
 	struct loop *loop; /* whose lock is the machine's lock */
 	uint64_t (*vm_time_ns)(void *opaque); /* the VM clock; any thread */
 	void *vm_time_opaque;
+	bool paravirt; /* the guest is offered KVM's paravirtual interfaces (cpu/pv.h) */
 };
 
 /*
@@ -59,6 +60,14 @@ struct vcpu_irqchip {
 	/* IA32_TSC_DEADLINE: raw guest TSC value and the same instant on the VM clock; 0, 0 disarms. */
 	void (*set_tsc_deadline)(void *opaque, uint64_t guest_tsc, uint64_t deadline_ns);
 	uint64_t (*get_tsc_deadline)(void *opaque);
+	/* Paravirtual interfaces; NULL: without. An IPI to one APIC id, command as in the ICR; whether somebody has that id. */
+	bool (*send_ipi)(void *opaque, uint32_t apic_id, uint32_t icr);
+	/*
+	 * May the EOI of @vector, just acknowledged, come later, without the chip? Then the chip kicks when anything else
+	 * comes, and settle_eoi is called in any case: @done, the guest has ended it, or it will by the chip.
+	 */
+	bool (*defer_eoi)(void *opaque, uint8_t vector);
+	void (*settle_eoi)(void *opaque, bool done);
 };
 
 enum vcpu_exit_reason {

@@ -126,6 +126,19 @@ static struct apic_message msi_message(uint64_t address, uint32_t data)
 	};
 }
 
+bool apic_bus_send_one(struct apic_bus *bus, const struct apic_message *m)
+{
+	for (unsigned i = 0; i < bus->count; i++) {
+		struct lapic *l = bus->cpu[i];
+
+		if (l->config.apic_id == m->dest && lapic_hw_enabled(l)) {
+			lapic_deliver(l, m->delivery, m->vector, m->level);
+			return true;
+		}
+	}
+	return false;
+}
+
 static void send_msi(void *opaque, uint64_t address, uint32_t data)
 {
 	struct apic_message m = msi_message(address, data);

@@ -99,7 +99,7 @@ static void update(struct lapic *l)
 	l->ready = irrv >= 0 && ((uint32_t)irrv & 0xf0) > (lapic_ppr(l) & 0xf0) ? irrv : -1;
 	pending = l->ready >= 0 || extint_pending(l);
 	atomic_store_explicit(&l->pending, pending, memory_order_release);
-	if (pending && !before)
+	if ((pending && !before) || (l->eoi_deferred && irrv >= 0))
 		l->config.ops.kick(l->config.opaque);
 }
 
@@ -168,7 +168,7 @@ static void init_registers(struct lapic *l)
 	l->dfr = 0xffffffff;
 	l->svr = 0xff;
 	l->icr = 0;
-	l->extint_message = false;
+	l->extint_message = l->eoi_deferred = false;
 	for (unsigned i = 0; i < LVT_COUNT; i++)
 		l->lvt[i] = LVT_MASK;
 	lapic_timer_reset(l);
@@ -258,6 +258,25 @@ static void eoi(struct lapic *l)
 		apic_bus_eoi(l->bus, (uint8_t)vector);
 }
 
+bool lapic_defer_eoi(struct lapic *l, uint8_t vector)
+{
+	if (highest_bit(l->isr) != vector || test_bit(l->tmr, vector) || highest_bit(l->irr) >= 0 || !lapic_hw_enabled(l))
+		return false;
+	l->eoi_deferred = true;
+	return true;
+}
+
+void lapic_settle_eoi(struct lapic *l, bool done)
+{
+	if (!l->eoi_deferred)
+		return;
+	l->eoi_deferred = false;
+	if (done)
+		eoi(l);
+	else
+		update(l);
+}
+
 static void send_ipi(struct lapic *l)
 {
 	uint32_t icr = (uint32_t)l->icr;
@@ -297,6 +316,20 @@ static void send_ipi(struct lapic *l)
 		return;
 	}
 	apic_bus_send(l->bus, l, shorthand, &m);
+}
+
+bool lapic_send_ipi(struct lapic *l, uint32_t apic_id, uint32_t icr)
+{
+	struct apic_message m = {
+		.delivery = (enum apic_delivery)(icr >> 8 & 7),
+		.vector = (uint8_t)icr,
+		.wide = true,
+		.dest = apic_id,
+	};
+
+	if (m.delivery == APIC_FIXED ? m.vector < FIRST_VALID_VECTOR : m.delivery != APIC_NMI)
+		return false;
+	return apic_bus_send_one(l->bus, &m);
 }
 
 static void write_lvt(struct lapic *l, enum lvt i, uint32_t value)

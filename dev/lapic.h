@@ -76,7 +76,7 @@ struct apic_bus;
 struct lapic;
 
 struct lapic_cpu_ops {
-	void (*kick)(void *opaque); /* lapic_intr_pending() has become true */
+	void (*kick)(void *opaque); /* lapic_intr_pending() has become true, or something came behind a deferred EOI */
 	void (*nmi)(void *opaque);
 	void (*init)(void *opaque); /* the local APIC has already done its own INIT reset */
 	void (*sipi)(void *opaque, uint8_t vector);
@@ -134,6 +134,17 @@ bool lapic_intr_pending(const struct lapic *lapic);
  * is none.
  */
 int lapic_intr_ack(struct lapic *lapic);
+
+/*
+ * The EOI of @vector, just acknowledged, is not to come by a register but is told later, by lapic_settle_eoi: @done, or it will
+ * come by the register after all. False: not this one (level-triggered, or something waits for it). Meanwhile nothing becomes
+ * pending; kick() tells when something would.
+ */
+bool lapic_defer_eoi(struct lapic *lapic, uint8_t vector);
+void lapic_settle_eoi(struct lapic *lapic, bool done);
+
+/* One interrupt command to the local APIC with x2APIC id @apic_id; false: there is none. */
+bool lapic_send_ipi(struct lapic *lapic, uint32_t apic_id, uint32_t icr);
 
 /* IA32_APIC_BASE: where the page is, whether CPUID shows an APIC (APIC_BASE_EN). Any thread. */
 uint64_t lapic_apic_base(const struct lapic *lapic);

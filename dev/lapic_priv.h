@@ -38,6 +38,7 @@ struct lapic {
 	uint64_t icr;
 	uint32_t lvt[LVT_COUNT];
 	bool lint[2];	     /* levels of the input wires */
+	bool eoi_deferred;   /* whether the guest has ended the highest interrupt in service is known later */
 	bool extint_message; /* an ExtINT came as a message and waits to be taken */
 	int ready;	     /* the vector that PPR lets through, or -1 */
 	atomic_bool pending; /* ready or an ExtINT: what lapic_intr_pending() says */
@@ -91,6 +92,8 @@ void apic_bus_attach(struct apic_bus *bus, struct lapic *l);
 void apic_bus_detach(struct apic_bus *bus, struct lapic *l);
 void apic_bus_send(struct apic_bus *bus, struct lapic *from, enum apic_shorthand shorthand,
 		   const struct apic_message *m);
+/* A physical destination that is one local APIC: whether it is there. */
+bool apic_bus_send_one(struct apic_bus *bus, const struct apic_message *m);
 void apic_bus_eoi(struct apic_bus *bus, uint8_t vector);
 void apic_bus_taken(struct apic_bus *bus);
 int apic_bus_pic_ack(struct apic_bus *bus);

@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "base/util.h"
+#include "dev/pvpanic.h"
 #include "machine/acpi.h"
 #include "machine/aml.h"
 #include "machine/layout.h"
@@ -121,6 +122,16 @@ static void isa_devices(struct aml *a)
 	aml_res_io(a, 0x60, 1);
 	aml_res_io(a, 0x64, 1);
 	aml_res_irq(a, 1);
+	aml_resources_end(a);
+	aml_end(a);
+
+	/* Linux' driver knows it by this name; a string, for it is not an EISA id. */
+	aml_device_begin(a, "PEVT");
+	aml_name_decl(a, "_HID");
+	aml_string(a, "QEMU0001");
+	aml_name_integer(a, "_STA", 0xf);
+	aml_resources_begin(a, "_CRS");
+	aml_res_io(a, PVPANIC_PORT, 1);
 	aml_resources_end(a);
 	aml_end(a);
 

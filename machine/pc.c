@@ -30,6 +30,7 @@
 #include "dev/ns16550.h"
 #include "dev/pci/q35.h"
 #include "dev/port92.h"
+#include "dev/pvpanic.h"
 #include "dev/virtio/virtio_balloon.h"
 #include "dev/virtio/virtio_blk.h"
 #include "dev/virtio/virtio_console.h"
@@ -216,6 +217,21 @@ static void chip_set_tsc_deadline(void *opaque, uint64_t guest_tsc, uint64_t dea
 	lapic_set_tsc_deadline(opaque, guest_tsc, deadline_ns);
 }
 
+static bool chip_send_ipi(void *opaque, uint32_t apic_id, uint32_t icr)
+{
+	return lapic_send_ipi(opaque, apic_id, icr);
+}
+
+static bool chip_defer_eoi(void *opaque, uint8_t vector)
+{
+	return lapic_defer_eoi(opaque, vector);
+}
+
+static void chip_settle_eoi(void *opaque, bool done)
+{
+	lapic_settle_eoi(opaque, done);
+}
+
 static uint64_t chip_get_tsc_deadline(void *opaque)
 {
 	uint64_t v = 0;
@@ -245,6 +261,13 @@ static void on_debug_exit(void *opaque, uint32_t value)
 	struct machine *m = opaque;
 
 	m->config.events.debug_exit(m->config.events.opaque, value);
+}
+
+static void on_panic(void *opaque, unsigned events)
+{
+	struct machine *m = opaque;
+
+	m->config.events.panicked(m->config.events.opaque, !(events & PVPANIC_PANICKED));
 }
 
 /* ---- The parts list ----------------------------------------------------------------------------- */
@@ -295,6 +318,9 @@ static void build_interrupts(struct machine *m)
 			.set_tpr = chip_set_tpr,
 			.set_tsc_deadline = chip_set_tsc_deadline,
 			.get_tsc_deadline = chip_get_tsc_deadline,
+			.send_ipi = chip_send_ipi,
+			.defer_eoi = chip_defer_eoi,
+			.settle_eoi = chip_settle_eoi,
 		};
 
 		m->lapics[i] = lapic_create(m->apic_bus, c->clock, &l);
@@ -347,6 +373,7 @@ static void build_isa(struct machine *m)
 	add(m, port92_create(c->mem->ports, (struct irq_line){ 0 }, reset_line(m, RESET_PORT92)));
 	m->pm = acpi_pm_create(c->mem->ports, c->clock, &pm);
 	add(m, acpi_pm_device(m->pm));
+	add(m, pvpanic_create(c->mem->ports, PVPANIC_PORT, on_panic, m));
 	if (c->debug_exit)
 		add(m, debug_exit_create(c->mem->ports, DEBUG_EXIT_PORT, on_debug_exit, m));
 	if (c->debugcon)

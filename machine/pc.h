@@ -30,6 +30,7 @@ struct machine_events {
 	void (*reset)(void *opaque, const char *by); /* "port 0xcf9" … */
 	void (*power_off)(void *opaque);
 	void (*debug_exit)(void *opaque, uint32_t value);
+	void (*panicked)(void *opaque, bool crash_kernel); /* it goes on, or another kernel of its does */
 	void *opaque;
 };
 

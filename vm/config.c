@@ -146,6 +146,7 @@ static struct error *get_fd(struct parse *p, const char *name, json_t *v, int *o
 	}
 FIELD(take_append, append, get_string, APPEND_MAX)
 FIELD(take_verbose, verbose, get_bool)
+FIELD(take_paravirt, paravirt, get_bool)
 FIELD(take_paused, paused, get_bool)
 FIELD(take_debug_exit, debug_exit, get_bool)
 FIELD(take_memory, memory_bytes, get_integer, MEMORY_MIN, MEMORY_MAX)
@@ -356,6 +357,7 @@ static const struct member top[] = {
 	{ "mergeable", false, take_mergeable },
 	{ "huge_pages", false, take_huge_pages },
 	{ "engine", false, take_engine },
+	{ "paravirt", false, take_paravirt },
 	{ "kernel", true, take_kernel },
 	{ "initrd", false, take_initrd },
 	{ "append", false, take_append },
@@ -380,7 +382,7 @@ struct error *vm_config_parse(const char *json, size_t length, struct vm_config 
 	json_t *root;
 
 	*out = (struct vm_config){
-		.kernel.fd = -1, .initrd.fd = -1, .net_fd = -1,
+		.paravirt = true, .kernel.fd = -1, .initrd.fd = -1, .net_fd = -1,
 		.serial = { -1, -1, -1 }, .console = { -1, -1, -1 },
 		.control_listen_fd = -1, .control_client_fd = -1,
 		.gdb_listen_fd = -1, .debugcon_fd = -1,

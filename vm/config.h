@@ -31,6 +31,7 @@ struct vm_config {
 	uint64_t memory_bytes;
 	enum engine_kind engine;
 	bool mergeable, huge_pages; /* guest memory */
+	bool paravirt; /* default: true */
 	bool verbose, paused, debug_exit;
 	struct vm_config_file kernel, initrd;
 	char *append;

@@ -47,6 +47,17 @@ static void on_debug_exit(void *opaque, uint32_t value)
 	vm_quit(opaque, (value << 1 | 1) & 0xff, "the guest wrote to the debug-exit port");
 }
 
+static void on_panic(void *opaque, bool crash_kernel)
+{
+	struct vm *vm = opaque;
+
+	if (vm->panics++ == 0)
+		log_warn("the guest's kernel panicked%s", crash_kernel ? "; its crash kernel takes over" : "");
+	if (vm->panics <= VM_PANIC_EVENTS)
+		control_event(vm->control, "guest-panic",
+			      json_pack("{s:s, s:b}", "reason", "the guest's kernel panicked", "crash_kernel", crash_kernel));
+}
+
 static void on_owner_gone(void *opaque)
 {
 	vm_quit(opaque, VM_EXIT_SIGNAL, "the program that started the VM is gone");
@@ -292,7 +303,7 @@ static struct error *create_machine(struct vm *vm)
 		.clock = &vm->clock.clock,
 		.engine = vm->engine,
 		.vcpu_count = c->cpus,
-		.events = { on_reset, on_power_off, on_debug_exit, vm },
+		.events = { on_reset, on_power_off, on_debug_exit, on_panic, vm },
 		.serial = vm->serial,
 		.console = vm->console,
 		.debugcon = vm->debugcon,
@@ -371,7 +382,7 @@ static struct error *create(struct vm *vm)
 	if (!err)
 		memstat_open(&vm->memstat, c);
 	if (!err) {
-		struct engine_config e = { c->engine, c->cpus, vm->mem, vm->loop, vm_time_ns, vm };
+		struct engine_config e = { c->engine, c->cpus, vm->mem, vm->loop, vm_time_ns, vm, c->paravirt };
 
 		err = engine_create(&e, &vm->engine);
 	}

@@ -30,6 +30,8 @@
 #define VM_EXIT_INTERNAL 6     /* the engine cannot go on */
 #define VM_EXIT_SIGNAL 8       /* a second SIGTERM or SIGINT, or whoever started it is gone */
 
+#define VM_PANIC_EVENTS 100u /* a guest that tells of more than this is not believed any more */
+
 struct vm;
 
 struct vm_cpu {
@@ -88,6 +90,7 @@ struct vm {
 	char reason[256];
 
 	uint64_t resets;
+	uint64_t panics; /* that the guest told of */
 	struct loop_fd signals;
 	int signal_fd;
 	unsigned terminations;

@@ -17,6 +17,7 @@ _maru()
 	else
 		case $prev in
 		--engine) words="auto bt" ;;
+		--paravirt) words="on off" ;;
 		--net) words="user none" ;;
 		--serial) words="stdio none file: unix:" ;;
 		--cpus) words="1 2 4" ;;

@@ -31,6 +31,13 @@ static void machine_enter(struct bt_vcpu *v)
 	bt_machine_lock(v);
 }
 
+/* For what looks at the local APIC. */
+static void chip_enter(struct bt_vcpu *v)
+{
+	machine_enter(v);
+	bt_pv_settle(v);
+}
+
 static void machine_leave(struct bt_vcpu *v)
 {
 	bt_machine_unlock(v);
@@ -70,6 +77,7 @@ uint64_t bt_mmio_read(struct bt_vcpu *v, uint64_t gpa, unsigned size)
 	machine_enter(v);
 	if (in_apic(v, gpa)) {
 		v->priv->stats.apic_reads++;
+		bt_pv_settle(v);
 		value = (uint64_t)v->chip.mmio_read(v->chip.opaque, gpa & 0xffc) >> (8 * (gpa & 3));
 	} else {
 		value = bus_read(v->engine->mem->mmio, gpa, size);
@@ -83,6 +91,7 @@ void bt_mmio_write(struct bt_vcpu *v, uint64_t gpa, uint64_t value, unsigned siz
 	machine_enter(v);
 	if (in_apic(v, gpa)) {
 		v->priv->stats.apic_writes++;
+		bt_pv_settle(v);
 		/* Only aligned 32-bit writes are defined (SDM vol. 3, 11.4.1). */
 		if (size >= 4 && !(gpa & 3))
 			v->chip.mmio_write(v->chip.opaque, gpa & 0xffc, (uint32_t)value);
@@ -96,7 +105,7 @@ bool bt_chip_read_msr(struct bt_vcpu *v, uint32_t msr, uint64_t *value)
 {
 	bool ok;
 
-	machine_enter(v);
+	chip_enter(v);
 	ok = v->chip.msr_read && v->chip.msr_read(v->chip.opaque, msr, value);
 	machine_leave(v);
 	return ok;
@@ -106,7 +115,7 @@ bool bt_chip_write_msr(struct bt_vcpu *v, uint32_t msr, uint64_t value)
 {
 	bool ok;
 
-	machine_enter(v);
+	chip_enter(v);
 	ok = v->chip.msr_write && v->chip.msr_write(v->chip.opaque, msr, value);
 	machine_leave(v);
 	return ok;
@@ -134,7 +143,7 @@ uint8_t bt_chip_get_tpr(struct bt_vcpu *v)
 {
 	uint8_t tpr;
 
-	machine_enter(v);
+	chip_enter(v);
 	tpr = v->chip.get_tpr ? v->chip.get_tpr(v->chip.opaque) : 0;
 	machine_leave(v);
 	return tpr;
@@ -142,7 +151,7 @@ uint8_t bt_chip_get_tpr(struct bt_vcpu *v)
 
 void bt_chip_set_tpr(struct bt_vcpu *v, uint8_t tpr)
 {
-	machine_enter(v);
+	chip_enter(v);
 	if (v->chip.set_tpr)
 		v->chip.set_tpr(v->chip.opaque, tpr);
 	machine_leave(v);
@@ -152,11 +161,19 @@ int bt_chip_ack(struct bt_vcpu *v)
 {
 	int vector = -1;
 
-	machine_enter(v);
+	chip_enter(v);
 	if (v->chip.ack)
 		vector = v->chip.ack(v->chip.opaque);
+	if (v->engine->paravirt)
+		bt_pv_interrupt(v, vector);
 	machine_leave(v);
 	return vector;
+}
+
+void bt_chip_settle(struct bt_vcpu *v)
+{
+	chip_enter(v);
+	machine_leave(v);
 }
 
 uint64_t bt_vm_time_ns(struct bt_vcpu *v)

@@ -10,6 +10,7 @@
  */
 #include "cpu/bt/light.h"
 #include "cpu/bt/ops.h"
+#include "cpu/bt/private.h"
 #include "cpu/cpuid.h"
 
 enum {
@@ -200,7 +201,10 @@ enum bt_result bt_read_msr(struct bt_vcpu *v, uint32_t msr, uint64_t *value)
 		*value = read_amd_msr(msr);
 		return BT_NEXT;
 	}
-	return unknown(v, "read", msr);
+	bt_heavy_begin(v);
+	good = bt_pv_read_msr(v, msr, value);
+	bt_heavy_end(v);
+	return good ? BT_NEXT : unknown(v, "read", msr);
 }
 
 /* Writing -------------------------------------------------------------------------------------- */
@@ -262,6 +266,9 @@ static void move_tsc(struct bt_vcpu *v, uint64_t delta)
 	bt_heavy_end(v);
 	if (deadline)
 		write_deadline(v, deadline);
+	bt_heavy_begin(v);
+	bt_pv_tsc_moved(v);
+	bt_heavy_end(v);
 }
 
 static bool is_canonical_msr(uint32_t msr)
@@ -323,6 +330,16 @@ static bool is_mtrr(uint32_t msr)
 	       (msr >= MSR_MTRR_PHYS && msr < MSR_MTRR_PHYS + 16);
 }
 
+static enum bt_result write_paravirtual(struct bt_vcpu *v, uint32_t msr, uint64_t value)
+{
+	enum bt_pv_msr res;
+
+	bt_heavy_begin(v);
+	res = bt_pv_write_msr(v, msr, value);
+	bt_heavy_end(v);
+	return res == BT_PV_DONE ? BT_EXIT : res == BT_PV_BAD ? gp(v) : unknown(v, "write", msr);
+}
+
 static enum bt_result write_special(struct bt_vcpu *v, uint32_t msr, uint64_t value)
 {
 	switch (msr) {
@@ -360,7 +377,7 @@ static enum bt_result write_special(struct bt_vcpu *v, uint32_t msr, uint64_t va
 			return gp(v);
 		v->tsc_aux = value;
 		return BT_NEXT;
-	default: return unknown(v, "write", msr);
+	default: return write_paravirtual(v, msr, value);
 	}
 }
 

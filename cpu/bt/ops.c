@@ -95,6 +95,7 @@ bt_op *const bt_ops[OP_COUNT] = {
 	[OP_FLDENV] = bt_op_fldenv,
 	[OP_MONITOR] = bt_op_ud, /* CPUID does not offer them */
 	[OP_MWAIT] = bt_op_ud,
+	[OP_VMCALL] = bt_op_vmcall,
 	[OP_AAA] = bt_op_aaa,
 	[OP_AAS] = bt_op_aas,
 	[OP_AAD] = bt_op_aad,

@@ -302,7 +302,7 @@ bt_op bt_op_movs, bt_op_cmps, bt_op_stos, bt_op_lods, bt_op_scas, bt_op_ins, bt_
 /* port.c */
 bt_op bt_op_in, bt_op_out;
 /* sys.c */
-bt_op bt_op_pause, bt_op_hlt, bt_op_cpuid, bt_op_rdtsc, bt_op_rdtscp, bt_op_rdpmc, bt_op_rdpid, bt_op_invd,
+bt_op bt_op_pause, bt_op_hlt, bt_op_vmcall, bt_op_cpuid, bt_op_rdtsc, bt_op_rdtscp, bt_op_rdpmc, bt_op_rdpid, bt_op_invd,
 	bt_op_wbinvd, bt_op_invlpg, bt_op_invpcid, bt_op_swapgs, bt_op_rdfsbase, bt_op_rdgsbase,
 	bt_op_wrfsbase, bt_op_wrgsbase;
 /* msr.c */

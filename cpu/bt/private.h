@@ -18,6 +18,7 @@
 #include "cpu/bt/decode.h"
 #include "cpu/bt/emit.h"
 #include "cpu/bt/vcpu.h"
+#include "cpu/pv.h"
 
 /* ---- TLB ---------------------------------------------------------------------------------------- */
 
@@ -178,6 +179,8 @@ struct bt_engine {
 	uint64_t tsc_hz; /* 0 until a vCPU runs */
 	uint64_t tsc_first, tsc_first_ns; /* the host's TSC and monotonic clock when the engine was made */
 	uint64_t tsc_start; /* of the host, when the vCPUs were reset */
+	bool paravirt;
+	struct pv_clock clock;
 
 	_Atomic uint32_t lock;
 
@@ -233,6 +236,7 @@ enum vcpu_requests {
 	REQ_INIT = 4,
 	REQ_SIPI = 8,
 	REQ_WRITE_FLUSH = 16, /* forget which pages may be written */
+	REQ_UNHALT = 32,      /* paravirtual: ends a HLT, also one to come */
 };
 
 struct bt_stats {
@@ -277,6 +281,7 @@ struct bt_private {
 	uint64_t step_dr6; /* data and I/O breakpoints that the running instruction hit */
 	uint64_t held_dr6; /* and those of a MOV SS before it */
 	struct bt_stats stats;
+	struct pv_vcpu pv;
 };
 
 /* What follows struct bt_vcpu in memory at a constant distance, reached from rsp. */
@@ -356,6 +361,20 @@ const char *bt_op_name(unsigned op); /* of those from OP_FIRST_CALL on; else NUL
 uint64_t bt_mmio_read(struct bt_vcpu *v, uint64_t gpa, unsigned size);
 void bt_mmio_write(struct bt_vcpu *v, uint64_t gpa, uint64_t value, unsigned size);
 int bt_chip_ack(struct bt_vcpu *v); /* -1: none */
+
+/* ---- pv.c: in heavy sections ---- */
+enum bt_pv_msr { BT_PV_OTHER, BT_PV_DONE, BT_PV_BAD };
+bool bt_pv_read_msr(struct bt_vcpu *v, uint32_t msr, uint64_t *value);
+enum bt_pv_msr bt_pv_write_msr(struct bt_vcpu *v, uint32_t msr, uint64_t value);
+void bt_pv_run_begin(struct bt_vcpu *v); /* around bt_run() */
+void bt_pv_run_end(struct bt_vcpu *v);
+void bt_pv_tsc_moved(struct bt_vcpu *v);
+void bt_pv_interrupt(struct bt_vcpu *v, int vector); /* with the machine's lock, as the next */
+void bt_pv_settle(struct bt_vcpu *v);
+bool bt_pv_hypercall(struct bt_vcpu *v, bool wide, int64_t *result); /* false: there are none */
+void bt_request(struct bt_vcpu *v, uint32_t bit); /* vm.c; any thread */
+/* heavy.c: for the run loop, takes the lock */
+void bt_chip_settle(struct bt_vcpu *v);
 
 /* ---- masked.c ---- */
 bool bt_masked_in(struct bt_vcpu *v, unsigned seg, uint64_t offset, unsigned access); /* false: exception */

@@ -209,18 +209,25 @@ static bool wakes(struct bt_vcpu *v)
 		return true;
 	if (v->wait_sipi)
 		return false;
+	if (requests & REQ_UNHALT)
+		return true;
 	if ((requests & REQ_NMI) && !v->nmi_blocked)
 		return true;
 	return (v->sysflags & X86_IF) && v->chip.has_interrupt &&
 	       v->chip.has_interrupt(v->chip.opaque);
 }
 
-/* HLT, or an AP that waits for SIPI: no host CPU is used until a kick. */
+/* HLT, or an AP that waits for SIPI: no host CPU is used until a kick. Who flushes TLBs meanwhile leaves a note (pv.c). */
 static void sleep_halted(struct bt_vcpu *v)
 {
 	struct bt_private *p = v->priv;
+	uint64_t since = __builtin_ia32_rdtsc();
 
 	p->stats.halts++;
+	if (p->pv.eoi_armed)
+		bt_chip_settle(v);
+	if (p->pv.preempted)
+		atomic_fetch_or(p->pv.preempted, PV_PREEMPTED);
 	bt_guest_leave(v);
 	for (;;) {
 		uint32_t seen = atomic_load(&p->wake);
@@ -230,6 +237,9 @@ static void sleep_halted(struct bt_vcpu *v)
 		bt_futex_wait(&p->wake, seen, 0);
 	}
 	bt_guest_enter(v);
+	p->pv.halted_tsc += __builtin_ia32_rdtsc() - since;
+	if (p->pv.preempted && (atomic_exchange(p->pv.preempted, 0) & PV_FLUSH_TLB))
+		bt_tlb_flush_all(v);
 }
 
 /* False: leave the run loop; p->requests or p->triple_fault say why. */
@@ -238,7 +248,8 @@ static bool events(struct bt_vcpu *v)
 	struct bt_private *p = v->priv;
 
 	for (;;) {
-		atomic_store(&v->poll, 0);
+		if (atomic_exchange(&v->poll, 0) && p->pv.eoi_armed)
+			bt_chip_settle(v);
 		if (atomic_load(&v->engine->exclusive)) {
 			bt_guest_leave(v);
 			bt_guest_enter(v);
@@ -251,8 +262,10 @@ static bool events(struct bt_vcpu *v)
 		if (!v->halted && !v->wait_sipi)
 			return true;
 		sleep_halted(v);
-		if (v->halted && wakes(v) && !(atomic_load(&p->requests) & REQ_STOP))
+		if (v->halted && wakes(v) && !(atomic_load(&p->requests) & REQ_STOP)) {
 			v->halted = false;
+			atomic_fetch_and(&p->requests, ~(uint32_t)REQ_UNHALT);
+		}
 	}
 }
 

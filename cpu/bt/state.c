@@ -44,6 +44,7 @@ void bt_init_cpu(struct bt_vcpu *v, bool reset)
 	v->trap_pending = 0;
 	v->step_by_new = false;
 	v->priv->held_dr6 = 0;
+	v->priv->pv.eoi_armed = false; /* the local APIC has forgotten it too */
 	if (reset) {
 		v->xcr0 = X86_XCR0_X87;
 		v->star = v->lstar = v->cstar = v->sfmask = v->kernel_gs_base = v->tsc_aux = 0;
@@ -62,6 +63,7 @@ void bt_init_cpu(struct bt_vcpu *v, bool reset)
 		v->wait_sipi = v->index != 0;
 		v->priv->triple_fault = v->priv->debug_hit = false;
 		reset_xstate(v->priv);
+		pv_vcpu_reset(&v->priv->pv);
 	}
 	bt_tlb_flush_all(v);
 	bt_mode_update(v);

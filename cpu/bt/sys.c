@@ -21,6 +21,22 @@ enum bt_result bt_op_hlt(struct bt_vcpu *v, const struct insn *i)
 	return BT_EXIT;
 }
 
+/* VMCALL and VMMCALL: KVM's hypercalls (cpu/pv.h). Without them there is no VMX nor SVM either. */
+enum bt_result bt_op_vmcall(struct bt_vcpu *v, const struct insn *i)
+{
+	bool wide = bt_code64(v);
+	int64_t result;
+	bool known;
+
+	bt_heavy_begin(v);
+	known = bt_pv_hypercall(v, wide, &result);
+	bt_heavy_end(v);
+	if (!known)
+		return bt_raise(v, X86_UD);
+	v->regs[X86_RAX] = wide ? (uint64_t)result : (uint32_t)result;
+	return BT_NEXT;
+}
+
 /* IA32_APIC_BASE.EN: without it CPUID says that there is none (SDM vol. 3, 11.4.3). */
 static bool apic_enabled(struct bt_vcpu *v)
 {

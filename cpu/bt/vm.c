@@ -8,6 +8,7 @@
  * guest's registers, and has translated code left with the exception pending. A page fault there is
  * our own bug (every access has been checked), and ends the process with a message.
  */
+#include <cpuid.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -173,6 +174,18 @@ static uint64_t read_clocks(uint64_t *ns)
 	return tsc;
 }
 
+/* The TSCs of all CPUs tick alike and never stop: then one line is true for all vCPUs. */
+static bool invariant_tsc(void)
+{
+	unsigned a, b, c, d;
+
+	return __get_cpuid(0x80000007, &a, &b, &c, &d) && (d & 1u << 8);
+}
+
+#define PARAVIRT                                                                                             \
+	(PV_CLOCK | PV_NO_IO_DELAY | PV_CLOCK_NEW | PV_STEAL_TIME | PV_EOI | PV_UNHALT | PV_TLB_FLUSH |        \
+	 PV_SEND_IPI | PV_POLL_CONTROL | PV_YIELD)
+
 /*
  * The TSC's frequency, by how far it has come since the engine was made: what was done meanwhile takes nearly as
  * long as the measurement needs, an error of some 20 ns in 5 ms. Before any vCPU executes an instruction.
@@ -190,6 +203,9 @@ static void settle_tsc(struct bt_engine *e)
 		tsc = read_clocks(&now) - e->tsc_first;
 		hz = (uint64_t)((unsigned __int128)tsc * NS_PER_SEC / (now - e->tsc_first_ns));
 		cpuid_model_set_tsc(e->cpuid, hz);
+		pv_clock_init(&e->clock, hz, invariant_tsc());
+		if (e->paravirt)
+			cpuid_add_paravirt(e->cpuid, PARAVIRT | (e->clock.stable ? PV_CLOCK_STABLE : 0), hz);
 		__atomic_store_n(&e->tsc_hz, hz, __ATOMIC_RELEASE);
 	}
 	bt_unlock(&e->lock);
@@ -267,6 +283,7 @@ static struct error *make_engine(const struct engine_config *c, struct bt_engine
 	e->vm_time_ns = c->vm_time_ns;
 	e->vm_time_opaque = c->vm_time_opaque;
 	e->vcpu_count = c->vcpu_count;
+	e->paravirt = c->paravirt;
 	e->debug_opts = debug_options();
 	e->page_count = ((c->mem->high_bytes ? MEM_HIGH_BASE + c->mem->high_bytes : c->mem->low_bytes)) >> 12;
 	probe_host(e);
@@ -405,9 +422,11 @@ void vcpu_run(struct vcpu *vcpu, struct vcpu_exit *exit)
 	this_vcpu = v;
 	p->debug_hit = false;
 	tlb_bind(v);
+	bt_pv_run_begin(v);
 	bt_heavy_end(v);
 	r = bt_run(v);
 	bt_heavy_begin(v);
+	bt_pv_run_end(v);
 	this_vcpu = NULL;
 	if (r == RUN_TRIPLE_FAULT) {
 		exit->reason = VCPU_EXIT_SHUTDOWN;
@@ -432,10 +451,15 @@ void vcpu_kick(struct vcpu *vcpu)
 	bt_futex_wake(&v->priv->wake);
 }
 
+void bt_request(struct bt_vcpu *v, uint32_t bit)
+{
+	atomic_fetch_or(&v->priv->requests, bit);
+	vcpu_kick((struct vcpu *)v);
+}
+
 static void request(struct vcpu *vcpu, uint32_t bit)
 {
-	atomic_fetch_or(&V(vcpu)->priv->requests, bit);
-	vcpu_kick(vcpu);
+	bt_request(V(vcpu), bit);
 }
 
 void vcpu_request_stop(struct vcpu *vcpu)

@@ -3,6 +3,9 @@
  * System instructions and registers: SYSCALL to SWAPGS, FSGSBASE, RDTSCP and RDPID, time-stamp counter, UMIP, XSAVE, #NM, #AC, #MF, #XM,
  * MSRs and their legal values, and CPUID against what works. SDM vol. 2 under these names; vol. 3, 2.5, 12.11, 17.17;
  * vol. 4, table 2-2.
+ *
+ * run:
+ * run: --paravirt off
  */
 #include "lib/bare.h"
 
@@ -436,7 +439,7 @@ static void features(void)
 	FEATURE(seven.c >> 4, "RDPKRU", "xor %%ecx, %%ecx; .byte 0x0f, 0x01, 0xee");
 	FEATURE(seven.b >> 11, "RTM (XBEGIN)", "xbegin 1f; 1: xabort $0");
 	FEATURE(0, "XTEST", "xtest");
-	FEATURE(0, "VMCALL", "vmcall");
+	FEATURE(cpuid(0x40000000, 0).b == 0x4b4d564b, "VMCALL", "vmcall"); /* "KVMK" */
 	FEATURE(0, "WAITPKG", "umonitor %%rax");
 	FEATURE(0, "ENCLU", ".byte 0x0f, 0x01, 0xd7");
 	FEATURE(0, "INCSSP", ".byte 0xf3, 0x48, 0x0f, 0xae, 0xe8");

@@ -11,6 +11,9 @@
 
 #include "cpu/engine.h"
 
+#ifndef GUEST_PARAVIRT
+#define GUEST_PARAVIRT false
+#endif
 #define GUEST_RAM (16 * MiB)
 #define GUEST_CODE 0x200000u
 #define GUEST_STACK 0x180000u
@@ -55,7 +58,8 @@ static inline void guest_put64(struct bt_guest *g, uint64_t gpa, uint64_t v)
 static inline void guest_open(struct bt_guest *g, unsigned vcpus)
 {
 	static const struct io_ops ops = {.read = guest_port_read, .write = guest_port_write};
-	struct engine_config c = {.kind = ENGINE_BT, .vcpu_count = vcpus, .vm_time_ns = guest_time};
+	struct engine_config c = {.kind = ENGINE_BT, .vcpu_count = vcpus, .vm_time_ns = guest_time,
+				  .paravirt = GUEST_PARAVIRT};
 
 	if (memory_create(GUEST_RAM, &g->mem) || loop_create(&g->loop))
 		abort();

@@ -12,6 +12,7 @@
 
 #include "cpu/bt/light.h"
 #include "cpu/bt/ops.h"
+#include "cpu/bt/private.h"
 #include "cpu/bt/run.h"
 #include "cpu/cpuid.h"
 #include "tests/tap.h"
@@ -224,6 +225,26 @@ uint8_t bt_chip_get_tpr(struct bt_vcpu *v)
 void bt_chip_set_tpr(struct bt_vcpu *v, uint8_t tpr)
 {
 	fake.tpr = tpr;
+}
+
+/* There are no paravirtual interfaces. */
+bool bt_pv_read_msr(struct bt_vcpu *v, uint32_t msr, uint64_t *value)
+{
+	return false;
+}
+
+enum bt_pv_msr bt_pv_write_msr(struct bt_vcpu *v, uint32_t msr, uint64_t value)
+{
+	return BT_PV_OTHER;
+}
+
+void bt_pv_tsc_moved(struct bt_vcpu *v)
+{
+}
+
+bool bt_pv_hypercall(struct bt_vcpu *v, bool wide, int64_t *result)
+{
+	return false;
 }
 
 /* Setting the scene ---------------------------------------------------------------------------- */

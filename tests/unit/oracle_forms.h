@@ -131,6 +131,8 @@ static bool zydis_safe(const ZydisDecodedInstruction *zi)
 	case ZYDIS_MNEMONIC_ENCLU:
 	case ZYDIS_MNEMONIC_MONITOR:
 	case ZYDIS_MNEMONIC_MWAIT:
+	case ZYDIS_MNEMONIC_VMCALL: /* the host may be a guest itself */
+	case ZYDIS_MNEMONIC_VMMCALL:
 	case ZYDIS_MNEMONIC_UD0:
 	case ZYDIS_MNEMONIC_UD1:
 	case ZYDIS_MNEMONIC_UD2: return false;

@@ -494,6 +494,41 @@ static void test_edges(void)
 	apic_bus_set_taken(bus, NULL, NULL);
 }
 
+/* An EOI that is told later; IPIs to one APIC id. */
+static void test_deferred_eoi(void)
+{
+	unsigned kicks;
+
+	reset_all();
+	ok(!lapic_defer_eoi(cpu[0].apic, 0x41), "nothing is in service, so nothing to defer");
+	msi(0, false, 0x41);
+	ok(ack(0) == 0x41 && lapic_defer_eoi(cpu[0].apic, 0x41), "an edge-triggered interrupt");
+	kicks = cpu[0].kicks;
+	msi(0, false, 0x31);
+	ok(!pending(0) && cpu[0].kicks == kicks + 1, "a lower one behind it is not pending, but kicks");
+	lapic_settle_eoi(cpu[0].apic, true);
+	ok(pending(0) && ack(0) == 0x31, "once it is known to be ended it is");
+	ok(lapic_defer_eoi(cpu[0].apic, 0x31), "deferred");
+	lapic_settle_eoi(cpu[0].apic, false);
+	is_u64(rd(0, APIC_ISR + 0x10), 1u << 17, "and after all still in service");
+	wr(0, APIC_EOI, 0);
+	is_u64(rd(0, APIC_ISR + 0x10), 0, "until its EOI");
+	lapic_settle_eoi(cpu[0].apic, true);
+	msi(0, false, 0x41);
+	msi(0, false, 0x42);
+	ok(ack(0) == 0x42 && !lapic_defer_eoi(cpu[0].apic, 0x42), "not when another waits");
+	wr(0, APIC_EOI, 0);
+	ok(ack(0) == 0x41, "which comes then");
+	wr(0, APIC_EOI, 0);
+	msi(0, false, 0xc041);
+	ok(ack(0) == 0x41 && !lapic_defer_eoi(cpu[0].apic, 0x41), "not a level-triggered one");
+	wr(0, APIC_EOI, 0);
+	ok(lapic_send_ipi(cpu[0].apic, 2, 0x55) && got(0x55) == 4, "an IPI to one");
+	ok(!lapic_send_ipi(cpu[0].apic, CPUS, 0x55) && !lapic_send_ipi(cpu[0].apic, 0xffffffff, 0x55) && !got(0x55), "nobody has that id");
+	ok(!lapic_send_ipi(cpu[0].apic, 2, 0x05) && !lapic_send_ipi(cpu[0].apic, 2, 0x500), "nor are there other commands");
+	ok(lapic_send_ipi(cpu[0].apic, 3, 0x400) && cpu[3].nmis, "but NMI");
+}
+
 int main(void)
 {
 	fake_clock_init(&fc);
@@ -526,6 +561,7 @@ int main(void)
 	test_ioapic();
 	test_timer();
 	test_edges();
+	test_deferred_eoi();
 	reset_all();
 	test_x2apic();
 
