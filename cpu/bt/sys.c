@@ -5,6 +5,7 @@
  */
 #include "cpu/bt/light.h"
 #include "cpu/bt/ops.h"
+#include "cpu/bt/private.h"
 #include "cpu/cpuid.h"
 
 static void set_pair(struct bt_vcpu *v, uint64_t value)
