@@ -165,6 +165,7 @@ enum bt_options {
 	BT_OPT_NO_LINK = 4,	/* every block ends in C */
 	BT_OPT_BOUNCE = 8,	/* all memory through C */
 	BT_OPT_NO_GROUP = 16,	/* every access is checked by itself */
+	BT_OPT_POLL = 1 << 15,	/* every polling point leaves translated code: events are seen wherever they can be */
 };
 
 struct bt_engine {

@@ -248,7 +248,7 @@ static bool events(struct bt_vcpu *v)
 	struct bt_private *p = v->priv;
 
 	for (;;) {
-		if (atomic_exchange(&v->poll, 0) && p->pv.eoi_armed)
+		if (atomic_exchange(&v->poll, v->engine->debug_opts & BT_OPT_POLL ? 1 : 0) && p->pv.eoi_armed)
 			bt_chip_settle(v);
 		if (atomic_load(&v->engine->exclusive)) {
 			bt_guest_leave(v);

@@ -20,6 +20,11 @@ struct string {
 	bool down;
 };
 
+static bool repeats(const struct insn *i)
+{
+	return i->rep || i->repne;
+}
+
 static void string_init(struct string *s, struct bt_vcpu *v, const struct insn *i)
 {
 	s->size = i->opcode & 1 ? i->opsize : 1;
@@ -27,11 +32,9 @@ static void string_init(struct string *s, struct bt_vcpu *v, const struct insn *
 	s->source = i->seg % X86_SEG_COUNT;
 	s->down = v->sysflags & X86_DF;
 	v->in_rep = false;
-}
-
-static bool repeats(const struct insn *i)
-{
-	return i->rep || i->repne;
+	/* CPUs clear the upper half even if the count is 0 or the first element faults. */
+	if (repeats(i) && i->addrsize == 4)
+		v->regs[X86_RCX] = (uint32_t)v->regs[X86_RCX];
 }
 
 /* Elements to go; one without REP. */

@@ -306,16 +306,29 @@ static void emit_entries(struct tr *t, struct block *blk)
 		emit32(e, (uint32_t)-4096);
 		emit_store_slot(e, SLOT(vbase), T0);
 	}
+	/* Where all polls leave, one who comes from C has polled: else he would get nowhere. */
+	bool leaves = (t->b->debug_opts & BT_OPT_POLL) && !t->single;
+	uint32_t polled = 0, from_cache = leaves ? emit_jmp_forward(e) : 0;
+
 	blk->mem_entry = emit_pos(e);
 	blk->live_in = t->live[0] != 0;
 	t->flags = FLAGS_MEM;
 	if (blk->live_in)
 		tr_flags_to_host(t);
+	if (leaves) {
+		polled = emit_jmp_forward(e);
+		emit_patch_rel32(e, from_cache, emit_pos(e));
+		t->flags = FLAGS_MEM;
+		if (blk->live_in)
+			tr_flags_to_host(t);
+	}
 	blk->poll_entry = emit_pos(e);
 	t->flags = FLAGS_HOST;
 	if (!t->single)
 		emit_poll(t, blk->live_in);
 	blk->main_entry = emit_pos(e);
+	if (leaves)
+		emit_patch_rel32(e, polled, blk->main_entry);
 	t->flags = blk->live_in ? FLAGS_HOST : 0;
 }
 

@@ -246,6 +246,8 @@ static uint32_t debug_options(void)
 		opts |= BT_OPT_NO_LINK;
 	if (strstr(text, "bounce"))
 		opts |= BT_OPT_BOUNCE;
+	if (strstr(text, "poll"))
+		opts |= BT_OPT_POLL;
 	return opts;
 }
 

@@ -523,9 +523,12 @@ static void put_string(struct gen *g)
 
 	if (g->kept & (1u << X86_RCX | 1u << X86_RSI | 1u << X86_RDI | 1u << X86_RAX))
 		return;
+	bool narrow = percent(g, 10);
+
 	set_pointer(g, X86_RSI);
 	set_pointer(g, X86_RDI);
-	put_mov_imm(g, X86_RCX, below(g, 100) < 85 ? below(g, 80) : below(g, 5000), false);
+	if (!narrow || percent(g, 50)) /* else what is there, of which 32 bits count */
+		put_mov_imm(g, X86_RCX, below(g, 100) < 85 ? below(g, 80) : below(g, 5000), false);
 	if (percent(g, 20)) {
 		start_insn(g, false);
 		put8(g, 0xfd); /* STD */
@@ -533,7 +536,7 @@ static void put_string(struct gen *g)
 	start_insn(g, false);
 	if (percent(g, 70))
 		put8(g, (uint8_t)(0xf2 + below(g, 2)));
-	if (percent(g, 10))
+	if (narrow && g->bits == 64)
 		put8(g, 0x67);
 	if (percent(g, 20))
 		put8(g, 0x66);

@@ -10,6 +10,10 @@
  * same rights; its selectors are those that Linux gives a process. The kernel's own part of the guest is in the
  * upper half, where user code reaches nothing on either side.
  *
+ * The guest may be interrupted meanwhile: at every so many-th place where it asks for interrupts (with the translator's
+ * option `poll` that is every polling point), or by a timer. Its handler uses some registers, gives them
+ * back, and returns. Where it strikes, an instruction must begin.
+ *
  * One thread. The handlers chain to those that the engine has installed.
  */
 #ifndef TESTS_UNIT_ORACLE_RUN_H
@@ -20,9 +24,11 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <ucontext.h>
 #include <unistd.h>
 
+#include "cpu/bt/private.h"
 #include "cpu/cpuid.h"
 #include "tests/unit/bt_guest.h"
 
@@ -60,7 +66,8 @@ static uint64_t data_page(unsigned n)
 #define PHYS_CODE 0x400000u
 #define PHYS_DATA 0x500000u /* and the stack behind it */
 #define KERNEL_AT 0xffff800000000000ull
-enum { GDT = 0, TSS = 0x200, IDT = 0x1000, HANDLERS = 0x2000, START = 0x2100, KSTACK = 0x8000 };
+enum { GDT = 0, TSS = 0x200, IDT = 0x1000, HANDLERS = 0x2000, START = 0x2100, INTERRUPT = 0x2180, KSTACK = 0x8000 };
+#define INTERRUPT_VECTOR 0x40
 
 #define XSTATE_BYTES 2816 /* up to AVX-512, standard format */
 
@@ -83,6 +90,18 @@ struct oracle_run {
 	uint8_t *native_memory; /* as mapped, all of it readable and writable */
 	uint64_t xcr0;
 	struct cpuid_model model;
+
+	/* Interrupts. */
+	unsigned every; /* so many-th place; 0: none */
+	bool by_timer;
+	unsigned questions, asked_again;
+	uint64_t last_rip;
+	uint64_t taken;
+	volatile sig_atomic_t pending;
+	timer_t timer;
+	/* Does an instruction begin there? */
+	bool (*is_start)(uint64_t rip);
+	uint64_t bad_rip; /* it was interrupted there, where none does */
 };
 
 /* ---- the host's side ---- */
@@ -310,6 +329,15 @@ static void guest_map_user(struct oracle_run *r)
 			    (PHYS_DATA + 4096 * (DATA_PAGES + k)) | rights[PAGE_RW]);
 }
 
+static void guest_put_gate(struct oracle_run *r, unsigned vector, uint64_t at)
+{
+	uint64_t dpl = vector == X86_BP || vector == X86_OFV ? 0x60 : 0;
+
+	guest_put64(&r->g, PHYS_KERNEL + IDT + 16 * vector,
+		    (at & 0xffff) | 0x10 << 16 | (0x8e | dpl) << 40 | (at >> 16 & 0xffff) << 48);
+	guest_put64(&r->g, PHYS_KERNEL + IDT + 16 * vector + 8, at >> 32);
+}
+
 /* Handlers: out %al, $0x80 + vector; jmp . */
 static void guest_make_kernel(struct oracle_run *r)
 {
@@ -321,6 +349,9 @@ static void guest_make_kernel(struct oracle_run *r)
 					0x00cff3000000ffff,
 					0x00affb000000ffff };
 	static const uint8_t iretq[] = { 0x48, 0xcf };
+	/* push rax, rcx; mov eax, …; xor ecx, ecx; sub ecx, eax; add eax, ecx; pop rcx, rax; iretq */
+	static const uint8_t interrupt[] = { 0x50, 0x51, 0xb8, 0x78, 0x56, 0x34, 0x12, 0x31, 0xc9,
+					     0x29, 0xc1, 0x01, 0xc8, 0x59, 0x58, 0x48, 0xcf };
 	uint64_t pdpt = PHYS_TABLES + 0x8000;
 
 	guest_put64(&r->g, PHYS_TABLES + 8 * 256, pdpt | 3);
@@ -330,15 +361,12 @@ static void guest_make_kernel(struct oracle_run *r)
 	guest_put64(&r->g, PHYS_KERNEL + TSS + 4, KERNEL_AT + KSTACK); /* RSP0 */
 	guest_put64(&r->g, PHYS_KERNEL + TSS + 0x60, 0x68ull << 48);   /* no I/O bitmap */
 	guest_load(&r->g, PHYS_KERNEL + START, iretq, sizeof(iretq));
+	guest_load(&r->g, PHYS_KERNEL + INTERRUPT, interrupt, sizeof(interrupt));
+	guest_put_gate(r, INTERRUPT_VECTOR, KERNEL_AT + INTERRUPT);
 	for (unsigned k = 0; k < 32; k++) {
-		uint64_t at = KERNEL_AT + HANDLERS + 4 * k,
-			 dpl = k == X86_BP || k == X86_OFV ? 0x60 : 0;
-		uint64_t gate =
-			(at & 0xffff) | 0x10 << 16 | (0x8e | dpl) << 40 | (at >> 16 & 0xffff) << 48;
 		uint8_t code[4] = { 0xe6, (uint8_t)(0x80 + k), 0xeb, 0xfe };
 
-		guest_put64(&r->g, PHYS_KERNEL + IDT + 16 * k, gate);
-		guest_put64(&r->g, PHYS_KERNEL + IDT + 16 * k + 8, at >> 32);
+		guest_put_gate(r, k, KERNEL_AT + HANDLERS + 4 * k);
 		guest_load(&r->g, PHYS_KERNEL + HANDLERS + 4 * k, code, 4);
 	}
 }
@@ -383,6 +411,50 @@ static void guest_set_system(struct oracle_run *r)
 	vcpu_set_sregs(v, &s);
 }
 
+static bool chip_has_interrupt(void *opaque)
+{
+	struct oracle_run *r = opaque;
+	const struct bt_vcpu *v = (const struct bt_vcpu *)r->g.vcpu;
+
+	if (!r->every || r->pending || v->cpl != 3)
+		return r->pending;
+	if (v->rip == r->last_rip && ++r->asked_again < 5) /* let it get on */
+		return false;
+	r->asked_again = 0;
+	r->last_rip = v->rip;
+	r->pending = ++r->questions % r->every == 0;
+	return r->pending;
+}
+
+static int chip_ack(void *opaque)
+{
+	struct oracle_run *r = opaque;
+	const struct bt_vcpu *v = (const struct bt_vcpu *)r->g.vcpu;
+
+	r->pending = 0;
+	r->taken++;
+	if (!(v->sysflags & X86_IF) || (v->cpl == 3 && !r->is_start(v->rip)))
+		r->bad_rip = v->rip;
+	return INTERRUPT_VECTOR;
+}
+
+static void on_timer(int sig, siginfo_t *info, void *context)
+{
+	struct oracle_run *r = info->si_value.sival_ptr;
+
+	r->pending = 1;
+	vcpu_kick(r->g.vcpu);
+}
+
+static void set_timer(struct oracle_run *r, bool on)
+{
+	static const struct itimerspec often = { { 0, 23000 }, { 0, 7000 } }, never;
+
+	if (r->by_timer)
+		timer_settime(r->timer, 0, on ? &often : &never, NULL);
+	r->pending = 0;
+}
+
 static void put_frame(uint8_t *at, const uint64_t *frame)
 {
 	memcpy(at, frame, 40);
@@ -406,7 +478,12 @@ static void run_guest(struct oracle_run *r, const struct cpu_state *in, struct o
 	vcpu_set_regs(v, &regs);
 	vcpu_set_xstate(v, &x);
 	r->g.exit_value = ~0ull;
+	r->questions = r->asked_again = 0;
+	r->last_rip = 0;
+	r->bad_rip = 0;
+	set_timer(r, true);
 	vcpu_run(v, &e);
+	set_timer(r, false);
 	vcpu_get_regs(v, &regs);
 	vcpu_get_xstate(v, &x);
 	out->memory = guest_ram(r, PHYS_DATA);
@@ -436,6 +513,9 @@ static void run_guest(struct oracle_run *r, const struct cpu_state *in, struct o
 		snprintf(out->failure, sizeof(out->failure), "frame: CS %#llx SS %#llx RSP %#llx",
 			 (unsigned long long)frame[1], (unsigned long long)frame[4],
 			 (unsigned long long)regs.gpr[X86_RSP]);
+	if (r->bad_rip)
+		snprintf(out->failure, sizeof(out->failure), "interrupted at %#llx",
+			 (unsigned long long)r->bad_rip);
 	memcpy(out->cpu.xstate, x.area, XSTATE_BYTES);
 	memset(out->cpu.xstate + 416, 0, 96);
 	if (vector == X86_PF_VEC) {
@@ -468,10 +548,26 @@ static void oracle_open(struct oracle_run *r, const char *options)
 	guest_make_kernel(r);
 	native_install();
 	guest_set_system(r);
+	if (r->every || r->by_timer) {
+		struct vcpu_irqchip chip = { .opaque = r, .has_interrupt = chip_has_interrupt, .ack = chip_ack };
+
+		vcpu_set_irqchip(r->g.vcpu, &chip);
+	}
+	if (r->by_timer) {
+		struct sigaction sa = { .sa_sigaction = on_timer, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART };
+		struct sigevent ev = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR2,
+				       .sigev_value.sival_ptr = r };
+
+		sigaction(SIGUSR2, &sa, NULL);
+		if (timer_create(CLOCK_MONOTONIC, &ev, &r->timer))
+			abort();
+	}
 }
 
 static void oracle_close(struct oracle_run *r)
 {
+	if (r->by_timer)
+		timer_delete(r->timer);
 	guest_close(&r->g);
 }
 
