@@ -11,7 +11,7 @@
 #include "base/error.h"
 #include "cli/console.h"
 
-#define GUARD_PATHS_MAX 4u
+#define GUARD_PATHS_MAX 16u
 
 struct guard {
 	unsigned path_count;

@@ -57,6 +57,8 @@ static const char run_text[] =
 	"  --net user|none           user: the guest reaches the network as your programs do (user)\n"
 	"  --publish [ADDR:]HOSTPORT:GUESTPORT\n"
 	"                            a port of this host leads to the guest's; repeat for more\n"
+	"  --vsock PATH              virtio sockets: a program that connects to PATH and sends 'CONNECT 1234' reaches\n"
+	"                            port 1234 of the guest; the guest's connections to port N of its host reach PATH_N\n"
 	"  --serial stdio|none|file:PATH|unix:PATH\n"
 	"                            where the serial port goes (stdio)\n"
 	"Tests and debugging:\n"

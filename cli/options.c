@@ -239,6 +239,14 @@ static struct error *take_debug_exit(struct run_options *o, const char *v)
 	return NULL;
 }
 
+static struct error *take_vsock(struct run_options *o, const char *v)
+{
+	if (!*v)
+		return error_new("--vsock takes the path of a socket");
+	o->vsock = v;
+	return NULL;
+}
+
 static struct error *take_ksm(struct run_options *o, const char *v)
 {
 	o->ksm = true;
@@ -313,6 +321,7 @@ static const struct option options[] = {
 	{ "--net", false, take_net },
 	{ "--publish", false, take_publish },
 	{ "--serial", false, take_serial },
+	{ "--vsock", false, take_vsock },
 	{ "--debug-exit", true, take_debug_exit },
 	{ "--debugcon", false, take_debugcon },
 	{ "--gdb", false, take_gdb },

@@ -36,6 +36,7 @@ struct run_options {
 	const char *publish[RUN_PUBLISH_MAX];
 	enum serial_kind serial;
 	const char *serial_path;
+	const char *vsock;
 	bool ksm, huge_pages;
 	bool debug_exit, verbose, help;
 	const char *debugcon, *gdb, *control, *name;

@@ -26,6 +26,7 @@
 
 #include "base/util.h"
 #include "block/image.h"
+#include "cli/broker.h"
 #include "cli/catalogue.h"
 #include "cli/cli.h"
 #include "cli/client.h"
@@ -47,7 +48,7 @@ struct run {
 	struct guard guard;
 	int serial_fd, control_fd; /* our ends; -1: none */
 	char control_path[108];	   /* of a socket that goes by the VM's name */
-	pid_t vm, nat;		   /* 0: not started */
+	pid_t vm, nat, broker;	   /* 0: not started */
 };
 
 /* ---- Opening what the VM gets -------------------------------------------------------------------- */
@@ -329,6 +330,27 @@ static struct error *give_network(struct run *r)
 	return err;
 }
 
+static struct error *give_vsock(struct run *r)
+{
+	int listen_fd, ours = -1, theirs = -1;
+	struct error *err;
+
+	if (!r->o.vsock)
+		return NULL;
+	err = guard_listen(&r->guard, "--vsock", r->o.vsock, &listen_fd);
+	if (err)
+		return err;
+	spawn_add_fd(&r->vm_fds, listen_fd);
+	err = socket_pair(SOCK_SEQPACKET, &ours, &theirs);
+	if (err)
+		return err;
+	spawn_add_fd(&r->vm_fds, theirs);
+	json_object_set_new(r->config, "vsock", json_pack("{s:i, s:i}", "listen_fd", listen_fd, "broker_fd", theirs));
+	err = broker_start(ours, r->o.vsock, &r->broker);
+	close(ours);
+	return err;
+}
+
 /* ---- Putting it together ------------------------------------------------------------------------- */
 
 static void set_name(struct run *r)
@@ -406,6 +428,8 @@ static struct error *prepare(struct run *r)
 	if (!err)
 		err = give_gdb(r);
 	if (!err)
+		err = give_vsock(r);
+	if (!err)
 		err = give_network(r);
 	return err;
 }
@@ -469,6 +493,8 @@ int cmd_run(int argc, char **argv)
 	guard_finish(&r.guard);
 	if (r.nat)
 		spawn_reap(r.nat, NAT_END_MS);
+	if (r.broker)
+		spawn_reap(r.broker, NAT_END_MS);
 	json_decref(r.config);
 	guest_finish(&r.guest);
 	run_options_finish(&r.o);

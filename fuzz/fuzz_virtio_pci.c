@@ -7,11 +7,15 @@
  * are what a good driver does (start, add a chain, kick), so that the fuzzer comes far; others
  * write anything anywhere; others are the back ends' part (complete a request, bring a frame).
  */
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include "dev/virtio/virtio_balloon.h"
 #include "dev/virtio/virtio_blk.h"
 #include "dev/virtio/virtio_console.h"
 #include "dev/virtio/virtio_net.h"
 #include "dev/virtio/virtio_rng.h"
+#include "dev/virtio/virtio_vsock.h"
 #include "tests/unit/fake_disk.h"
 #include "tests/unit/virtio_driver.h"
 
@@ -24,7 +28,7 @@ struct input {
 };
 
 /* A device of each kind lives on, each in a machine of its own; an input starts with its reset. */
-#define KINDS 6u
+#define KINDS 7u
 static struct rig rigs[KINDS], *rig;
 static struct virtio_device *devices[KINDS];
 static struct drv d;
@@ -32,6 +36,8 @@ static struct fake_disk disk;
 static struct net_backend net;
 static struct fake_chardev chr;
 static unsigned net_kept;
+static struct vsock_backend vsock;
+static uint32_t vsock_asked;
 
 static uint64_t take(struct input *in, unsigned size)
 {
@@ -69,6 +75,14 @@ static const struct net_backend_ops net_fake_ops = {
 	.resume = net_fake_resume,
 };
 
+static bool vsock_fake_connect(struct vsock_backend *be, uint32_t id, uint32_t port)
+{
+	vsock_asked = id;
+	return port & 1;
+}
+
+static const struct vsock_backend_ops vsock_fake_ops = { .name = "fake", .connect = vsock_fake_connect };
+
 static struct virtio_device *create(unsigned kind)
 {
 	struct virtio_blk_config blk = {
@@ -84,11 +98,14 @@ static struct virtio_device *create(unsigned kind)
 					     .loop = rig->loop,
 					     .chardev = &chr.chr };
 
+	struct virtio_vsock_config sockets = { rig->mem, rig->loop, &vsock, 3 };
+
 	switch (kind) {
 	case 0: return virtio_net_create(&card);
 	case 1: return virtio_console_create(&con);
 	case 2: return virtio_rng_create(rig->mem, rig->loop);
 	case 5: return virtio_balloon_create(rig->mem, rig->loop);
+	case 6: return virtio_vsock_create(&sockets);
 	default: disk.readonly = kind == 4; return virtio_blk_create(&blk);
 	}
 }
@@ -97,6 +114,7 @@ static void create_all(void)
 {
 	log_init("fuzz", LOG_LEVEL_ERROR);
 	net.ops = &net_fake_ops;
+	vsock.ops = &vsock_fake_ops;
 	fake_chardev_init(&chr);
 	for (unsigned i = 0; i < KINDS; i++) {
 		rig = &rigs[i];
@@ -184,6 +202,51 @@ static void play_balloon(struct input *in, struct virtio_device *v)
 	virtio_balloon_ask_statistics(v);
 }
 
+/* A program of the host: connects, or is connected to; says something, and goes or not. */
+static void play_vsock(struct input *in)
+{
+	unsigned how = (unsigned)take(in, 1);
+	static int kept = -1;
+	int pair[2] = { -1, -1 };
+
+	if (how & 1) {
+		rig_run_loop(rig);
+		return;
+	}
+	if (!(how & 2) && socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair) == 0) {
+		(void)!write(pair[1], in->data, MIN(in->left, how));
+		if (kept >= 0)
+			close(kept);
+		kept = pair[1];
+		if (how & 4)
+			shutdown(kept, SHUT_WR);
+	}
+	if (how & 8 && pair[0] >= 0)
+		vsock.client.incoming(vsock.client.opaque, pair[0], how >> 4);
+	else
+		vsock.client.connected(vsock.client.opaque, vsock_asked, pair[0]);
+}
+
+/* A packet of a connection, with data or without, that makes sense as far as the input wants. */
+static void add_packet(struct input *in)
+{
+	uint32_t len = (uint32_t)take(in, 1) * 8;
+	struct drv_buffer b[2] = { { 0x1000, 44, false }, { 0x2000, len, false } };
+
+	ram_store(rig, 0x1000, 3, 8);
+	ram_store(rig, 0x1008, 2, 8);
+	ram_store(rig, 0x1010, take(in, 1) & 7, 4);
+	ram_store(rig, 0x1014, (take(in, 1) & 7) | (len & 8 ? 0x40000000 : 0), 4);
+	ram_store(rig, 0x1018, len, 4);
+	ram_store(rig, 0x101c, 1, 2);
+	ram_store(rig, 0x101e, take(in, 1) & 7, 2);
+	ram_store(rig, 0x1020, take(in, 1) & 3, 4);
+	ram_store(rig, 0x1024, take(in, 2), 4);
+	ram_store(rig, 0x1028, take(in, 1), 4);
+	drv_add(&d, 1, b, len ? 2 : 1);
+	drv_kick(&d, 1);
+}
+
 static void place(void)
 {
 	drv_cfg_write(&d, PCI_BAR0, RIG_BAR, 4);
@@ -236,6 +299,8 @@ static void step(struct input *in, struct virtio_device *v)
 			fake_chardev_input(&chr, frame, take(in, 1) * 7);
 		else if (rig == &rigs[5])
 			play_balloon(in, v);
+		else if (rig == &rigs[6])
+			play_vsock(in);
 		break;
 	case 11:
 		if (v->requeue_mask)
@@ -251,7 +316,9 @@ static void step(struct input *in, struct virtio_device *v)
 			drv_offer(&d, q, (uint16_t)take(in, 1));
 		break;
 	case 14:
-		if (d.q[q & 1].size)
+		if (d.q[1].size && rig == &rigs[6])
+			add_packet(in);
+		else if (d.q[q & 1].size)
 			add_block_request(in, q & 1, op & 128 ? 40 : 1);
 		break;
 	case 15:

@@ -37,12 +37,14 @@
 #include "dev/virtio/virtio_net.h"
 #include "dev/virtio/virtio_pci.h"
 #include "dev/virtio/virtio_rng.h"
+#include "dev/virtio/virtio_vsock.h"
 #include "machine/acpi.h"
 #include "machine/layout.h"
 #include "machine/smbios.h"
 
 #define CHIPS_MAX (24u + LAYOUT_VCPU_MAX)
 #define BOARD_INPUTS 24u
+#define GUEST_CID 3u /* every guest is alone on its host, as far as it can tell */
 #define PHYS_BITS 46u /* of IA32_APIC_BASE; what the CPUs have may be less */
 
 /* Who drives an input of the board: a bit in it. */
@@ -397,7 +399,8 @@ static void build_pci(struct machine *m)
 	add(m, &m->q35->dev);
 }
 
-/* PCI functions, each in a slot of its own: network, disks in their order, console, random numbers, balloon. */
+/* PCI functions, each in a slot of its own: network, disks in their order, console, random numbers, balloon,
+ * sockets. */
 static void build_virtio(struct machine *m)
 {
 	const struct machine_config *c = &m->config;
@@ -429,6 +432,11 @@ static void build_virtio(struct machine *m)
 	virtio_pci_attach(bus, PCI_DEVFN(slot++, 0), virtio_rng_create(c->mem, c->loop));
 	m->balloon = virtio_balloon_create(c->mem, c->loop);
 	virtio_pci_attach(bus, PCI_DEVFN(slot++, 0), m->balloon);
+	if (c->vsock) {
+		struct virtio_vsock_config vsock = { c->mem, c->loop, c->vsock, GUEST_CID };
+
+		virtio_pci_attach(bus, PCI_DEVFN(slot++, 0), virtio_vsock_create(&vsock));
+	}
 	assert(slot <= Q35_LPC_SLOT);
 }
 

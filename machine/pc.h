@@ -18,6 +18,7 @@
 #include "machine/boot.h"
 #include "mem/memory.h"
 #include "net/net.h"
+#include "net/vsock.h"
 #include "ui/chardev.h"
 
 #define MACHINE_DISKS_MAX 16u
@@ -47,6 +48,7 @@ struct machine_config {
 	unsigned disk_count;
 	struct net_backend *net; /* NULL: no network card */
 	uint8_t mac[6];
+	struct vsock_backend *vsock; /* NULL: no virtio sockets */
 	bool debug_exit;
 	const char *version;
 	/* Kept, not copied: a reset loads it again. */

@@ -163,6 +163,8 @@ FIELD(take_serial_listen, serial.listen_fd, get_fd)
 FIELD(take_console_in, console.in_fd, get_fd)
 FIELD(take_console_out, console.out_fd, get_fd)
 FIELD(take_console_listen, console.listen_fd, get_fd)
+FIELD(take_vsock_listen, vsock_listen_fd, get_fd)
+FIELD(take_vsock_broker, vsock_broker_fd, get_fd)
 FIELD(take_control_listen, control_listen_fd, get_fd)
 FIELD(take_control_client, control_client_fd, get_fd)
 FIELD(take_gdb_listen, gdb_listen_fd, get_fd)
@@ -177,6 +179,7 @@ FIELD(take_debugcon_fd, debugcon_fd, get_fd)
 OBJECT(take_kernel, { "fd", true, take_kernel_fd }, { "name", true, take_kernel_name })
 OBJECT(take_initrd, { "fd", true, take_initrd_fd }, { "name", true, take_initrd_name })
 OBJECT(take_control, { "listen_fd", false, take_control_listen }, { "client_fd", false, take_control_client })
+OBJECT(take_vsock, { "listen_fd", true, take_vsock_listen }, { "broker_fd", false, take_vsock_broker })
 OBJECT(take_gdb, { "listen_fd", true, take_gdb_listen })
 OBJECT(take_debugcon, { "fd", true, take_debugcon_fd })
 
@@ -365,6 +368,7 @@ static const struct member top[] = {
 	{ "net", false, take_net },
 	{ "serial", false, take_serial },
 	{ "console", false, take_console },
+	{ "vsock", false, take_vsock },
 	{ "control", false, take_control },
 	{ "gdb", false, take_gdb },
 	{ "debug_exit", false, take_debug_exit },
@@ -384,6 +388,7 @@ struct error *vm_config_parse(const char *json, size_t length, struct vm_config 
 	*out = (struct vm_config){
 		.paravirt = true, .kernel.fd = -1, .initrd.fd = -1, .net_fd = -1,
 		.serial = { -1, -1, -1 }, .console = { -1, -1, -1 },
+		.vsock_listen_fd = -1, .vsock_broker_fd = -1,
 		.control_listen_fd = -1, .control_client_fd = -1,
 		.gdb_listen_fd = -1, .debugcon_fd = -1,
 	};

@@ -50,6 +50,7 @@ struct vm_config {
 	struct vm_config_chardev {
 		int in_fd, out_fd, listen_fd; /* -1: not that way */
 	} serial, console;
+	int vsock_listen_fd, vsock_broker_fd;
 	int control_listen_fd, control_client_fd;
 	int gdb_listen_fd;
 	int debugcon_fd;

@@ -291,6 +291,8 @@ static struct error *open_backends(struct vm *vm)
 		err = open_disks(vm);
 	if (!err && c->net_fd >= 0)
 		err = net_socket_create(vm->loop, c->net_fd, &vm->net);
+	if (!err && c->vsock_listen_fd >= 0)
+		err = vsock_unix_create(vm->loop, c->vsock_listen_fd, c->vsock_broker_fd, &vm->vsock);
 	return err;
 }
 
@@ -309,6 +311,7 @@ static struct error *create_machine(struct vm *vm)
 		.debugcon = vm->debugcon,
 		.disk_count = c->disk_count,
 		.net = vm->net,
+		.vsock = vm->vsock,
 		.debug_exit = c->debug_exit,
 		.version = MARU_VERSION,
 		.payload = { .cmdline = c->append },
@@ -471,6 +474,8 @@ void vm_destroy(struct vm *vm)
 			block_close(vm->disks[i]);
 	if (vm->net)
 		vm->net->ops->destroy(vm->net);
+	if (vm->vsock)
+		vm->vsock->ops->destroy(vm->vsock);
 	chardev_destroy(vm->serial);
 	chardev_destroy(vm->console);
 	chardev_destroy(vm->debugcon);

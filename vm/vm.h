@@ -69,6 +69,7 @@ struct vm {
 	struct chardev *serial, *console, *debugcon;
 	struct block_device *disks[VM_CONFIG_DISKS];
 	struct net_backend *net;
+	struct vsock_backend *vsock;
 
 	struct vm_cpu cpus[VM_CONFIG_CPUS];
 	struct vm_gate gate;

@@ -23,7 +23,7 @@ _maru()
 		--cpus) words="1 2 4" ;;
 		--memory) words="256M 1G 2G 4G" ;;
 		--append | --publish | --name) return ;;
-		--kernel | --initrd | --disk | --debugcon | --control | --gdb) ;;
+		--kernel | --initrd | --disk | --debugcon | --control | --gdb | --vsock) ;;
 		*)
 			case $cur in
 			-*) words=$("$maru" "$command" --help 2>/dev/null | grep -oE -- '--[a-z][a-z-]*' | sort -u) ;;
