@@ -6,6 +6,7 @@
 #include "cli/options.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -267,12 +268,21 @@ static struct error *take_debugcon(struct run_options *o, const char *v)
 
 static struct error *take_gdb(struct run_options *o, const char *v)
 {
-	const char *port = strrchr(v, ':');
+	static const char wait_off[] = ",wait=off", wait_on[] = ",wait=on";
+	const char *port;
 
+	free(o->gdb);
+	o->gdb = strdup(v);
+	if (!o->gdb)
+		return error_errno(ENOMEM, "--gdb");
+	o->gdb_nowait = ends_with(v, wait_off);
+	if (o->gdb_nowait || ends_with(v, wait_on))
+		*strrchr(o->gdb, ',') = 0;
+	v = o->gdb;
+	port = strrchr(v, ':');
 	if (strncmp(v, "unix:", 5) ? !port || !is_port(port + 1, strlen(port + 1)) || !(port == v || is_ipv4(v, port - v)) :
 				     !v[5])
-		return error_new("--gdb takes ADDR:PORT such as 127.0.0.1:1234, or unix:PATH, not '%s'", v);
-	o->gdb = v;
+		return error_new("--gdb takes ADDR:PORT such as 127.0.0.1:1234, or unix:PATH, and ,wait=off behind it, not '%s'", v);
 	return NULL;
 }
 
@@ -403,4 +413,6 @@ void run_options_finish(struct run_options *o)
 	for (unsigned i = 0; i < o->disk_count; i++)
 		free(o->disks[i].path);
 	o->disk_count = 0;
+	free(o->gdb);
+	o->gdb = NULL;
 }

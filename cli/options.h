@@ -39,7 +39,9 @@ struct run_options {
 	const char *vsock;
 	bool ksm, huge_pages;
 	bool debug_exit, verbose, help;
-	const char *debugcon, *gdb, *control, *name;
+	const char *debugcon, *control, *name;
+	char *gdb;	    /* ADDR:PORT or unix:PATH */
+	bool gdb_nowait; /* the VM starts without a debugger */
 };
 
 struct error *run_options_parse(int argc, char **argv, struct run_options *out) MUST_CHECK;

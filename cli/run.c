@@ -264,8 +264,19 @@ static struct error *give_gdb(struct run *r)
 	if (err)
 		return err;
 	spawn_add_fd(&r->vm_fds, fd);
-	json_object_set_new(r->config, "gdb", json_pack("{s:i}", "listen_fd", fd));
+	json_object_set_new(r->config, "gdb", json_pack("{s:i, s:b}", "listen_fd", fd, "wait", !r->o.gdb_nowait));
 	return NULL;
+}
+
+/* Before the terminal is the guest's. */
+static void say_how_to_debug(const struct run *r)
+{
+	const char *at = r->o.gdb;
+
+	if (!at || r->o.gdb_nowait)
+		return;
+	fprintf(stderr, "maru: the VM waits at its first instruction for a debugger: gdb -ex 'target remote %s', then 'continue' (--gdb %s,wait=off does not wait)\n",
+		strncmp(at, "unix:", 5) ? at : at + 5, at);
 }
 
 /* What maru-nat says when it is ready, or why it is not. */
@@ -484,6 +495,7 @@ int cmd_run(int argc, char **argv)
 	if (err) {
 		status = cli_fail(err);
 	} else {
+		say_how_to_debug(&r);
 		if (r.o.serial == SERIAL_STDIO)
 			terminal_raw(&t);
 		status = console_run(r.vm, r.serial_fd, r.control_fd, &t);

@@ -168,6 +168,7 @@ FIELD(take_vsock_broker, vsock_broker_fd, get_fd)
 FIELD(take_control_listen, control_listen_fd, get_fd)
 FIELD(take_control_client, control_client_fd, get_fd)
 FIELD(take_gdb_listen, gdb_listen_fd, get_fd)
+FIELD(take_gdb_wait, gdb_wait, get_bool)
 FIELD(take_debugcon_fd, debugcon_fd, get_fd)
 
 #define OBJECT(function, ...)                                                               \
@@ -180,7 +181,7 @@ OBJECT(take_kernel, { "fd", true, take_kernel_fd }, { "name", true, take_kernel_
 OBJECT(take_initrd, { "fd", true, take_initrd_fd }, { "name", true, take_initrd_name })
 OBJECT(take_control, { "listen_fd", false, take_control_listen }, { "client_fd", false, take_control_client })
 OBJECT(take_vsock, { "listen_fd", true, take_vsock_listen }, { "broker_fd", false, take_vsock_broker })
-OBJECT(take_gdb, { "listen_fd", true, take_gdb_listen })
+OBJECT(take_gdb, { "listen_fd", true, take_gdb_listen }, { "wait", false, take_gdb_wait })
 OBJECT(take_debugcon, { "fd", true, take_debugcon_fd })
 
 static struct error *take_version(struct parse *p, const char *name, json_t *v)

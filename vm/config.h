@@ -32,7 +32,7 @@ struct vm_config {
 	enum engine_kind engine;
 	bool mergeable, huge_pages; /* guest memory */
 	bool paravirt; /* default: true */
-	bool verbose, paused, debug_exit;
+	bool verbose, paused, debug_exit, gdb_wait;
 	struct vm_config_file kernel, initrd;
 	char *append;
 	unsigned disk_count;

@@ -220,7 +220,7 @@ static struct error *create_gdb(struct vm *vm)
 	};
 
 	return vm->config.gdb_listen_fd < 0 ? NULL :
-					      gdb_create(vm->loop, vm->config.gdb_listen_fd, &target, &vm->gdb);
+					      gdb_create(vm->loop, vm->config.gdb_listen_fd, vm->config.gdb_wait, &target, &vm->gdb);
 }
 
 /* ---- Making ------------------------------------------------------------------------------------- */
@@ -419,6 +419,7 @@ struct error *vm_create(struct vm_config *config, struct vm **out)
 	vm->signal_fd = -1;
 	memstat_init(&vm->memstat);
 	vm->paused = vm->config.paused;
+	vm->debug_stopped = vm->config.gdb_wait; /* until a debugger lets it go */
 	pthread_mutex_init(&vm->log_mutex, NULL);
 	vm->log_work = (struct loop_work){ .run = pass_on_log, .opaque = vm };
 	vm_init_gate(vm);

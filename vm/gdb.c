@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The gdb remote stub; see gdb.h. The protocol is in gdb's manual, appendix "Remote Serial Protocol".
+ * The gdb remote stub: what packets ask for; see gdb.h. gdb_packet.c has their form. The protocol is in gdb's manual,
+ * appendix "Remote Serial Protocol".
  *
  * Theory of operation. A connection stops the VM; from then on the debugger has it until it says continue.
  * While the VM runs only an interrupt byte (Ctrl-C) is listened to. A stop by a breakpoint, a step or an
- * interrupt is reported once, when all vCPUs stand still. Breakpoints of both kinds are the engine's: guest
+ * interrupt is reported once, when all vCPUs stand still. A VM that is held does not start before its first
+ * debugger says so, or leaves. Breakpoints of both kinds are the engine's: guest
  * memory is never changed. All vCPUs run when one does; a step is of one vCPU while the others run.
  *
  * A debugger may read and change everything in the guest, and nothing else: lengths, numbers and addresses
@@ -26,20 +28,14 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "mem/memory.h"
+#include "vm/gdb_packet.h"
 #include "vm/gdb_regs.h"
-
-#define BACKLOG_MAX (256u * 1024)
-#define CTRL_C 0x03
-#define REPLY_MAX (2 * GDB_PACKET_MAX)
 
 enum state {
 	STATE_STOPPING, /* the VM was asked to stop; gdb_stopped() comes */
 	STATE_STOPPED,	/* the debugger has the VM */
 	STATE_RUNNING,
 };
-
-/* Where the bytes of a packet are. */
-enum framing { FRAME_NONE, FRAME_BODY, FRAME_SUM1, FRAME_SUM2 };
 
 struct breakpoint {
 	char type; /* '0' … '4' as in packet Z */
@@ -50,12 +46,12 @@ struct breakpoint {
 struct gdb {
 	struct loop *loop;
 	struct gdb_target target;
-	struct loop_fd listen, peer; /* fd -1: none */
-	void (*output)(void *opaque, const void *data, size_t len);
-	void *output_opaque;
+	struct loop_fd listen; /* fd -1: none */
+	struct gdb_link link;
 
 	enum state state;
-	bool attached, no_ack, wants_break_reason;
+	bool attached, wants_break_reason;
+	bool holding;		 /* the VM has not started: it waits for its first debugger */
 	bool report;		 /* a stop reply is due when stopped */
 	unsigned cpu;		 /* for g, m, … (Hg) */
 	unsigned stop_cpu;
@@ -63,136 +59,17 @@ struct gdb {
 	unsigned signal;
 	uint64_t stepping; /* vCPUs to be single-stepped */
 
-	enum framing framing;
-	uint8_t sum, want_sum;
-	size_t used;
-	char packet[GDB_PACKET_MAX + 1];
 	unsigned point_count;
 	struct breakpoint points[VCPU_DEBUG_POINTS];
 
-	char *out; /* what the socket did not take */
-	size_t out_used;
 	struct gdb_cpu_state cpu_state; /* scratch */
 };
 
-/* ---- Output ------------------------------------------------------------------------------------- */
-
 static void detach(struct gdb *g);
-
-static void flush(struct gdb *g)
-{
-	size_t done = 0;
-
-	while (done < g->out_used) {
-		ssize_t n = send(g->peer.fd, g->out + done, g->out_used - done, MSG_NOSIGNAL | MSG_DONTWAIT);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			break; /* a dead peer is noticed when reading */
-		done += n;
-	}
-	memmove(g->out, g->out + done, g->out_used - done);
-	g->out_used -= done;
-	loop_fd_set_events(&g->peer, g->out_used ? EPOLLIN | EPOLLOUT : EPOLLIN);
-}
-
-static void put(struct gdb *g, const void *data, size_t len)
-{
-	if (g->output) {
-		g->output(g->output_opaque, data, len);
-		return;
-	}
-	if (g->peer.fd < 0 || len > BACKLOG_MAX - g->out_used)
-		return; /* a debugger that does not read its replies loses them */
-	memcpy(g->out + g->out_used, data, len);
-	g->out_used += len;
-	flush(g);
-}
-
-/* A reply with @len bytes, of which those that have a meaning in the protocol are escaped. */
-static void reply_bytes(struct gdb *g, const char *data, size_t len)
-{
-	char buf[2 * REPLY_MAX + 4];
-	size_t n = 0;
-	uint8_t sum = 0;
-
-	assert(len <= REPLY_MAX);
-	buf[n++] = '$';
-	for (size_t i = 0; i < len; i++) {
-		if (data[i] == '$' || data[i] == '#' || data[i] == '}' || data[i] == '*') {
-			buf[n++] = '}';
-			buf[n++] = data[i] ^ 0x20;
-		} else {
-			buf[n++] = data[i];
-		}
-	}
-	for (size_t i = 1; i < n; i++)
-		sum += (uint8_t)buf[i];
-	n += snprintf(buf + n, 4, "#%02x", sum);
-	put(g, buf, n);
-}
 
 static void reply(struct gdb *g, const char *text)
 {
-	reply_bytes(g, text, strlen(text));
-}
-
-static char *put_hex(char *to, const uint8_t *from, size_t len)
-{
-	static const char digits[] = "0123456789abcdef";
-
-	for (size_t i = 0; i < len; i++) {
-		*to++ = digits[from[i] >> 4];
-		*to++ = digits[from[i] & 15];
-	}
-	return to;
-}
-
-/* ---- Input helpers ------------------------------------------------------------------------------ */
-
-static int hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	c |= 0x20;
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-/* 1 to 16 hexadecimal digits; moves *@p behind them. */
-static bool get_number(const char **p, uint64_t *out)
-{
-	unsigned digits = 0;
-	uint64_t v = 0;
-
-	for (int d; (d = hex_digit(**p)) >= 0; (*p)++) {
-		if (++digits > 16)
-			return false;
-		v = v << 4 | (unsigned)d;
-	}
-	*out = v;
-	return digits > 0;
-}
-
-static bool get_char(const char **p, char c)
-{
-	if (**p != c)
-		return false;
-	(*p)++;
-	return true;
-}
-
-static bool get_bytes(const char **p, uint8_t *out, size_t len)
-{
-	for (size_t i = 0; i < len; i++) {
-		int high = hex_digit((*p)[0]), low = high < 0 ? -1 : hex_digit((*p)[1]);
-
-		if (low < 0)
-			return false;
-		out[i] = high << 4 | low;
-		*p += 2;
-	}
-	return true;
+	gdb_link_reply(&g->link, text);
 }
 
 /* A thread id: -1 all, 0 any, else a vCPU's number plus one. */
@@ -205,7 +82,7 @@ static bool get_thread(struct gdb *g, const char **p, int *cpu)
 		*cpu = -1;
 		return true;
 	}
-	if (!get_number(p, &id) || id > g->target.cpu_count)
+	if (!gdb_get_number(p, &id) || id > g->target.cpu_count)
 		return false;
 	*cpu = id ? (int)id - 1 : (int)g->cpu;
 	return true;
@@ -240,7 +117,7 @@ static void read_memory(struct gdb *g, const char *p)
 	uint64_t gva, len;
 	size_t got;
 
-	if (!get_number(&p, &gva) || !get_char(&p, ',') || !get_number(&p, &len)) {
+	if (!gdb_get_number(&p, &gva) || !gdb_get_char(&p, ',') || !gdb_get_number(&p, &len)) {
 		reply(g, "E01");
 		return;
 	}
@@ -248,7 +125,7 @@ static void read_memory(struct gdb *g, const char *p)
 	if (!got && len)
 		reply(g, "E14");
 	else
-		reply_bytes(g, text, put_hex(text, data, got) - text);
+		gdb_link_reply_bytes(&g->link, text, gdb_put_hex(text, data, got) - text);
 }
 
 /* M (hexadecimal) and X (binary, already unescaped in the packet). */
@@ -256,15 +133,15 @@ static void write_memory(struct gdb *g, const char *p, bool binary)
 {
 	uint8_t data[GDB_PACKET_MAX];
 	uint64_t gva, len;
-	bool good = get_number(&p, &gva) && get_char(&p, ',') && get_number(&p, &len) && get_char(&p, ':') &&
+	bool good = gdb_get_number(&p, &gva) && gdb_get_char(&p, ',') && gdb_get_number(&p, &len) && gdb_get_char(&p, ':') &&
 		    len <= sizeof(data);
 
 	if (good && binary) {
-		good = len == (size_t)(g->packet + g->used - p);
+		good = len == (size_t)(g->link.text + g->link.used - p);
 		if (good)
 			memcpy(data, p, len);
 	} else if (good) {
-		good = get_bytes(&p, data, len) && !*p;
+		good = gdb_get_bytes(&p, data, len) && !*p;
 	}
 	if (!good)
 		reply(g, "E01");
@@ -301,9 +178,9 @@ static void read_registers(struct gdb *g)
 	load_cpu(g);
 	for (unsigned i = 0; i < gdb_reg_count(); i++) {
 		gdb_reg_get(&g->cpu_state, i, value);
-		to = put_hex(to, value, gdb_reg_size(i));
+		to = gdb_put_hex(to, value, gdb_reg_size(i));
 	}
-	reply_bytes(g, text, to - text);
+	gdb_link_reply_bytes(&g->link, text, to - text);
 }
 
 static void write_registers(struct gdb *g, const char *p)
@@ -312,7 +189,7 @@ static void write_registers(struct gdb *g, const char *p)
 
 	load_cpu(g);
 	for (unsigned i = 0; i < gdb_reg_count(); i++) {
-		if (!get_bytes(&p, value, gdb_reg_size(i))) {
+		if (!gdb_get_bytes(&p, value, gdb_reg_size(i))) {
 			reply(g, "E01");
 			return;
 		}
@@ -328,15 +205,15 @@ static void one_register(struct gdb *g, const char *p, bool write)
 	char text[40];
 	uint64_t n;
 
-	if (!get_number(&p, &n) || n >= gdb_reg_count()) {
+	if (!gdb_get_number(&p, &n) || n >= gdb_reg_count()) {
 		reply(g, "E01");
 		return;
 	}
 	load_cpu(g);
 	if (!write) {
 		gdb_reg_get(&g->cpu_state, n, value);
-		reply_bytes(g, text, put_hex(text, value, gdb_reg_size(n)) - text);
-	} else if (get_char(&p, '=') && get_bytes(&p, value, gdb_reg_size(n)) && !*p) {
+		gdb_link_reply_bytes(&g->link, text, gdb_put_hex(text, value, gdb_reg_size(n)) - text);
+	} else if (gdb_get_char(&p, '=') && gdb_get_bytes(&p, value, gdb_reg_size(n)) && !*p) {
 		gdb_reg_set(&g->cpu_state, n, value);
 		store_cpu(g);
 		reply(g, "OK");
@@ -387,7 +264,7 @@ static void breakpoint(struct gdb *g, const char *p, bool insert)
 		return;
 	}
 	p++;
-	if (!get_char(&p, ',') || !get_number(&p, &gva) || !get_char(&p, ',') || !get_number(&p, &length)) {
+	if (!gdb_get_char(&p, ',') || !gdb_get_number(&p, &gva) || !gdb_get_char(&p, ',') || !gdb_get_number(&p, &length)) {
 		reply(g, "E01");
 		return;
 	}
@@ -442,7 +319,7 @@ static void vcont(struct gdb *g, const char *p)
 	uint64_t decided = 0, stepping = 0, all = ~0ull >> (64 - g->target.cpu_count);
 	bool any = false;
 
-	while (get_char(&p, ';')) {
+	while (gdb_get_char(&p, ';')) {
 		char action = *p;
 		int cpu = -1;
 		uint64_t which, signal;
@@ -450,9 +327,9 @@ static void vcont(struct gdb *g, const char *p)
 		if (!action || !strchr("cCsS", action))
 			goto bad;
 		p++;
-		if ((action == 'C' || action == 'S') && !get_number(&p, &signal))
+		if ((action == 'C' || action == 'S') && !gdb_get_number(&p, &signal))
 			goto bad;
-		if (get_char(&p, ':') && !get_thread(g, &p, &cpu))
+		if (gdb_get_char(&p, ':') && !get_thread(g, &p, &cpu))
 			goto bad;
 		which = (cpu < 0 ? all : 1ull << cpu) & ~decided;
 		decided |= which;
@@ -499,7 +376,7 @@ static void thread_info(struct gdb *g, const char *p)
 		return;
 	}
 	n = snprintf(plain, sizeof(plain), "vCPU %d (%s)", cpu, g->target.activity(g->target.opaque, cpu));
-	reply_bytes(g, text, put_hex(text, (uint8_t *)plain, MIN(n, (int)sizeof(plain) - 1)) - text);
+	gdb_link_reply_bytes(&g->link, text, gdb_put_hex(text, (uint8_t *)plain, MIN(n, (int)sizeof(plain) - 1)) - text);
 }
 
 /* qXfer:features:read:target.xml:offset,length */
@@ -516,14 +393,14 @@ static void features(struct gdb *g, const char *p)
 		return;
 	}
 	p += sizeof(annex) - 1;
-	if (!get_number(&p, &offset) || !get_char(&p, ',') || !get_number(&p, &length) || offset > total) {
+	if (!gdb_get_number(&p, &offset) || !gdb_get_char(&p, ',') || !gdb_get_number(&p, &length) || offset > total) {
 		reply(g, "E01");
 		return;
 	}
 	length = MIN(length, MIN(total - offset, sizeof(part) - 1));
 	part[0] = offset + length < total ? 'm' : 'l';
 	memcpy(part + 1, xml + offset, length);
-	reply_bytes(g, part, length + 1);
+	gdb_link_reply_bytes(&g->link, part, length + 1);
 }
 
 static bool starts(const char *s, const char *with, const char **rest)
@@ -592,7 +469,7 @@ static void select_thread(struct gdb *g, const char *p)
 
 static void handle(struct gdb *g)
 {
-	const char *p = g->packet, *rest = p + 1;
+	const char *p = g->link.text, *rest = p + 1;
 	int cpu;
 
 	switch (*p) {
@@ -645,7 +522,7 @@ static void handle(struct gdb *g)
 	case 'Q':
 		reply(g, strcmp(p, "QStartNoAckMode") ? "" : "OK");
 		if (!strcmp(p, "QStartNoAckMode"))
-			g->no_ack = true;
+			g->link.no_ack = true;
 		break;
 	case 'v':
 		if (!strcmp(p, "vCont?")) {
@@ -665,81 +542,25 @@ static void handle(struct gdb *g)
 	}
 }
 
-/* ---- Framing ------------------------------------------------------------------------------------ */
+/* ---- What the link tells ------------------------------------------------------------------------ */
 
-/* Undoes the escapes of binary data in place. */
-static void unescape(struct gdb *g)
+static void on_packet(void *opaque)
 {
-	size_t to = 0;
+	struct gdb *g = opaque;
 
-	for (size_t from = 0; from < g->used; from++) {
-		if (g->packet[from] == '}' && from + 1 < g->used)
-			g->packet[to++] = g->packet[++from] ^ 0x20;
-		else
-			g->packet[to++] = g->packet[from];
-	}
-	g->used = to;
-	g->packet[to] = 0;
-}
-
-static void packet_complete(struct gdb *g)
-{
-	if (g->sum != g->want_sum && !g->no_ack) {
-		put(g, "-", 1);
-		return;
-	}
-	if (!g->no_ack)
-		put(g, "+", 1);
-	unescape(g);
 	/* While the VM runs there is nothing to ask: a debugger that does is out of step. */
 	if (g->state == STATE_STOPPED)
 		handle(g);
 }
 
-static void input_byte(struct gdb *g, uint8_t c)
+static void on_interrupt(void *opaque)
 {
-	int d = hex_digit(c);
-
-	switch (g->framing) {
-	case FRAME_NONE:
-		if (c == '$') {
-			g->framing = FRAME_BODY;
-			g->used = 0;
-			g->sum = 0;
-		} else if (c == CTRL_C) {
-			stop(g, 2);
-		}
-		return;
-	case FRAME_BODY:
-		if (c == '#') {
-			g->framing = FRAME_SUM1;
-			return;
-		}
-		if (g->used == GDB_PACKET_MAX) {
-			log_guest("gdb: a packet longer than %u bytes is dropped", GDB_PACKET_MAX);
-			g->framing = FRAME_NONE;
-			return;
-		}
-		g->packet[g->used++] = c;
-		g->sum += c;
-		return;
-	case FRAME_SUM1:
-		g->want_sum = d < 0 ? 0 : d << 4;
-		g->framing = d < 0 ? FRAME_NONE : FRAME_SUM2;
-		return;
-	case FRAME_SUM2:
-		g->want_sum |= d < 0 ? 0 : d;
-		g->framing = FRAME_NONE;
-		if (d >= 0)
-			packet_complete(g);
-		return;
-	}
+	stop(opaque, 2);
 }
 
 void gdb_input(struct gdb *g, const uint8_t *data, size_t len)
 {
-	for (size_t i = 0; i < len && g->attached; i++)
-		input_byte(g, data[i]);
+	gdb_link_input(&g->link, data, len);
 }
 
 /* ---- Attaching and detaching -------------------------------------------------------------------- */
@@ -747,15 +568,14 @@ void gdb_input(struct gdb *g, const uint8_t *data, size_t len)
 static void attach(struct gdb *g)
 {
 	g->attached = true;
-	g->no_ack = g->wants_break_reason = false;
-	g->framing = FRAME_NONE;
+	g->wants_break_reason = g->holding = false;
+	gdb_link_start(&g->link);
 	g->report = false;
 	g->cpu = g->stop_cpu = 0;
 	g->signal = 5;
 	*g->stop_reason = 0;
 	g->point_count = 0;
 	g->stepping = 0;
-	g->out_used = 0;
 	g->state = STATE_STOPPING;
 	g->target.stop(g->target.opaque);
 }
@@ -767,7 +587,7 @@ static void detach(struct gdb *g)
 
 	if (!g->attached)
 		return;
-	g->attached = false;
+	g->attached = g->link.live = false;
 	g->point_count = 0;
 	g->stepping = 0;
 	if (stopped) {
@@ -782,6 +602,8 @@ static void detach(struct gdb *g)
 
 void gdb_stopped(struct gdb *g)
 {
+	if (g->holding)
+		return;
 	if (!g->attached) {
 		apply_debug(g);
 		g->state = STATE_STOPPED;
@@ -795,8 +617,7 @@ void gdb_stopped(struct gdb *g)
 	if (g->report)
 		stop_reply(g);
 	g->report = false;
-	if (g->peer.fd >= 0)
-		loop_fd_set_events(&g->peer, g->out_used ? EPOLLIN | EPOLLOUT : EPOLLIN);
+	gdb_link_listen(&g->link);
 }
 
 void gdb_hit(struct gdb *g, unsigned cpu, const struct vcpu_exit *exit)
@@ -822,31 +643,9 @@ bool gdb_attached(const struct gdb *g)
 	return g && g->attached;
 }
 
-static void peer_close(struct gdb *g)
+static void on_closed(void *opaque)
 {
-	loop_fd_remove(&g->peer);
-	close(g->peer.fd);
-	g->peer.fd = -1;
-	detach(g);
-}
-
-static void peer_ready(void *opaque, uint32_t events)
-{
-	struct gdb *g = opaque;
-	uint8_t buf[4096];
-	ssize_t n;
-
-	if (events & EPOLLOUT)
-		flush(g);
-	if (!(events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
-		return;
-	n = recv(g->peer.fd, buf, sizeof(buf), MSG_DONTWAIT);
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return;
-	if (n > 0)
-		gdb_input(g, buf, n);
-	if (n <= 0 || !g->attached)
-		peer_close(g);
+	detach(opaque);
 }
 
 static void listen_ready(void *opaque, uint32_t events)
@@ -857,18 +656,16 @@ static void listen_ready(void *opaque, uint32_t events)
 
 	if (fd < 0)
 		return;
-	if (g->peer.fd >= 0) {
+	if (gdb_link_connected(&g->link)) {
 		log_guest("gdb: a second debugger is turned away");
 		close(fd);
 		return;
 	}
 	/* Nothing is read before the VM has stopped: gdb_stopped() starts listening. */
-	err = loop_fd_add(g->loop, &g->peer, fd, 0, peer_ready, g);
+	err = gdb_link_connect(&g->link, g->loop, fd);
 	if (err) {
 		log_guest("gdb: %s", error_message(err));
 		error_free(err);
-		close(fd);
-		g->peer.fd = -1;
 		return;
 	}
 	attach(g);
@@ -882,28 +679,33 @@ static struct gdb *create(const struct gdb_target *target)
 	if (!g)
 		return NULL;
 	g->target = *target;
-	g->listen.fd = g->peer.fd = -1;
+	g->listen.fd = -1;
 	g->state = STATE_RUNNING;
+	g->link.packet = on_packet;
+	g->link.interrupt = on_interrupt;
+	g->link.closed = on_closed;
+	g->link.opaque = g;
+	if (!gdb_link_init(&g->link)) {
+		free(g);
+		return NULL;
+	}
 	return g;
 }
 
-struct error *gdb_create(struct loop *loop, int listen_fd, const struct gdb_target *target,
+struct error *gdb_create(struct loop *loop, int listen_fd, bool hold, const struct gdb_target *target,
 			 struct gdb **out)
 {
 	struct gdb *g = create(target);
 	struct error *err;
 
-	if (g)
-		g->out = malloc(BACKLOG_MAX);
-	if (!g || !g->out) {
-		free(g);
+	if (!g)
 		return error_errno(ENOMEM, "gdb stub");
-	}
 	g->loop = loop;
+	g->holding = hold;
 	fcntl(listen_fd, F_SETFL, fcntl(listen_fd, F_GETFL) | O_NONBLOCK);
 	err = loop_fd_add(loop, &g->listen, listen_fd, EPOLLIN, listen_ready, g);
 	if (err) {
-		free(g->out);
+		gdb_link_finish(&g->link);
 		free(g);
 		return err;
 	}
@@ -917,8 +719,8 @@ struct gdb *gdb_create_detached(const struct gdb_target *target,
 	struct gdb *g = create(target);
 
 	assert(g);
-	g->output = output;
-	g->output_opaque = opaque;
+	g->link.output = output;
+	g->link.output_opaque = opaque;
 	attach(g);
 	return g;
 }
@@ -927,16 +729,12 @@ void gdb_destroy(struct gdb *g)
 {
 	if (!g)
 		return;
-	if (g->peer.fd >= 0) {
-		if (g->state != STATE_STOPPED)
-			reply(g, "W00");
-		loop_fd_remove(&g->peer);
-		close(g->peer.fd);
-	}
+	if (gdb_link_connected(&g->link) && g->state != STATE_STOPPED)
+		reply(g, "W00");
+	gdb_link_finish(&g->link);
 	if (g->listen.fd >= 0) {
 		loop_fd_remove(&g->listen);
 		close(g->listen.fd);
 	}
-	free(g->out);
 	free(g);
 }

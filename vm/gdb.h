@@ -42,8 +42,11 @@ struct gdb_target {
 
 struct gdb;
 
-/* Takes @listen_fd, a listening stream socket. @target is copied. */
-struct error *gdb_create(struct loop *loop, int listen_fd, const struct gdb_target *target,
+/*
+ * Takes @listen_fd, a listening stream socket. @target is copied. @hold: the target does not run yet and is not to before
+ * a debugger has been there; it calls gdb_stopped() all the same.
+ */
+struct error *gdb_create(struct loop *loop, int listen_fd, bool hold, const struct gdb_target *target,
 			 struct gdb **out) MUST_CHECK;
 void gdb_destroy(struct gdb *g); /* NULL-safe; tells a debugger that the VM has ended */
 

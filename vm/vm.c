@@ -76,7 +76,7 @@ const char *vm_state_name(struct vm *vm)
 	if (vm->want_quit)
 		return "ending";
 	if (!vm->started)
-		return "created";
+		return vm->debug_stopped ? "stopped by debugger" : "created";
 	if (vm->running)
 		return may_run(vm) ? "running" : "stopping";
 	if (vm->debug_stopped)

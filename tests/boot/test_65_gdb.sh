@@ -7,7 +7,7 @@
 . "$(dirname "$0")/../guest/lib.sh"
 
 guest_small cloud-amd64
-vm_start --cpus 2 --memory 256M --net none --gdb "unix:$scratch/gdb" --append 'console=ttyS0 quiet nokaslr'
+vm_start --cpus 2 --memory 256M --net none --gdb "unix:$scratch/gdb,wait=off" --append 'console=ttyS0 quiet nokaslr'
 vm_boot 120
 
 # The symbol's address from the kernel itself; nothing has called it since.
@@ -50,4 +50,27 @@ grep -q '^cr3 .*0x' "$scratch/gdb.log"
 ok $? 'it shows control registers'
 [ "$failures" = 0 ] || sed 's/^/# /' "$scratch/gdb.log"
 vm_kernel_log
+vm_off 60 exit
+
+# Without wait=off it does not run an instruction before a debugger lets it.
+vm_start --cpus 2 --memory 256M --net none --gdb "unix:$scratch/gdb2" --append 'console=ttyS0 quiet nokaslr'
+sleep 3
+[ ! -s "$vm_log" ] && grep -q "waits at its first instruction.*target remote $scratch/gdb2'" "$vm_errors"
+ok $? 'a VM waits for its debugger, and maru says how to start one'
+cat >"$scratch/script" <<END
+set confirm off
+set architecture i386:x86-64
+target remote $scratch/gdb2
+printf "starts at %#lx, flags %#x\n", \$rip, \$eflags
+info threads
+stepi
+printf "then %#lx\n", \$rip
+detach
+END
+timeout 60 gdb -nx -batch -x "$scratch/script" >"$scratch/gdb.log" 2>&1
+ok $? 'gdb comes and leaves'
+grep -q 'starts at 0x[0-9a-f]*, flags 0x2$' "$scratch/gdb.log" && grep -q '^then 0x' "$scratch/gdb.log"
+ok $? 'it has seen the first instruction'
+[ "$failures" = 0 ] || sed 's/^/# /' "$scratch/gdb.log"
+vm_boot 120
 vm_off 60 exit

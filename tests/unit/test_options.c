@@ -91,6 +91,9 @@ int main(void)
 	good("--kernel k --gdb 127.0.0.1:1234");
 	good("--kernel k --gdb :1234");
 	good("--kernel k --gdb unix:/tmp/x");
+	good("--kernel k --gdb unix:/tmp/x,wait=off");
+	good("--kernel k --gdb :1234,wait=on");
+	bad("--kernel k --gdb :1234,wait=no", "wait=off");
 	good("--kernel k --publish 2222:22 --publish 0.0.0.0:80:80");
 	good("--help");
 	bad("", "nothing to run");

@@ -24,7 +24,7 @@ int main(void)
 	static const char full[] = "{" MIN_MEMBERS ",\"engine\":\"bt\",\"initrd\":{\"fd\":6,\"name\":\"i\"},\"append\":\"x\","
 		"\"disks\":[{\"name\":\"d\",\"readonly\":true,\"chain\":[{\"fd\":9,\"format\":\"qcow2\"},{\"fd\":8,\"format\":\"raw\"}]}],"
 		"\"net\":{\"fd\":10,\"mac\":\"52:54:00:00:00:01\"},\"serial\":{\"fd\":11},\"console\":{\"listen_fd\":12},"
-		"\"control\":{\"listen_fd\":13,\"client_fd\":14},\"gdb\":{\"listen_fd\":15},\"vsock\":{\"listen_fd\":17,\"broker_fd\":18},\"debug_exit\":true,"
+		"\"control\":{\"listen_fd\":13,\"client_fd\":14},\"gdb\":{\"listen_fd\":15,\"wait\":true},\"vsock\":{\"listen_fd\":17,\"broker_fd\":18},\"debug_exit\":true,"
 		"\"debugcon\":{\"fd\":16},\"paused\":false,\"mergeable\":true,\"huge_pages\":true,\"verbose\":true}";
 	struct vm_config c;
 	struct error *err = vm_config_parse(full, strlen(full), &c);
