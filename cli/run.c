@@ -337,7 +337,7 @@ static struct error *give_network(struct run *r)
 		err = await_nat(status[0]);
 	close(status[0]);
 	if (!err)
-		json_object_set_new(r->config, "net", json_pack("{s:i}", "fd", ours));
+		json_object_set_new(r->config, "net", json_pack("{s:i, s:b}", "fd", ours, "offload", 1));
 	return err;
 }
 

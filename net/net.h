@@ -18,6 +18,7 @@
 #include "base/loop.h"
 
 #define NET_FRAME_MAX 65550u /* longest frame either side passes, headers included */
+#define NET_OFFLOAD_MTU 65520u /* of a guest's card on a back end with offload; as maru-nat's */
 
 struct net_client {
 	/* True: taken. False: keep it and wait for net_resume. */
@@ -36,6 +37,11 @@ struct net_backend_ops {
 
 struct net_backend {
 	const struct net_backend_ops *ops;
+	/*
+	 * The other end is a program of this host that takes frames of any length up to NET_FRAME_MAX, and that
+	 * checksums what it sends: the guest need not cut its data into small packets, nor check ours.
+	 */
+	bool offload;
 	struct net_client client; /* set by the card */
 };
 

@@ -157,6 +157,7 @@ FIELD(take_kernel_name, kernel.name, get_string, NAME_MAX_BYTES)
 FIELD(take_initrd_fd, initrd.fd, get_fd)
 FIELD(take_initrd_name, initrd.name, get_string, NAME_MAX_BYTES)
 FIELD(take_net_fd, net_fd, get_fd)
+FIELD(take_net_offload, net_offload, get_bool)
 FIELD(take_serial_in, serial.in_fd, get_fd)
 FIELD(take_serial_out, serial.out_fd, get_fd)
 FIELD(take_serial_listen, serial.listen_fd, get_fd)
@@ -313,7 +314,7 @@ static struct error *take_mac(struct parse *p, const char *name, json_t *v)
 	return NULL;
 }
 
-OBJECT(take_net, { "fd", true, take_net_fd }, { "mac", false, take_mac })
+OBJECT(take_net, { "fd", true, take_net_fd }, { "mac", false, take_mac }, { "offload", false, take_net_offload })
 
 /* {"fd": both directions}, or {"in_fd", "out_fd"}, or {"listen_fd"}. */
 static struct error *take_chardev(struct parse *p, const char *name, json_t *v, const struct member *members,

@@ -47,6 +47,7 @@ struct vm_config {
 	} disks[VM_CONFIG_DISKS];
 	int net_fd;
 	uint8_t mac[6];
+	bool net_offload; /* struct net_backend */
 	struct vm_config_chardev {
 		int in_fd, out_fd, listen_fd; /* -1: not that way */
 	} serial, console;

@@ -291,6 +291,8 @@ static struct error *open_backends(struct vm *vm)
 		err = open_disks(vm);
 	if (!err && c->net_fd >= 0)
 		err = net_socket_create(vm->loop, c->net_fd, &vm->net);
+	if (!err && vm->net)
+		vm->net->offload = c->net_offload;
 	if (!err && c->vsock_listen_fd >= 0)
 		err = vsock_unix_create(vm->loop, c->vsock_listen_fd, c->vsock_broker_fd, &vm->vsock);
 	return err;

@@ -2,12 +2,17 @@
 /*
  * Virtio network device: one receive queue, one transmit queue, a control queue.
  *
- * Theory of operation. Every frame in guest memory has a header of 12 bytes before it. Back ends
- * pass plain frames, so no checksum or segmentation work is offered and the header says nothing
- * but, on receive, over how many buffers a frame is spread.
+ * Theory of operation. Every frame in guest memory has a header of 12 bytes before it. On receive it
+ * says over how many buffers a frame is spread.
+ *
+ * Back ends pass plain frames. To one with offload (net.h) the guest may send, and gets, frames of
+ * 64 KiB: its card then has an MTU of that size, which spares it as much work as segmentation
+ * offload would and leaves the header simple. It may leave a frame's checksum to us, and what it
+ * receives is marked as checked. To a guest that does not know of MTUs long frames are cut.
  *
  * Transmit: the chain's vector less the header goes to the back end as it is, which takes or drops
- * it at once; then the chain is returned.
+ * it at once; then the chain is returned. A frame that lacks its checksum is copied first, as what
+ * is in guest memory is neither ours to change nor stable.
  *
  * Receive: the frame is copied into as many chains as it takes (one, without mergeable buffers). If
  * there are not enough, the chains are put back, the back end is told to keep the frame, and the
@@ -23,8 +28,12 @@
 #include <stdlib.h>
 
 #include "dev/virtio/virtio_net.h"
+#include "net/segment.h"
 
 enum {
+	VIRTIO_NET_F_CSUM = 0,
+	VIRTIO_NET_F_GUEST_CSUM = 1,
+	VIRTIO_NET_F_MTU = 3,
 	VIRTIO_NET_F_MAC = 5,
 	VIRTIO_NET_F_MRG_RXBUF = 15,
 	VIRTIO_NET_F_STATUS = 16,
@@ -36,14 +45,19 @@ enum {
 enum { QUEUE_RX, QUEUE_TX, QUEUE_CTRL };
 
 /* struct virtio_net_config (section 5.1.4), by offset. */
-enum { CONFIG_MAC = 0, CONFIG_STATUS = 6, CONFIG_BYTES = 8 };
+enum { CONFIG_MAC = 0, CONFIG_STATUS = 6, CONFIG_BYTES = 8, CONFIG_MTU = 10, CONFIG_BYTES_MTU = 12 };
 #define STATUS_LINK_UP 1u
 
 /*
  * struct virtio_net_hdr: flags, gso_type, hdr_len, gso_size, csum_start, csum_offset, num_buffers.
  */
 #define HEADER_BYTES 12u
+#define HEADER_FLAGS 0u
+#define HEADER_CSUM_START 6u
+#define HEADER_CSUM_OFFSET 8u
 #define HEADER_NUM_BUFFERS 10u
+#define FLAG_NEEDS_CSUM 1u
+#define FLAG_DATA_VALID 2u
 #define ETHERNET_HEADER 14u
 
 /* Control commands (section 5.1.6.5): class << 8 | command. */
@@ -70,23 +84,53 @@ struct virtio_net {
 	struct net_backend *backend;
 	uint8_t permanent_mac[6];
 	bool rx_waiting; /* the back end keeps a frame for us */
+	unsigned rx_cut; /* of which so many pieces have been received */
 	bool promiscuous, all_multicast;
 	struct mac_table unicast, multicast;
 
+	uint8_t *frame; /* NET_FRAME_MAX, with offload */
 	struct virtqueue_chain chain, rx_first;
 	struct iovec iov[VIRTIO_NET_QUEUE_SIZE], rx_first_iov[VIRTIO_NET_QUEUE_SIZE];
 };
 
 /* Transmit. */
 
+/* A copy of the frame of @bytes, with the checksum that the header asks for; false: it cannot be. */
+static bool complete(struct virtio_net *net, const uint8_t *header, size_t bytes)
+{
+	size_t start = load_le(header + HEADER_CSUM_START, 2);
+	size_t at = start + load_le(header + HEADER_CSUM_OFFSET, 2);
+	uint16_t sum;
+
+	if (at + 2 > bytes)
+		return false;
+	virtqueue_read(&net->chain, HEADER_BYTES, net->frame, bytes);
+	sum = net_checksum(net_sum(0, net->frame + start, bytes - start));
+	if (!sum)
+		sum = 0xffff; /* which is the same, but to UDP, for which 0 is no checksum */
+	memcpy(net->frame + at, &sum, 2);
+	return true;
+}
+
 static void send_chain(struct virtio_net *net)
 {
 	struct iovec *iov = net->chain.iov;
 	unsigned count = net->chain.out_count;
 	uint32_t bytes = net->chain.out_bytes;
+	uint8_t header[HEADER_BYTES];
 
 	if (bytes < HEADER_BYTES + ETHERNET_HEADER || bytes > HEADER_BYTES + NET_FRAME_MAX) {
 		log_guest("virtio-net: a frame of %u bytes is dropped", bytes);
+		return;
+	}
+	virtqueue_read(&net->chain, 0, header, sizeof(header));
+	if (virtio_has(&net->v, VIRTIO_NET_F_CSUM) && header[HEADER_FLAGS] & FLAG_NEEDS_CSUM) {
+		struct iovec copy = { net->frame, bytes - HEADER_BYTES };
+
+		if (complete(net, header, copy.iov_len))
+			net_send(net->backend, &copy, 1);
+		else
+			log_guest("virtio-net: a frame whose checksum lies beyond its end is dropped");
 		return;
 	}
 	virtqueue_iov_skip(&iov, &count, HEADER_BYTES);
@@ -141,7 +185,9 @@ static enum fill fill_chains(struct virtio_net *net, const uint8_t *frame, size_
 	/* If all that a queue can hold is not enough, waiting for more does not help. */
 	unsigned limit =
 		virtio_has(&net->v, VIRTIO_NET_F_MRG_RXBUF) ? MIN(vq->size, RX_CHAINS_MAX) : 1;
-	const uint8_t header[HEADER_BYTES] = { 0 };
+	const uint8_t header[HEADER_BYTES] = {
+		[HEADER_FLAGS] = virtio_has(&net->v, VIRTIO_NET_F_GUEST_CSUM) ? FLAG_DATA_VALID : 0,
+	};
 	uint8_t num_buffers[2];
 	size_t done = 0;
 
@@ -173,15 +219,12 @@ static enum fill fill_chains(struct virtio_net *net, const uint8_t *frame, size_
 	return FILL_DONE;
 }
 
-static bool net_receive(void *opaque, const void *frame, size_t len)
+/* False: the back end has to keep it. */
+static bool put_frame(struct virtio_net *net, const uint8_t *frame, size_t len)
 {
-	struct virtio_net *net = opaque;
 	struct virtqueue *vq = &net->v.queues[QUEUE_RX];
 	unsigned chains;
 
-	if (!virtio_is_live(&net->v) || !vq->enabled || len < ETHERNET_HEADER ||
-	    len > NET_FRAME_MAX || !wanted(net, frame))
-		return true;
 	switch (fill_chains(net, frame, len, &chains)) {
 	case FILL_DONE: virtio_publish(&net->v, QUEUE_RX, chains); return true;
 	case FILL_DROP: virtqueue_unpop(vq, chains); return true;
@@ -190,6 +233,28 @@ static bool net_receive(void *opaque, const void *frame, size_t len)
 		/* Not when the queue broke meanwhile: nobody would resume it. */
 		net->rx_waiting = virtio_is_live(&net->v);
 		return !net->rx_waiting;
+	}
+	return true;
+}
+
+static bool net_receive(void *opaque, const void *frame, size_t len)
+{
+	struct virtio_net *net = opaque;
+	unsigned piece = net->rx_cut;
+	uint8_t cut[NET_STANDARD_FRAME];
+	size_t n;
+
+	net->rx_cut = 0;
+	if (!virtio_is_live(&net->v) || !net->v.queues[QUEUE_RX].enabled || len < ETHERNET_HEADER ||
+	    len > NET_FRAME_MAX || !wanted(net, frame))
+		return true;
+	if (len <= NET_STANDARD_FRAME || !net->backend->offload || virtio_has(&net->v, VIRTIO_NET_F_MTU))
+		return put_frame(net, frame, len);
+	for (; (n = net_segment(frame, len, piece, cut)); piece++) {
+		if (!put_frame(net, cut, n)) {
+			net->rx_cut = piece;
+			return false;
+		}
 	}
 	return true;
 }
@@ -317,6 +382,7 @@ static bool net_stop(struct virtio_device *v)
 	struct virtio_net *net = container_of(v, struct virtio_net, v);
 
 	forget_filter(net);
+	net->rx_cut = 0;
 	/* What the back end kept is dropped when it offers it again. */
 	resume(net);
 	return true;
@@ -328,6 +394,7 @@ static void net_destroy(struct virtio_device *v)
 
 	net->backend->client = (struct net_client){ 0 };
 	virtio_finish(v);
+	free(net->frame);
 	free(net);
 }
 
@@ -356,6 +423,14 @@ struct virtio_device *virtio_net_create(const struct virtio_net_config *config)
 	virtio_add_queue(&net->v, VIRTIO_NET_QUEUE_SIZE);
 	virtio_add_queue(&net->v, VIRTIO_NET_CTRL_QUEUE_SIZE);
 	net->v.config_len = CONFIG_BYTES;
+	if (config->backend->offload) {
+		net->frame = malloc(NET_FRAME_MAX);
+		assert(net->frame);
+		net->v.features |= VIRTIO_BIT(VIRTIO_NET_F_CSUM) | VIRTIO_BIT(VIRTIO_NET_F_GUEST_CSUM) |
+				   VIRTIO_BIT(VIRTIO_NET_F_MTU);
+		net->v.config_len = CONFIG_BYTES_MTU;
+		store_le(net->v.config + CONFIG_MTU, NET_OFFLOAD_MTU, 2);
+	}
 	store_le(net->v.config + CONFIG_STATUS, STATUS_LINK_UP, 2);
 	forget_filter(net);
 	net->chain.iov = net->iov;

@@ -32,6 +32,11 @@
 #define SLOT_BYTES 2048u   /* a frame of the usual length; longer ones take memory of their own */
 #define SOCKET_BYTES (4 * MiB)
 #define POLL_MAX 8192u
+/*
+ * As long as IP allows: a guest whose card has such an MTU (net/net.h, offload) works through a megabyte in 16
+ * packets instead of 700. To any other guest TCP sends what it says that it takes, 1,460 bytes.
+ */
+#define MTU 65520u
 
 struct slot {
 	uint8_t *data; /* own or allocated */
@@ -341,6 +346,8 @@ struct error *nat_create(const struct nat_config *config, struct nat **out)
 		.vhostname = config->hostname,
 		.vdhcp_start = addr("10.0.2.15"),
 		.vnameserver = addr("10.0.2.3"),
+		.if_mtu = MTU,
+		.if_mru = MTU,
 		.enable_emu = false,
 	};
 	struct nat *n = calloc(1, sizeof(*n));

@@ -249,17 +249,105 @@ static void test_filter(void)
 	is_u64(command(0, 0, &off, 1), 1, "a command that was not negotiated");
 }
 
-int main(void)
+static void set_up(bool offload)
 {
 	struct virtio_net_config config = { .mac = { 0x52, 0x54, 0, 1, 2, 3 } };
 
 	rig_init(&rig);
-	be.be.ops = &be_ops;
+	be = (struct fake_backend){ .be = { .ops = &be_ops, .offload = offload } };
 	config.mem = rig.mem;
 	config.loop = rig.loop;
 	config.backend = &be.be;
 	virtio_pci_attach(&rig.bus, RIG_DEVFN, virtio_net_create(&config));
 	drv_probe(&d, &rig);
+}
+
+/* The sum of the 16-bit words from @start of what was sent: 0xffff if the checksum among them is right. */
+static uint16_t sum_of(unsigned start)
+{
+	uint64_t sum = 0;
+
+	for (size_t i = start; i < be.len; i++)
+		sum += (uint64_t)be.frame[i] << ((i - start) & 1 ? 0 : 8);
+	while (sum >> 16)
+		sum = (sum & 0xffff) + (sum >> 16);
+	return (uint16_t)sum;
+}
+
+static void send_unsummed(unsigned len, unsigned start, unsigned offset)
+{
+	ram_store(&rig, DATA_BASE, 1, 8);
+	ram_store(&rig, DATA_BASE + 6, start, 2);
+	ram_store(&rig, DATA_BASE + 8, offset, 2);
+	send(12, len);
+	drv_used(&d, TX, NULL, NULL);
+}
+
+static void test_offload(void)
+{
+	unsigned sent;
+
+	is_u64(drv_offered(&d) & 0x00ffffff, 0x0087802b, "offload: checksums and an MTU besides");
+	is_u64(drv_read(&d, d.device + 10, 2), 65520, "the MTU");
+	drv_start(&d, ALL | VIRTIO_BIT(0) | VIRTIO_BIT(1) | VIRTIO_BIT(3), 16);
+	for (unsigned i = 0; i < 65550; i++)
+		ram_store(&rig, DATA_BASE + 0x1000 + i, i * 7 + i / 256, 1);
+	ram_store(&rig, DATA_BASE + 0x1000 + 40, 0, 2);
+	ram_store(&rig, DATA_BASE + 0x1000 + 50, 0, 2);
+	for (unsigned len = 60; len < 68; len++) {
+		send_unsummed(len, 34, 16);
+		ok(be.len == len && sum_of(34) == 0xffff, "a frame of %u bytes is sent with its checksum", len);
+	}
+	ok(!memcmp(be.frame, rig.mem->ram_base + DATA_BASE + 0x1000, 50) &&
+		   !memcmp(be.frame + 52, rig.mem->ram_base + DATA_BASE + 0x1000 + 52, be.len - 52),
+	   "and otherwise as it was");
+	ok(memcmp(be.frame + 50, rig.mem->ram_base + DATA_BASE + 0x1000 + 50, 2), "while the guest's is untouched");
+	send_unsummed(65534, 34, 6);
+	ok(be.len == 65534 && sum_of(34) == 0xffff, "the longest");
+	/* What sums up to 0xffff without its checksum. */
+	memset(rig.mem->ram_base + DATA_BASE + 0x1000, 0, 60);
+	ram_store(&rig, DATA_BASE + 0x1000 + 34, 0xffff, 2);
+	send_unsummed(60, 34, 6);
+	ok(be.frame[40] == 0xff && be.frame[41] == 0xff, "a checksum is never 0");
+	sent = be.sent;
+	send_unsummed(60, 34, 25);
+	send_unsummed(60, 60, 0);
+	send_unsummed(60, 65535, 65535);
+	is_u64(be.sent, sent, "a checksum beyond the end: dropped");
+	send_unsummed(60, 58, 0);
+	is_u64(be.sent, sent + 1, "at the end: sent");
+	add_rx(DATA_BASE, 70000);
+	drv_kick(&d, RX);
+	ok(receive(65534), "a long frame is received");
+	is_u64(ram_load(&rig, DATA_BASE, 1), 2, "and needs no check");
+	drv_start(&d, ALL, 16);
+	memset(rig.mem->ram_base + DATA_BASE + 0x1000, 0x11, 60);
+	send_unsummed(60, 34, 16);
+	ok(be.frame[50] == 0x11, "not negotiated: the frame goes out as it is");
+	add_rx(DATA_BASE, 1526);
+	drv_kick(&d, RX);
+	ok(receive(100) && ram_load(&rig, DATA_BASE, 1) == 0, "and comes in without a mark");
+	/* A UDP datagram of 4000 bytes for a card that takes 1500: three fragments. */
+	memset(frame + 12, 0, 22);
+	frame[12] = 8;
+	frame[14] = 0x45;
+	frame[16] = (20 + 4000) >> 8;
+	frame[17] = (20 + 4000) & 0xff;
+	frame[23] = 17;
+	add_rx(DATA_BASE, 1526);
+	add_rx(DATA_BASE + 0x1000, 1526);
+	drv_kick(&d, RX);
+	ok(!receive(14 + 20 + 4000), "a long frame is cut, and waits for a third buffer");
+	is_u64(ram_load(&rig, DATA_BASE + 0x1000 + 12 + 20, 2), 0xb920, "the second fragment is in the second");
+	add_rx(DATA_BASE, 1526);
+	drv_kick(&d, RX);
+	ok(receive(14 + 20 + 4000), "and goes on there");
+	is_u64(ram_load(&rig, DATA_BASE + 12 + 20, 2), 0x7201, "with the third fragment");
+}
+
+int main(void)
+{
+	set_up(false);
 	for (unsigned i = 0; i < sizeof(frame); i++)
 		frame[i] = (uint8_t)(i * 5 + i / 256);
 	test_config();
@@ -273,5 +361,8 @@ int main(void)
 	ok(receive(100), "after a reset frames are dropped again");
 	rig_finish(&rig);
 	ok(!be.be.client.receive, "the back end is let go");
+	set_up(true);
+	test_offload();
+	rig_finish(&rig);
 	return done_testing();
 }
