@@ -23,6 +23,7 @@ void tr_linear_of(struct tr *t, int64_t target)
 {
 	int32_t rest = (int32_t)target;
 
+	t->t0_group = GROUP_NONE;
 	emit_load_slot(&t->e, T0, SLOT(vbase));
 	if (target != rest) { /* a rel32 and the offset in the page may be more than one displacement takes */
 		rest = target < 0 ? INT32_MIN : INT32_MAX;

@@ -14,6 +14,8 @@ void tr_load_guest(struct tr *t, uint8_t host, unsigned guest)
 {
 	uint8_t h = emit_host_reg(guest);
 
+	if (host == T0)
+		t->t0_group = GROUP_NONE;
 	if (h == H_NONE)
 		emit_load_slot(&t->e, host, REG_SLOT(guest));
 	else if (h != host)

@@ -60,6 +60,7 @@ void tr_offset(struct tr *t, const struct ea *ea)
 	struct emit *e = &t->e;
 	bool wide = ea->addrsize == 8;
 
+	t->t0_group = GROUP_NONE;
 	if (ea->base == EA_BASE_SCRATCH) {
 		emit_load_slot(e, T0, SLOT(scratch[1]));
 		return;
