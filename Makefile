@@ -146,7 +146,7 @@ $(BARE): %: %.elf
 
 # ---- Targets -------------------------------------------------------------------------------------
 
-.PHONY: all run test test-unit test-bare test-long fuzz-brief install clean help deps always
+.PHONY: all run test test-unit test-bare test-long fuzz-brief bench bench-compare install clean help deps always
 
 all: $(addprefix $(B)/,$(PROGRAMS)) ## build the programs into build/MODE/ (release, debug, asan, tsan)
 
@@ -161,7 +161,7 @@ UNIT_PROGRAMS = $(addprefix build/release/,$(UNIT)) $(addprefix build/asan/,$(UN
 	$(addprefix build/tsan/,$(TSAN_UNIT))
 FUZZ_PROGRAMS := $(addprefix build/fuzz/,$(FUZZ))
 # The short ones first.
-TEST_SCRIPTS := $(sort $(wildcard tests/*/test_*.sh))
+TEST_SCRIPTS := $(sort $(wildcard tests/*/test_*.sh tests/*/test_*.pl))
 TEST_SCRIPTS := $(filter-out tests/boot/%,$(TEST_SCRIPTS)) $(filter tests/boot/%,$(TEST_SCRIPTS))
 RUN_TESTS := BUILD=build/release CC="$(CC)" BT_LIGHT="$(BT_LIGHT:.c=.o)" tests/run -o build/log
 
@@ -180,6 +180,13 @@ test-long: deps $(addprefix build/release/,$(PROGRAMS)) $(UNIT_PROGRAMS) $(FUZZ_
 fuzz-brief: $(FUZZ_PROGRAMS) ## each fuzz target for some seconds
 	@$(RUN_TESTS) tests/fuzz
 
+bench: deps $(addprefix build/release/,$(PROGRAMS)) ## speed against the host and QEMU; BENCH="--quick gcc fp" chooses
+	@bench/run $(BENCH)
+
+RESULTS = $(if $(OLD)$(NEW),"$(OLD)" "$(NEW)",$(shell ls build/bench/*.json | tail -n 2))
+bench-compare: ## what changed between two results: OLD=a.json NEW=b.json
+	@bench/report $(RESULTS)
+
 install: all ## install under DESTDIR and PREFIX (/usr/local)
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install $(addprefix $(B)/,$(PROGRAMS)) $(DESTDIR)$(PREFIX)/bin
@@ -191,15 +198,16 @@ install: all ## install under DESTDIR and PREFIX (/usr/local)
 clean: ## remove everything that was built
 	rm -rf build
 
-# Who only runs maru needs no test tools.
+# Who only runs maru needs no test tools, and who tests no QEMU.
 deps: ## install the Debian packages that all this needs
-	@scripts/deps $(if $(filter run,$(MAKECMDGOALS)),build run) $(if $(filter test test-long,$(MAKECMDGOALS)),build run test)
+	@scripts/deps $(if $(filter run,$(MAKECMDGOALS)),build run) $(if $(filter test test-long,$(MAKECMDGOALS)),build run test) \
+		$(if $(filter bench,$(MAKECMDGOALS)),build run bench)
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 23
 
-# `make run` and `make test` install first what compiling needs, and build on all processors.
-ifneq ($(filter run test test-long,$(MAKECMDGOALS)),)
+# `make run`, `make test` and `make bench` install first what compiling needs, and build on all processors.
+ifneq ($(filter run test test-long bench,$(MAKECMDGOALS)),)
 MAKEFLAGS += -j$(shell nproc)
 $(foreach m,$(MODES),build/$(m)/.flags): | deps
 endif

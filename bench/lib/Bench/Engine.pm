@@ -12,7 +12,7 @@ use Bench::Process;
 use Time::HiRes qw(clock_gettime CLOCK_MONOTONIC);
 
 # start(KIND, { cpus, name, home, scratch, maru, append }) — KIND is native, maru, tcg or tcg-new; home is the folder
-# that bench/disk makes, scratch one for overlays and logs; append takes the place of what makes the agent start.
+# that bench/disk made, scratch one for overlays and logs; append takes the place of what makes the agent start.
 sub start {
 	my ($class, $kind, $o) = @_;
 	my $self = bless { kind => $kind, cpus => $o->{cpus} // 1, pending => '', home => $o->{home} }, $class;
@@ -22,7 +22,8 @@ sub start {
 	$self->{data} = "$o->{scratch}/$id.raw";
 	$self->{log} = "$o->{scratch}/$id.log";
 	truncate_to($self->{data}, 256 << 20);
-	my @command = $kind eq 'native' ? native($self) : machine($self, $o);
+	# None outlives us, not even when we are killed.
+	my @command = (qw(setpriv --pdeathsig KILL), $kind eq 'native' ? native($self) : machine($self, $o));
 	pipe(my $child_in, $self->{in}) && pipe($self->{out}, my $child_out) or die "bench: cannot make pipes: $!\n";
 	$self->{started} = clock_gettime(CLOCK_MONOTONIC);
 	$self->{pid} = fork // die "bench: cannot start a process: $!\n";
@@ -78,7 +79,7 @@ sub machine {
 sub qemu {
 	my ($kind, $home) = @_;
 	return 'qemu-system-x86_64' if $kind eq 'tcg';
-	my $root = "$home/qemu-new";
+	my $root = "$home/../qemu-new";
 	my $lib = "$root/usr/lib/x86_64-linux-gnu";
 	$ENV{QEMU_MODULE_DIR} = "$lib/qemu";
 	return ("$root/lib64/ld-linux-x86-64.so.2", '--library-path', "$lib:$root/lib/x86_64-linux-gnu",

@@ -85,9 +85,8 @@ sub figures {
 	$figure{boot} = 1 / $boot if $boot;
 	$figure{$_} = $row{$_}{of_native} for qw(blk-read blk-write);
 	$figure{$_} = $row{$_}{over_tcg} for qw(nat-down nat-up);
-	$figure{first} = $result->{extra}{'first-instruction'}{value};
-	$figure{memory} = $result->{extra}{'memory-beyond'}{value};
-	$figure{idle} = $result->{extra}{'idle-maru'}{value};
+	my %extra = (first => 'first-instruction', memory => 'memory-beyond', idle => 'idle-maru');
+	$figure{$_} = ($result->{extra}{ $extra{$_} } // {})->{value} for keys %extra;
 	return \%figure;
 }
 

@@ -8,23 +8,27 @@ package Bench::Server;
 use strict;
 use warnings;
 use IO::Socket::INET;
+use POSIX ();
 
 # start() — a process of its own; { port, pid }.
 sub start {
 	my ($class) = @_;
 	my $listener = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => 0, Listen => 16)
 		or die "bench: the server cannot listen: $!\n";
+	my $parent = $$;
 	my $self = bless { port => $listener->sockport }, $class;
 	$self->{pid} = fork // die "bench: cannot start a process: $!\n";
 	return $self if $self->{pid};
 	$SIG{$_} = 'DEFAULT' for qw(INT TERM HUP);
 	$SIG{PIPE} = 'IGNORE';
 	my $part = pack('Q<512', map { $_ * 2654435761 } 1 .. 512) x 256;
-	for (;;) {
+	$listener->timeout(5);
+	while (getppid == $parent) {
 		my $peer = $listener->accept or next;
 		serve($peer, $part);
 		close $peer;
 	}
+	POSIX::_exit(0);
 }
 
 sub serve {
