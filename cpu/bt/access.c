@@ -322,7 +322,7 @@ uint64_t bt_group_slow(struct bt_vcpu *v, uint64_t offset, uint32_t info)
 
 	if (!bt_mem_slow(v, offset, info))
 		return 0;
-	e = &v->priv->slot->table[tlb_class_of_mode(v->mode)][low >> 12 & (TLB_ENTRIES - 1)];
+	e = &v->priv->slot->table[tlb_class_of_mode(v->mode)][tlb_index(v->priv->slot, tlb_class_of_mode(v->mode), low)];
 	if ((group & 1u << 20 ? e->write_tag : e->read_tag) != page || (low & 0xfff) + span > MEM_PAGE_SIZE)
 		return 2;
 	v->group[slot] = e->host - page + base + (group & 1u << 24 ? v->vbase : 0);

@@ -22,8 +22,10 @@
 
 /* ---- TLB ---------------------------------------------------------------------------------------- */
 
-#define TLB_BITS 10
-#define TLB_ENTRIES (1u << TLB_BITS)
+/* A table begins small and grows when entries are thrown out for others again and again. */
+#define TLB_ENTRIES_MIN 1024u
+#define TLB_ENTRIES_MAX 16384u
+#define TLB_LOG 512u
 
 enum tlb_class { TLB_USER, TLB_SUPER, TLB_SUPER_OPEN, TLB_CLASSES };
 
@@ -50,6 +52,8 @@ static inline uint64_t tlb_invalid_tag(unsigned index)
 	return index == 1 ? 0 : 0x1000;
 }
 
+_Static_assert(sizeof(struct tlb_entry) == 4096 >> 7, "an entry's offset is the address shifted");
+
 struct itlb_entry {
 	uint64_t tag; /* linear page | valid bit 0 */
 	uint64_t info;
@@ -72,12 +76,21 @@ struct jump_cache {
 	bool has_local;	    /* an entry's page is not global */
 };
 
+/* What is known of a table; the entries are apart. */
+struct tlb_table {
+	uint64_t mask;	    /* for an address shifted right by TLB_SHIFT: gives the entry's byte offset */
+	uint32_t filled;    /* entries in the log; > TLB_LOG: the log is not complete */
+	uint32_t conflicts; /* good entries that were replaced since the table has its size */
+	uint16_t log[TLB_LOG];
+};
+#define TLB_SHIFT 7 /* page number to byte offset of the entry */
+
 /* One address space: what the host GS base points at. */
 struct tlb_slot {
-	struct tlb_entry table[TLB_CLASSES][TLB_ENTRIES];
+	struct tlb_table info[TLB_CLASSES];
+	struct tlb_entry table[TLB_CLASSES][TLB_ENTRIES_MAX];
 	struct itlb_entry itlb[TLB_CLASSES - 1][ITLB_ENTRIES]; /* TLB_USER, TLB_SUPER */
 	struct jump_cache jc; /* user code */
-	bool table_used[TLB_CLASSES];
 	bool itlb_used[TLB_CLASSES - 1];
 	uint64_t large_2m[8], large_1g; /* filters: may there be entries cut out of a large page here? */
 	bool ready; /* tables have been filled with invalid entries once */
@@ -87,11 +100,16 @@ struct tlb_slot {
 };
 #define TLB_SLOTS 8
 
+static inline unsigned tlb_index(const struct tlb_slot *s, unsigned class, uint64_t lin)
+{
+	return (unsigned)(lin >> TLB_SHIFT & s->info[class].mask) / sizeof(struct tlb_entry);
+}
+
 /* ---- Blocks --------------------------------------------------------------------------------------- */
 
 #define MODE_PRIVATE_BOUNCE (1u << 30) /* one instruction, every memory access through C */
 #define MODE_PRIVATE_BREAK (1u << 28)  /* the debugger has breakpoints: every block ends in C */
-#define MODE_PRIVATE_TWIN (1u << 27)   /* every memory access is checked by itself (tr_group.c) */
+#define MODE_PRIVATE_TWIN (1u << 26)   /* every memory access is checked by itself (tr_group.c) */
 #define MODE_PRIVATE_NO_JC (1u << 29)  /* the jump cache holds code of another mode */
 #define MODE_PRIVATE_EDGE (1u << 27)   /* 64-bit code within EDGE_BYTES of addresses that are not canonical */
 #define EDGE_BYTES (64u << 20)

@@ -100,28 +100,85 @@ void tlb_flush_jump_caches(struct bt_vcpu *v)
 
 /* ---- slots ---- */
 
-static void clear_table(struct tlb_entry *table)
+static unsigned table_size(const struct tlb_slot *s, unsigned c)
 {
-	for (unsigned k = 0; k < TLB_ENTRIES; k++)
-		table[k] = (struct tlb_entry){tlb_invalid_tag(k), tlb_invalid_tag(k), 0, 0};
+	return (unsigned)(s->info[c].mask / sizeof(struct tlb_entry)) + 1;
+}
+
+static void drop_entry(struct tlb_slot *s, unsigned c, unsigned k)
+{
+	s->table[c][k] = (struct tlb_entry){tlb_invalid_tag(k), tlb_invalid_tag(k), 0, 0};
+}
+
+static void resize_table(struct tlb_slot *s, unsigned c, unsigned entries)
+{
+	s->info[c].mask = (entries - 1) * sizeof(struct tlb_entry);
+	s->info[c].filled = s->info[c].conflicts = 0;
+	for (unsigned k = 0; k < entries; k++)
+		drop_entry(s, c, k);
+}
+
+static void clear_table(struct tlb_slot *s, unsigned c)
+{
+	struct tlb_table *t = &s->info[c];
+
+	if (t->filled > TLB_LOG) {
+		resize_table(s, c, table_size(s, c));
+		return;
+	}
+	for (unsigned n = 0; n < t->filled; n++)
+		drop_entry(s, c, t->log[n]);
+	t->filled = 0;
+	if (table_size(s, c) > TLB_ENTRIES_MIN) /* so much is not needed any more */
+		resize_table(s, c, TLB_ENTRIES_MIN);
+}
+
+static void drop_local(struct tlb_slot *s, unsigned c)
+{
+	struct tlb_table *t = &s->info[c];
+	bool all = t->filled > TLB_LOG;
+	unsigned n = all ? table_size(s, c) : t->filled, kept = 0;
+
+	for (unsigned i = 0; i < n; i++) {
+		unsigned k = all ? i : t->log[i];
+
+		if (!(s->table[c][k].info & TLB_GLOBAL))
+			drop_entry(s, c, k);
+		else if (kept++ < TLB_LOG)
+			t->log[kept - 1] = (uint16_t)k;
+	}
+	t->filled = MIN(kept, TLB_LOG + 1);
+}
+
+/* Entry @k is about to be made that of @page. True: the table has grown instead, and is empty. */
+static bool note_fill(struct tlb_slot *s, unsigned c, unsigned k, uint64_t page)
+{
+	struct tlb_table *t = &s->info[c];
+	const struct tlb_entry *e = &s->table[c][k];
+	bool grows = false;
+
+	if (e->read_tag == page) /* for writes now: it is in the log */
+		return false;
+
+	if (e->read_tag != tlb_invalid_tag(k) && ++t->conflicts > table_size(s, c) && table_size(s, c) < TLB_ENTRIES_MAX) {
+		grows = true;
+		resize_table(s, c, 4 * table_size(s, c));
+		k = tlb_index(s, c, page);
+	}
+	if (t->filled < TLB_LOG)
+		t->log[t->filled] = (uint16_t)k;
+	if (t->filled <= TLB_LOG)
+		t->filled++;
+	return grows;
 }
 
 static void flush_slot(struct bt_vcpu *v, struct tlb_slot *s, bool keep_global)
 {
 	for (unsigned c = 0; c < TLB_CLASSES; c++) {
-		if (!s->table_used[c])
-			continue;
-		if (!keep_global || c == TLB_USER) {
-			clear_table(s->table[c]);
-			s->table_used[c] = false;
-			continue;
-		}
-		for (unsigned k = 0; k < TLB_ENTRIES; k++) {
-			struct tlb_entry *e = &s->table[c][k];
-
-			if (!(e->info & TLB_GLOBAL))
-				*e = (struct tlb_entry){tlb_invalid_tag(k), tlb_invalid_tag(k), 0, 0};
-		}
+		if (keep_global && c != TLB_USER)
+			drop_local(s, c);
+		else
+			clear_table(s, c);
 	}
 	for (unsigned c = 0; c < TLB_CLASSES - 1; c++) {
 		if (!s->itlb_used[c])
@@ -141,7 +198,7 @@ static void prepare_slot(struct bt_vcpu *v, struct tlb_slot *s, uint16_t pcid)
 {
 	if (!s->ready) {
 		for (unsigned c = 0; c < TLB_CLASSES; c++)
-			clear_table(s->table[c]);
+			resize_table(s, c, TLB_ENTRIES_MIN);
 		jc_fill(v, &s->jc);
 		s->ready = true;
 	} else {
@@ -237,11 +294,6 @@ void bt_tlb_flush_all(struct bt_vcpu *v)
 	jc_clear(v, bt_kernel_jc(v));
 }
 
-static void drop_entry(struct tlb_slot *s, unsigned c, unsigned k)
-{
-	s->table[c][k] = (struct tlb_entry){tlb_invalid_tag(k), tlb_invalid_tag(k), 0, 0};
-}
-
 static bool same_page(const struct tlb_entry *e, uint64_t page)
 {
 	return e->read_tag == page || e->write_tag == page;
@@ -251,7 +303,7 @@ static bool same_page(const struct tlb_entry *e, uint64_t page)
 static void drop_large(struct bt_vcpu *v, struct tlb_slot *s)
 {
 	for (unsigned c = 0; c < TLB_CLASSES; c++)
-		for (unsigned k = 0; k < TLB_ENTRIES; k++)
+		for (unsigned k = 0; k < table_size(s, c); k++)
 			if (s->table[c][k].info & TLB_LARGE)
 				drop_entry(s, c, k);
 	for (unsigned c = 0; c < TLB_CLASSES - 1; c++)
@@ -272,7 +324,6 @@ static unsigned filter_2m(uint64_t lin)
 void bt_tlb_flush_page(struct bt_vcpu *v, uint64_t lin)
 {
 	uint64_t page = lin & ~0xfffull;
-	unsigned k = (unsigned)(lin >> 12) & (TLB_ENTRIES - 1);
 	unsigned ik = (unsigned)(lin >> 12) & (ITLB_ENTRIES - 1);
 
 	for (unsigned n = 0; n < TLB_SLOTS; n++) {
@@ -280,9 +331,12 @@ void bt_tlb_flush_page(struct bt_vcpu *v, uint64_t lin)
 
 		if (!s->valid)
 			continue;
-		for (unsigned c = 0; c < TLB_CLASSES; c++)
+		for (unsigned c = 0; c < TLB_CLASSES; c++) {
+			unsigned k = tlb_index(s, c, lin);
+
 			if (same_page(&s->table[c][k], page))
 				drop_entry(s, c, k);
+		}
 		for (unsigned c = 0; c < TLB_CLASSES - 1; c++)
 			if (s->itlb[c][ik].tag == (page | 1))
 				s->itlb[c][ik].tag = 0;
@@ -345,7 +399,7 @@ void tlb_revoke_writes(struct bt_vcpu *v)
 		struct tlb_slot *s = &v->priv->slots[n];
 
 		for (unsigned c = 0; s->valid && c < TLB_CLASSES; c++)
-			for (unsigned k = 0; s->table_used[c] && k < TLB_ENTRIES; k++)
+			for (unsigned k = 0; s->info[c].filled && k < table_size(s, c); k++)
 				s->table[c][k].write_tag = tlb_invalid_tag(k);
 	}
 }
@@ -358,7 +412,7 @@ void tlb_revoke_writes_page(struct bt_vcpu *v, uint64_t gpa)
 		struct tlb_slot *s = &v->priv->slots[n];
 
 		for (unsigned c = 0; s->valid && c < TLB_CLASSES; c++)
-			for (unsigned k = 0; s->table_used[c] && k < TLB_ENTRIES; k++)
+			for (unsigned k = 0; s->info[c].filled && k < table_size(s, c); k++)
 				if ((s->table[c][k].info & ~0xfffull) == page)
 					s->table[c][k].write_tag = tlb_invalid_tag(k);
 	}
@@ -387,7 +441,7 @@ enum bt_result tlb_lookup(struct bt_vcpu *v, uint64_t lin, unsigned access, uint
 			  uint64_t *gpa, bool *code)
 {
 	struct tlb_slot *s = v->priv->slot;
-	unsigned c = tlb_class_of(v, access), k = (unsigned)(lin >> 12) & (TLB_ENTRIES - 1);
+	unsigned c = tlb_class_of(v, access), k = tlb_index(s, c, lin);
 	struct tlb_entry *e = &s->table[c][k];
 	uint64_t page = lin & ~0xfffull;
 	bool write = access & BT_WRITE;
@@ -416,6 +470,11 @@ enum bt_result tlb_lookup(struct bt_vcpu *v, uint64_t lin, unsigned access, uint
 
 	bool may_write = pg.dirty && (pg.writable || (c != TLB_USER && !(v->cr0 & X86_CR0_WP)));
 
+	if (note_fill(s, c, k, page)) {
+		k = tlb_index(s, c, lin);
+		e = &s->table[c][k];
+	}
+
 	bool through_c = may_write && !own_page(v, pg.gpa);
 
 	if (through_c) {
@@ -427,7 +486,6 @@ enum bt_result tlb_lookup(struct bt_vcpu *v, uint64_t lin, unsigned access, uint
 	e->host = (uint64_t)*host;
 	e->info = pg.gpa | (pg.global ? TLB_GLOBAL : 0) | (pg.large ? TLB_LARGE : 0) |
 		  (through_c ? TLB_WRITE_CODE : 0);
-	s->table_used[c] = true;
 	note_large(s, lin, &pg);
 	v->priv->stats.tlb_fills++;
 	return BT_NEXT;

@@ -3,7 +3,7 @@
  * Memory operands: effective address, segment, TLB check.
  *
  * The check (T0: linear address, size bytes):
- *	mov  T1d, T0d ; shr T1d, 7 ; and T1d, index mask
+ *	mov  T1d, T0d ; shr T1d, 7 ; and T1d, gs:[mask]
  *	sub  T0, gs:[T1 + tag]		; distance from the start of the page that the entry allows
  *	cmp  T0, 4096 - size ; ja cold	; another page, or across its end
  *	add  T0, gs:[T1 + host]
@@ -164,10 +164,11 @@ static void check(struct tr *t, unsigned size, bool writes, struct cold *c)
 		emit8(e, 0xef);
 		emit8(e, 7);
 	}
-	emit8(e, 0x41); /* and r15d, imm32 */
-	emit8(e, 0x81);
-	emit8(e, 0xe7);
-	emit32(e, (TLB_ENTRIES - 1) * sizeof(struct tlb_entry));
+	emit8(e, 0x65); /* and r15d, gs:[mask] */
+	emit_op_mem(e, false, 0x23, T1, H_NONE, H_NONE, 0,
+		    (int32_t)(offsetof(struct tlb_slot, info) +
+			      tlb_class_of_mode(t->mode) * sizeof(struct tlb_table) +
+			      offsetof(struct tlb_table, mask)));
 	gs_op(t, 0x2b, T0, tlb_tag(t, writes)); /* sub */
 	emit8(e, 0x49);		 /* cmp r14, imm32 */
 	emit8(e, 0x81);

@@ -96,7 +96,7 @@ static inline bool verify_in_jump_cache(const ZydisDecodedOperand *op)
 static inline int verify_tlb_field(const struct verify *v, const ZydisDecodedOperand *op)
 {
 	int64_t table = (int64_t)(offsetof(struct tlb_slot, table) +
-				  tlb_class_of_mode(v->b->mode) * TLB_ENTRIES * sizeof(struct tlb_entry));
+				  tlb_class_of_mode(v->b->mode) * TLB_ENTRIES_MAX * sizeof(struct tlb_entry));
 
 	if (op->mem.segment != ZYDIS_REGISTER_GS || op->mem.base != ZYDIS_REGISTER_R15 ||
 	    op->mem.index != ZYDIS_REGISTER_NONE || op->size != 64)
