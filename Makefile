@@ -23,7 +23,7 @@ $(if $(filter $(MODE),$(MODES)),,$(error MODE=$(MODE) is unknown; it is one of: 
 
 PROGRAMS := maru maru-vm maru-nat
 MAINS := cli/main vm/main net/nat/main
-ROOMS_maru-vm := base mem cpu cpu/bt dev dev/pci dev/virtio block net ui machine vm
+ROOMS_maru-vm := base mem cpu cpu/bt cpu/kvm dev dev/pci dev/virtio block net ui machine vm
 ROOMS_maru := base block cli
 ROOMS_maru-nat := base net/nat
 PKGS_maru-vm := jansson zlib libzstd

@@ -45,10 +45,8 @@ static struct error *take_memory(struct run_options *o, const char *v)
 
 static struct error *take_engine(struct run_options *o, const char *v)
 {
-	if (!strcmp(v, "kvm"))
-		return error_new("--engine kvm is not there yet; --engine auto or --engine bt use the binary translator");
-	if (strcmp(v, "auto") && strcmp(v, "bt"))
-		return error_new("--engine takes auto or bt, not '%s'", v);
+	if (strcmp(v, "auto") && strcmp(v, "bt") && strcmp(v, "kvm"))
+		return error_new("--engine takes auto, bt or kvm, not '%s'", v);
 	o->engine = v;
 	return NULL;
 }

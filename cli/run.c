@@ -32,6 +32,7 @@
 #include "cli/client.h"
 #include "cli/console.h"
 #include "cli/guard.h"
+#include "cli/host.h"
 #include "cli/options.h"
 #include "cli/spawn.h"
 
@@ -52,6 +53,27 @@ struct run {
 };
 
 /* ---- Opening what the VM gets -------------------------------------------------------------------- */
+
+static struct error *give_engine(struct run *r)
+{
+	struct host_engine host;
+	struct error *err = host_engine_choose(r->o.engine, &host);
+
+	if (err)
+		return err;
+	if (r->o.verbose)
+		fprintf(stderr, "maru: engine %s: %s\n", host.chosen, host.reason);
+	json_object_set_new(r->config, "engine", json_string(host.chosen));
+	if (host.kvm_fd < 0)
+		return NULL;
+	if (!strcmp(host.chosen, "kvm")) {
+		spawn_add_fd(&r->vm_fds, host.kvm_fd);
+		json_object_set_new(r->config, "kvm", json_pack("{s:i}", "fd", host.kvm_fd));
+	} else {
+		close(host.kvm_fd);
+	}
+	return NULL;
+}
 
 static struct error *give_file(struct run *r, const char *member, const char *path)
 {
@@ -416,13 +438,15 @@ static struct error *prepare(struct run *r)
 	memory = o->memory_bytes ? o->memory_bytes : r->guest.memory_bytes ? r->guest.memory_bytes : DEFAULT_MEMORY;
 	r->config = json_pack("{s:i, s:i, s:I, s:s, s:b, s:b, s:b}", "config", 1, "cpus",
 			      (int)(o->cpus ? o->cpus : r->guest.cpus ? r->guest.cpus : 1), "memory", (json_int_t)memory,
-			      "engine", o->engine, "paravirt", !o->no_paravirt, "debug_exit", o->debug_exit, "verbose", o->verbose);
+			      "engine", "bt", "paravirt", !o->no_paravirt, "debug_exit", o->debug_exit, "verbose", o->verbose);
 	if (!r->config)
 		return error_errno(ENOMEM, "the configuration");
 	json_object_set_new(r->config, "mergeable", json_boolean(o->ksm));
 	json_object_set_new(r->config, "huge_pages", json_boolean(o->huge_pages));
 	set_name(r);
-	err = give_payload(r);
+	err = give_engine(r);
+	if (!err)
+		err = give_payload(r);
 	if (!err)
 		err = give_disks(r);
 	if (!err)

@@ -34,6 +34,7 @@ struct engine_config {
 	struct loop *loop; /* whose lock is the machine's lock */
 	uint64_t (*vm_time_ns)(void *opaque); /* the VM clock; any thread */
 	void *vm_time_opaque;
+	int kvm_fd;    /* /dev/kvm, for ENGINE_KVM and ENGINE_AUTO; -1: none; stays the caller's */
 	bool paravirt; /* the guest is offered KVM's paravirtual interfaces (cpu/pv.h) */
 };
 
@@ -87,6 +88,8 @@ struct vcpu_exit {
 struct error *engine_create(const struct engine_config *config, struct engine **out) MUST_CHECK;
 void engine_destroy(struct engine *e); /* NULL-safe; all vCPUs stopped and their threads gone */
 const char *engine_name(const struct engine *e); /* "bt", "kvm" */
+/* The ioctl requests that its vCPUs' and the loop's threads make once it exists, for the sandbox; none: *count is 0. */
+const uint32_t *engine_ioctls(const struct engine *e, unsigned *count);
 
 /* The vCPU with APIC id @index; made with the engine, in the state after RESET, BSP (0) running, APs waiting for SIPI. */
 struct vcpu *engine_vcpu(struct engine *e, unsigned index);

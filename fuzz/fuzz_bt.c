@@ -294,7 +294,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static uint8_t pattern[4096], code[8192];
 	struct source s = {.data = data, .size = size, .random = 0x9e3779b97f4a7c15ull};
-	struct bt_vcpu *v = (struct bt_vcpu *)vcpu;
+	struct bt_vcpu *v = container_of(vcpu, struct bt_vcpu, base);
 	struct bt_private *priv = v->priv;
 	static const unsigned widths[] = {64, 64, 32, 16};
 	struct vcpu_exit exit;

@@ -147,6 +147,7 @@ static struct error *get_fd(struct parse *p, const char *name, json_t *v, int *o
 FIELD(take_append, append, get_string, APPEND_MAX)
 FIELD(take_verbose, verbose, get_bool)
 FIELD(take_paravirt, paravirt, get_bool)
+FIELD(take_kvm_fd, kvm_fd, get_fd)
 FIELD(take_paused, paused, get_bool)
 FIELD(take_debug_exit, debug_exit, get_bool)
 FIELD(take_memory, memory_bytes, get_integer, MEMORY_MIN, MEMORY_MAX)
@@ -183,6 +184,7 @@ OBJECT(take_initrd, { "fd", true, take_initrd_fd }, { "name", true, take_initrd_
 OBJECT(take_control, { "listen_fd", false, take_control_listen }, { "client_fd", false, take_control_client })
 OBJECT(take_vsock, { "listen_fd", true, take_vsock_listen }, { "broker_fd", false, take_vsock_broker })
 OBJECT(take_gdb, { "listen_fd", true, take_gdb_listen }, { "wait", false, take_gdb_wait })
+OBJECT(take_kvm, { "fd", true, take_kvm_fd })
 OBJECT(take_debugcon, { "fd", true, take_debugcon_fd })
 
 static struct error *take_version(struct parse *p, const char *name, json_t *v)
@@ -363,6 +365,7 @@ static const struct member top[] = {
 	{ "huge_pages", false, take_huge_pages },
 	{ "engine", false, take_engine },
 	{ "paravirt", false, take_paravirt },
+	{ "kvm", false, take_kvm },
 	{ "kernel", true, take_kernel },
 	{ "initrd", false, take_initrd },
 	{ "append", false, take_append },
@@ -388,7 +391,7 @@ struct error *vm_config_parse(const char *json, size_t length, struct vm_config 
 	json_t *root;
 
 	*out = (struct vm_config){
-		.paravirt = true, .kernel.fd = -1, .initrd.fd = -1, .net_fd = -1,
+		.paravirt = true, .kvm_fd = -1, .kernel.fd = -1, .initrd.fd = -1, .net_fd = -1,
 		.serial = { -1, -1, -1 }, .console = { -1, -1, -1 },
 		.vsock_listen_fd = -1, .vsock_broker_fd = -1,
 		.control_listen_fd = -1, .control_client_fd = -1,

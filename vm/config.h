@@ -30,6 +30,7 @@ struct vm_config {
 	unsigned cpus;
 	uint64_t memory_bytes;
 	enum engine_kind engine;
+	int kvm_fd; /* /dev/kvm; -1: none */
 	bool mergeable, huge_pages; /* guest memory */
 	bool paravirt; /* default: true */
 	bool verbose, paused, debug_exit, gdb_wait;

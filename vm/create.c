@@ -387,13 +387,14 @@ static struct error *create(struct vm *vm)
 	if (!err)
 		memstat_open(&vm->memstat, c);
 	if (!err) {
-		struct engine_config e = { c->engine, c->cpus, vm->mem, vm->loop, vm_time_ns, vm, c->paravirt };
+		struct engine_config e = { c->engine, c->cpus, vm->mem, vm->loop, vm_time_ns, vm, c->kvm_fd, c->paravirt };
 
 		err = engine_create(&e, &vm->engine);
 	}
 	if (!err) {
 		for (unsigned i = 0; i < c->cpus; i++)
 			vm->cpus[i] = (struct vm_cpu){ .vm = vm, .index = i, .vcpu = engine_vcpu(vm->engine, i) };
+		vm->sandbox.ioctls = engine_ioctls(vm->engine, &vm->sandbox.ioctl_count);
 		sandbox_isolate(&vm->sandbox);
 		err = open_backends(vm);
 	}

@@ -181,7 +181,7 @@ static const char *landlock(void)
 #define OFFSET(member) offsetof(struct seccomp_data, member)
 #define ARG_LOW(n) (OFFSET(args) + (n) * 8)
 
-#define PROGRAM_MAX 256u
+#define PROGRAM_MAX 384u
 struct program {
 	struct sock_filter code[PROGRAM_MAX];
 	unsigned length;
@@ -286,7 +286,22 @@ static const int worker_calls[] = {
 	__NR_seccomp,
 };
 
-static void emit_common(struct program *p)
+/* The engine's requests; any other ioctl goes on. */
+static void emit_ioctls(struct program *p, const struct sandbox *s)
+{
+	if (!s->ioctl_count)
+		return;
+	assert(s->ioctl_count < 100);
+	emit(p, BPF_JMP | BPF_JEQ | BPF_K, 0, 2 + 2 * s->ioctl_count, __NR_ioctl);
+	emit_load(p, ARG_LOW(1));
+	for (unsigned i = 0; i < s->ioctl_count; i++) {
+		emit(p, BPF_JMP | BPF_JEQ | BPF_K, 0, 1, s->ioctls[i]);
+		emit_return(p, SECCOMP_RET_ALLOW);
+	}
+	emit_load(p, OFFSET(nr));
+}
+
+static void emit_common(struct program *p, const struct sandbox *s)
 {
 	emit_head(p);
 	emit_allow(p, common_calls, ARRAY_SIZE(common_calls));
@@ -296,6 +311,7 @@ static void emit_common(struct program *p)
 	emit_allow_either(p, __NR_madvise, 2, MADV_DONTNEED, MADV_REMOVE);
 	emit_allow_with(p, __NR_tgkill, 0, getpid());
 	emit_allow_with(p, __NR_prctl, 0, PR_SET_NAME);
+	emit_ioctls(p, s);
 	emit_refuse(p, __NR_ioctl, ENOTTY); /* isatty() of stdio */
 	emit_refuse(p, __NR_openat, EACCES); /* free() in a thread looks for /proc/sys/vm/overcommit_memory */
 	if (!(getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE)) /* the translator's GS base where WRGSBASE is not to be had */
@@ -312,11 +328,11 @@ static int install(struct program *p, unsigned flags)
 	return syscall(__NR_seccomp, SECCOMP_SET_MODE_FILTER, flags, &prog);
 }
 
-static const char *seccomp_all(void)
+static const char *seccomp_all(const struct sandbox *s)
 {
 	struct program p = { .length = 0 };
 
-	emit_common(&p);
+	emit_common(&p, s);
 	emit_allow(&p, device_calls, ARRAY_SIZE(device_calls));
 	emit_allow(&p, loop_calls, ARRAY_SIZE(loop_calls));
 	emit_allow(&p, worker_calls, ARRAY_SIZE(worker_calls));
@@ -331,7 +347,7 @@ void sandbox_narrow(struct sandbox *s, enum sandbox_thread kind)
 
 	if (strcmp(s->seccomp, SANDBOX_IN_FORCE) != 0)
 		return;
-	emit_common(&p);
+	emit_common(&p, s);
 	emit_allow(&p, device_calls, ARRAY_SIZE(device_calls));
 	if (kind == SANDBOX_LOOP)
 		emit_allow(&p, loop_calls, ARRAY_SIZE(loop_calls));
@@ -369,6 +385,6 @@ struct error *sandbox_lock_down(struct sandbox *s)
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	s->limits = limits();
 	s->landlock = landlock();
-	s->seccomp = seccomp_all();
+	s->seccomp = seccomp_all(s);
 	return NULL;
 }

@@ -7,11 +7,14 @@
 #define VM_SANDBOX_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/error.h"
 
 /* In force, or why not. */
 struct sandbox {
+	const uint32_t *ioctls; /* requests that vCPUs and the loop may make, whatever the descriptor; others: ENOTTY */
+	unsigned ioctl_count;
 	const char *no_new_privs;
 	const char *limits;	 /* no core dumps; no more descriptors than there are */
 	const char *namespaces;	 /* user, mount, network, IPC, UTS, cgroup */

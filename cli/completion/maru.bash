@@ -16,7 +16,7 @@ _maru()
 		words="pull list create info rm"
 	else
 		case $prev in
-		--engine) words="auto bt" ;;
+		--engine) words="auto bt kvm" ;;
 		--paravirt) words="on off" ;;
 		--net) words="user none" ;;
 		--serial) words="stdio none file: unix:" ;;

@@ -187,6 +187,7 @@ enum bt_options {
 };
 
 struct bt_engine {
+	struct engine base; /* first */
 	struct memory *mem;
 	struct loop *loop;
 	uint64_t (*vm_time_ns)(void *opaque);

@@ -3,7 +3,7 @@
 #include "cpu/bt/ops.h"
 #include "cpu/bt/run.h"
 
-#define V(vcpu) ((struct bt_vcpu *)(vcpu))
+#define V(v) container_of(v, struct bt_vcpu, base)
 #define E(engine) ((struct bt_engine *)(engine))
 
 static const struct x86_segment reset_data = {.limit = 0xffff, .attr = 0x93};
@@ -69,7 +69,7 @@ void bt_init_cpu(struct bt_vcpu *v, bool reset)
 	bt_mode_update(v);
 }
 
-void vcpu_reset(struct vcpu *vcpu)
+void bt_vcpu_reset(struct vcpu *vcpu)
 {
 	struct bt_vcpu *v = V(vcpu);
 
@@ -77,7 +77,7 @@ void vcpu_reset(struct vcpu *vcpu)
 	bt_init_cpu(v, true);
 }
 
-void vcpu_get_regs(struct vcpu *vcpu, struct x86_regs *out)
+void bt_vcpu_get_regs(struct vcpu *vcpu, struct x86_regs *out)
 {
 	const struct bt_vcpu *v = V(vcpu);
 
@@ -86,7 +86,7 @@ void vcpu_get_regs(struct vcpu *vcpu, struct x86_regs *out)
 	out->rflags = bt_get_rflags(v);
 }
 
-void vcpu_set_regs(struct vcpu *vcpu, const struct x86_regs *in)
+void bt_vcpu_set_regs(struct vcpu *vcpu, const struct x86_regs *in)
 {
 	struct bt_vcpu *v = V(vcpu);
 
@@ -96,7 +96,7 @@ void vcpu_set_regs(struct vcpu *vcpu, const struct x86_regs *in)
 	bt_mode_update(v);
 }
 
-void vcpu_get_sregs(struct vcpu *vcpu, struct x86_sregs *out)
+void bt_vcpu_get_sregs(struct vcpu *vcpu, struct x86_sregs *out)
 {
 	const struct bt_vcpu *v = V(vcpu);
 
@@ -115,7 +115,7 @@ void vcpu_get_sregs(struct vcpu *vcpu, struct x86_sregs *out)
 	out->xcr0 = v->xcr0;
 }
 
-void vcpu_set_sregs(struct vcpu *vcpu, const struct x86_sregs *in)
+void bt_vcpu_set_sregs(struct vcpu *vcpu, const struct x86_sregs *in)
 {
 	struct bt_vcpu *v = V(vcpu);
 
@@ -139,13 +139,13 @@ void vcpu_set_sregs(struct vcpu *vcpu, const struct x86_sregs *in)
 	bt_mode_update(v);
 }
 
-void vcpu_get_xstate(struct vcpu *vcpu, struct x86_xstate *out)
+void bt_vcpu_get_xstate(struct vcpu *vcpu, struct x86_xstate *out)
 {
 	*out = V(vcpu)->priv->xstate;
 }
 
 /* The header's reserved bytes are cleared, and components the host has not, so that loading cannot fault. */
-void vcpu_set_xstate(struct vcpu *vcpu, const struct x86_xstate *in)
+void bt_vcpu_set_xstate(struct vcpu *vcpu, const struct x86_xstate *in)
 {
 	struct bt_private *p = V(vcpu)->priv;
 	uint64_t bv;
@@ -158,22 +158,22 @@ void vcpu_set_xstate(struct vcpu *vcpu, const struct x86_xstate *in)
 	p->xstate.area[26] = p->xstate.area[27] = 0; /* reserved bits of MXCSR */
 }
 
-bool vcpu_get_msr(struct vcpu *vcpu, uint32_t msr, uint64_t *value)
+bool bt_vcpu_get_msr(struct vcpu *vcpu, uint32_t msr, uint64_t *value)
 {
 	return bt_read_msr(V(vcpu), msr, value) == BT_NEXT;
 }
 
-bool vcpu_set_msr(struct vcpu *vcpu, uint32_t msr, uint64_t value)
+bool bt_vcpu_set_msr(struct vcpu *vcpu, uint32_t msr, uint64_t value)
 {
 	return bt_write_msr(V(vcpu), msr, value) != BT_FAULT;
 }
 
-bool vcpu_translate(struct vcpu *vcpu, uint64_t gva, uint64_t *gpa)
+bool bt_vcpu_translate(struct vcpu *vcpu, uint64_t gva, uint64_t *gpa)
 {
 	return tlb_walk_quiet(V(vcpu), gva, gpa);
 }
 
-void vcpu_set_debug(struct vcpu *vcpu, const struct vcpu_debug *debug)
+void bt_vcpu_set_debug(struct vcpu *vcpu, const struct vcpu_debug *debug)
 {
 	struct bt_vcpu *v = V(vcpu);
 

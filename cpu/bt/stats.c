@@ -6,6 +6,7 @@
  */
 #include "base/util.h"
 #include "cpu/bt/private.h"
+#include "cpu/bt/run.h"
 
 static const struct {
 	const char *name;
@@ -64,7 +65,7 @@ static uint64_t sum(const struct bt_engine *e, size_t offset)
 	return total;
 }
 
-void engine_statistics(struct engine *engine, engine_counter_fn *each, void *opaque)
+void bt_engine_statistics(struct engine *engine, engine_counter_fn *each, void *opaque)
 {
 	struct bt_engine *e = (struct bt_engine *)engine;
 

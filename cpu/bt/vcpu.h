@@ -25,7 +25,7 @@
 #include <stdint.h>
 
 #include "cpu/bt/insn.h"
-#include "cpu/engine.h"
+#include "cpu/engine_ops.h"
 #include "cpu/x86.h"
 
 struct bt_engine;
@@ -129,6 +129,8 @@ struct bt_vcpu {
 	bool step_by_new; /* SYSCALL, SYSRET, INT n: single-step looks at the TF they left (vol. 3, 17.3.1.4) */
 	uint8_t trap_pending;	/* TRAP_…: a #DB trap is due before the next instruction */
 	uint64_t pdpte[4];	/* PAE paging outside of IA-32e mode (SDM vol. 3, 4.4.1): bt_tlb_load_pdptes */
+
+	struct vcpu base; /* what others have of it */
 
 	/* Private to vm.c, run.c, tlb.c: see bt/engine_priv.h. */
 	struct bt_private *priv;

@@ -25,13 +25,14 @@
 #include "cpu/bt/translate.h"
 #include "cpu/cpuid.h"
 
-#define V(vcpu) ((struct bt_vcpu *)(vcpu))
+#define V(v) container_of(v, struct bt_vcpu, base)
 #define E(engine) ((struct bt_engine *)(engine))
 
 #ifndef HWCAP2_FSGSBASE
 #define HWCAP2_FSGSBASE (1 << 1)
 #endif
 
+static const struct engine_ops ops;
 static __thread struct bt_vcpu *this_vcpu;
 
 /* ---- host exceptions ---- */
@@ -251,6 +252,8 @@ static uint32_t debug_options(void)
 	return opts;
 }
 
+static void bt_engine_destroy(struct engine *engine);
+
 static struct error *make_vcpu(struct bt_engine *e, unsigned index)
 {
 	uint64_t bytes = VCPU_STACK_BYTES + align_up(sizeof(struct bt_vcpu_block), 4096);
@@ -264,6 +267,7 @@ static struct error *make_vcpu(struct bt_engine *e, unsigned index)
 
 	struct bt_vcpu *v = (struct bt_vcpu *)(area + VCPU_STACK_BYTES);
 
+	v->base.ops = &ops;
 	v->engine = e;
 	v->index = index;
 	v->priv = p;
@@ -280,6 +284,7 @@ static struct error *make_engine(const struct engine_config *c, struct bt_engine
 {
 	struct error *err;
 
+	e->base.ops = &ops;
 	e->mem = c->mem;
 	e->loop = c->loop;
 	e->vm_time_ns = c->vm_time_ns;
@@ -325,13 +330,11 @@ static void memory_written(void *opaque, uint64_t gpa, uint64_t len)
 	}
 }
 
-struct error *engine_create(const struct engine_config *config, struct engine **out)
+struct error *bt_engine_create(const struct engine_config *config, struct engine **out)
 {
 	struct bt_engine *e;
 	struct error *err;
 
-	if (config->kind == ENGINE_KVM)
-		return error_new("the kvm engine is not there yet; use --engine bt or auto");
 	if (config->vcpu_count < 1 || config->vcpu_count >= PAGE_OWNER_MANY)
 		return error_new("%u vCPUs: the translator runs 1 to %u", config->vcpu_count,
 				 PAGE_OWNER_MANY - 1);
@@ -340,7 +343,7 @@ struct error *engine_create(const struct engine_config *config, struct engine **
 		return error_errno(ENOMEM, "cannot make the translator");
 	err = make_engine(config, e);
 	if (err) {
-		engine_destroy((struct engine *)e);
+		bt_engine_destroy((struct engine *)e);
 		return err;
 	}
 	install_handlers();
@@ -366,7 +369,7 @@ static void unmap(void *p, uint64_t bytes)
 		munmap(p, bytes);
 }
 
-void engine_destroy(struct engine *engine)
+static void bt_engine_destroy(struct engine *engine)
 {
 	struct bt_engine *e = E(engine);
 
@@ -387,18 +390,13 @@ void engine_destroy(struct engine *engine)
 	munmap(e, align_up(sizeof(*e), 4096));
 }
 
-const char *engine_name(const struct engine *engine)
-{
-	return "bt";
-}
-
-struct vcpu *engine_vcpu(struct engine *engine, unsigned index)
+static struct vcpu *get_vcpu(struct engine *engine, unsigned index)
 {
 	assert(index < E(engine)->vcpu_count);
-	return (struct vcpu *)E(engine)->vcpus[index];
+	return &E(engine)->vcpus[index]->base;
 }
 
-void vcpu_set_irqchip(struct vcpu *vcpu, const struct vcpu_irqchip *chip)
+static void bt_vcpu_set_irqchip(struct vcpu *vcpu, const struct vcpu_irqchip *chip)
 {
 	V(vcpu)->chip = *chip;
 }
@@ -412,7 +410,7 @@ static void describe_shutdown(struct bt_vcpu *v, struct vcpu_exit *exit)
 		 (unsigned long long)v->rip);
 }
 
-void vcpu_run(struct vcpu *vcpu, struct vcpu_exit *exit)
+static void bt_vcpu_run(struct vcpu *vcpu, struct vcpu_exit *exit)
 {
 	struct bt_vcpu *v = V(vcpu);
 	struct bt_private *p = v->priv;
@@ -444,7 +442,7 @@ void vcpu_run(struct vcpu *vcpu, struct vcpu_exit *exit)
 	}
 }
 
-void vcpu_kick(struct vcpu *vcpu)
+static void bt_vcpu_kick(struct vcpu *vcpu)
 {
 	struct bt_vcpu *v = V(vcpu);
 
@@ -456,7 +454,7 @@ void vcpu_kick(struct vcpu *vcpu)
 void bt_request(struct bt_vcpu *v, uint32_t bit)
 {
 	atomic_fetch_or(&v->priv->requests, bit);
-	vcpu_kick((struct vcpu *)v);
+	bt_vcpu_kick(&v->base);
 }
 
 static void request(struct vcpu *vcpu, uint32_t bit)
@@ -464,30 +462,56 @@ static void request(struct vcpu *vcpu, uint32_t bit)
 	bt_request(V(vcpu), bit);
 }
 
-void vcpu_request_stop(struct vcpu *vcpu)
+static void bt_vcpu_request_stop(struct vcpu *vcpu)
 {
 	request(vcpu, REQ_STOP);
 }
 
-void vcpu_nmi(struct vcpu *vcpu)
+static void bt_vcpu_nmi(struct vcpu *vcpu)
 {
 	request(vcpu, REQ_NMI);
 }
 
-void vcpu_init(struct vcpu *vcpu)
+static void bt_vcpu_init(struct vcpu *vcpu)
 {
 	request(vcpu, REQ_INIT);
 }
 
-void vcpu_sipi(struct vcpu *vcpu, uint8_t vector)
+static void bt_vcpu_sipi(struct vcpu *vcpu, uint8_t vector)
 {
 	V(vcpu)->priv->sipi_vector = vector;
 	request(vcpu, REQ_SIPI);
 }
 
-enum vcpu_activity vcpu_activity(struct vcpu *vcpu)
+static enum vcpu_activity bt_vcpu_activity(struct vcpu *vcpu)
 {
 	const struct bt_vcpu *v = V(vcpu);
 
 	return v->wait_sipi ? VCPU_WAIT_SIPI : v->halted ? VCPU_HALTED : VCPU_RUNNING;
 }
+
+static const struct engine_ops ops = {
+	.name = "bt",
+	.destroy = bt_engine_destroy,
+	.vcpu = get_vcpu,
+	.statistics = bt_engine_statistics,
+	.set_irqchip = bt_vcpu_set_irqchip,
+	.run = bt_vcpu_run,
+	.kick = bt_vcpu_kick,
+	.request_stop = bt_vcpu_request_stop,
+	.nmi = bt_vcpu_nmi,
+	.init = bt_vcpu_init,
+	.sipi = bt_vcpu_sipi,
+	.reset = bt_vcpu_reset,
+	.get_regs = bt_vcpu_get_regs,
+	.set_regs = bt_vcpu_set_regs,
+	.get_sregs = bt_vcpu_get_sregs,
+	.set_sregs = bt_vcpu_set_sregs,
+	.get_xstate = bt_vcpu_get_xstate,
+	.set_xstate = bt_vcpu_set_xstate,
+	.get_msr = bt_vcpu_get_msr,
+	.set_msr = bt_vcpu_set_msr,
+	.activity = bt_vcpu_activity,
+	.translate = bt_vcpu_translate,
+	.set_debug = bt_vcpu_set_debug,
+};

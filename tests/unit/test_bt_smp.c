@@ -48,7 +48,7 @@ static void load(unsigned n, const uint8_t *start, const uint8_t *end)
 
 	g.vcpu = engine_vcpu(g.engine, n);
 	guest_setup(&g, 0, X86_XCR0_X87);
-	((struct bt_vcpu *)g.vcpu)->wait_sipi = false;
+	container_of(g.vcpu, struct bt_vcpu, base)->wait_sipi = false;
 	vcpu_get_regs(g.vcpu, &r);
 	r.gpr[X86_RBX] = n;
 	r.gpr[X86_RSP] = GUEST_STACK + 0x1000 * n;

@@ -102,7 +102,7 @@ int main(void)
 	bad("--cpus two --kernel k", "--cpus");
 	bad("--memory 1M --kernel k", "--memory");
 	bad("--memory 5X --kernel k", "512M");
-	bad("--engine kvm --kernel k", "not there yet");
+	bad("--engine xen --kernel k", "takes auto, bt or kvm");
 	bad("--engine tcg --kernel k", "auto or bt");
 	bad("--nonsense --kernel k", "unknown option");
 	bad("--cpsu 3 --kernel k", "--cpus");

@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Choosing the engine; see host.h. /dev/kvm is opened here, by the user's rights; the measuring is done by maru-vm, which has the
+ * engines. What is kept names the boot by its id: another kernel or another host means another probe.
+ */
+#include "cli/host.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "cli/spawn.h"
+
+#define PROBE_MS 10000
+#define ANSWER_BYTES 4096
+
+void host_kvm_explain(int errnum, struct host_engine *out)
+{
+	out->kvm_fd = -1;
+	out->kvm_present = errnum != ENOENT && errnum != ENODEV && errnum != ENXIO;
+	switch (errnum) {
+	case ENOENT:
+		snprintf(out->reason, sizeof(out->reason), "this host has no /dev/kvm");
+		snprintf(out->kvm_fix, sizeof(out->kvm_fix),
+			 "switch on virtualization in the firmware's setup and load the module (modprobe kvm_intel or kvm_amd); in a virtual machine, ask for nested virtualization");
+		break;
+	case ENODEV:
+	case ENXIO:
+		snprintf(out->reason, sizeof(out->reason), "there is a /dev/kvm, but no KVM behind it");
+		snprintf(out->kvm_fix, sizeof(out->kvm_fix), "load the module: modprobe kvm_intel or kvm_amd");
+		break;
+	case EACCES:
+	case EPERM:
+		snprintf(out->reason, sizeof(out->reason), "you may not open /dev/kvm");
+		snprintf(out->kvm_fix, sizeof(out->kvm_fix),
+			 "join its group and log in again: sudo usermod -aG kvm \"$USER\"");
+		break;
+	default:
+		snprintf(out->reason, sizeof(out->reason), "/dev/kvm cannot be opened: %s", strerror(errnum));
+		snprintf(out->kvm_fix, sizeof(out->kvm_fix), "see what the kernel says about KVM: dmesg | grep -i kvm");
+		break;
+	}
+}
+
+static void open_kvm(struct host_engine *out)
+{
+	*out = (struct host_engine){ .chosen = "bt", .kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC) };
+	if (out->kvm_fd < 0)
+		host_kvm_explain(errno, out);
+	else
+		out->kvm_present = true;
+}
+
+/* ---- What is kept ---- */
+
+static bool boot_id(char *text, size_t size)
+{
+	FILE *f = fopen("/proc/sys/kernel/random/boot_id", "re");
+	bool ok = f && fgets(text, (int)size, f);
+
+	if (f)
+		fclose(f);
+	if (ok)
+		text[strcspn(text, "\n")] = 0;
+	return ok;
+}
+
+/* The file, and its folder is made. */
+static bool kept_path(char *path, size_t size)
+{
+	const char *runtime = getenv("XDG_RUNTIME_DIR"), *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+	char folder[3000];
+
+	if (runtime && *runtime == '/')
+		snprintf(folder, sizeof(folder), "%s/maru", runtime);
+	else if (cache && *cache == '/')
+		snprintf(folder, sizeof(folder), "%s/maru", cache);
+	else if (home && *home == '/')
+		snprintf(folder, sizeof(folder), "%s/.cache/maru", home);
+	else
+		return false;
+	if (mkdir(folder, 0700) < 0 && errno != EEXIST)
+		return false;
+	return snprintf(path, size, "%s/kvm-probe.json", folder) < (int)size;
+}
+
+static bool read_kept(struct host_engine *out)
+{
+	char path[3072], id[64];
+	json_t *o, *kvm;
+	bool found;
+
+	if (!kept_path(path, sizeof(path)) || !boot_id(id, sizeof(id)))
+		return false;
+	o = json_load_file(path, JSON_REJECT_DUPLICATES, NULL);
+	kvm = json_object_get(o, "kvm");
+	found = json_is_object(kvm) && json_is_string(json_object_get(o, "boot_id")) &&
+		!strcmp(json_string_value(json_object_get(o, "boot_id")), id) && json_is_boolean(json_object_get(kvm, "good")) &&
+		json_is_string(json_object_get(kvm, "reason")) && json_is_number(json_object_get(kvm, "ns_per_iteration"));
+	if (found) {
+		out->kvm_usable = json_is_true(json_object_get(kvm, "good"));
+		out->kvm_ns = json_number_value(json_object_get(kvm, "ns_per_iteration"));
+		snprintf(out->reason, sizeof(out->reason), "%s", json_string_value(json_object_get(kvm, "reason")));
+	}
+	json_decref(o);
+	return found;
+}
+
+/* Losing it costs 30 ms. */
+static void keep(json_t *kvm)
+{
+	char path[3072], temporary[3104], id[64];
+	json_t *o;
+
+	if (!kept_path(path, sizeof(path)) || !boot_id(id, sizeof(id)))
+		return;
+	o = json_pack("{s:s, s:O}", "boot_id", id, "kvm", kvm);
+	snprintf(temporary, sizeof(temporary), "%s.%d", path, (int)getpid());
+	if (json_dump_file(o, temporary, JSON_COMPACT) < 0 || rename(temporary, path) < 0)
+		unlink(temporary);
+	json_decref(o);
+}
+
+/* ---- The probe ---- */
+
+static json_t *read_answer(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	char text[ANSWER_BYTES];
+	size_t used = 0;
+	ssize_t n = 1;
+
+	while (n > 0 && used < sizeof(text) && poll(&p, 1, PROBE_MS) > 0) {
+		n = read(fd, text + used, sizeof(text) - used);
+		if (n > 0)
+			used += n;
+	}
+	return json_loadb(text, used, JSON_REJECT_DUPLICATES, NULL);
+}
+
+static struct error *probe(struct host_engine *h, bool all, json_t **out)
+{
+	char fd_text[16], kvm_text[16];
+	const char *argv[8] = { "maru-vm", "--probe-fd", fd_text };
+	struct spawn_fds fds = { .count = 0 };
+	unsigned n = 3;
+	int ends[2];
+	pid_t pid = 0;
+	struct error *err;
+
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return error_errno(errno, "cannot make a pipe");
+	spawn_add_fd(&fds, ends[1]);
+	snprintf(fd_text, sizeof(fd_text), "%d", ends[1]);
+	if (h->kvm_fd >= 0) {
+		fds.fd[fds.count++] = h->kvm_fd;
+		snprintf(kvm_text, sizeof(kvm_text), "%d", h->kvm_fd);
+		argv[n++] = "--kvm-fd";
+		argv[n++] = kvm_text;
+	}
+	if (all)
+		argv[n++] = "--all";
+	err = spawn((char *const *)argv, &fds, &pid);
+	close(ends[1]);
+	*out = err ? NULL : read_answer(ends[0]);
+	close(ends[0]);
+	if (!err)
+		spawn_reap(pid, 1000);
+	if (!err && !json_is_object(*out)) {
+		json_decref(*out);
+		*out = NULL;
+		err = error_new("maru-vm gave no answer about this host's engines");
+	}
+	return err;
+}
+
+static void take_kvm(struct host_engine *h, json_t *kvm)
+{
+	const char *reason = json_string_value(json_object_get(kvm, "reason"));
+
+	h->kvm_usable = json_is_true(json_object_get(kvm, "good"));
+	h->kvm_ns = json_number_value(json_object_get(kvm, "ns_per_iteration"));
+	snprintf(h->reason, sizeof(h->reason), "%s", reason ? reason : "the probe of /dev/kvm says nothing");
+}
+
+static void choose(struct host_engine *h)
+{
+	h->chosen = h->kvm_usable ? "kvm" : "bt";
+}
+
+struct error *host_engine_choose(const char *wanted, struct host_engine *out)
+{
+	struct error *err;
+	json_t *answer;
+
+	if (!strcmp(wanted, "bt")) {
+		*out = (struct host_engine){ .chosen = "bt", .kvm_fd = -1, .reason = "--engine bt was given" };
+		return NULL;
+	}
+	open_kvm(out);
+	if (!strcmp(wanted, "kvm")) {
+		if (out->kvm_fd < 0)
+			return error_new("--engine kvm: %s; %s, or use --engine bt", out->reason, out->kvm_fix);
+		out->chosen = "kvm";
+		snprintf(out->reason, sizeof(out->reason), "--engine kvm was given");
+		return NULL;
+	}
+	if (out->kvm_fd < 0)
+		return NULL;
+	if (!read_kept(out)) {
+		err = probe(out, false, &answer);
+		if (err)
+			return err;
+		take_kvm(out, json_object_get(answer, "kvm"));
+		keep(json_object_get(answer, "kvm"));
+		json_decref(answer);
+	}
+	choose(out);
+	return NULL;
+}
+
+struct error *host_engine_measure(struct host_engine *out)
+{
+	struct error *err;
+	json_t *answer, *bt;
+	const char *reason;
+
+	open_kvm(out);
+	err = probe(out, true, &answer);
+	if (err)
+		return err;
+	if (out->kvm_fd >= 0)
+		take_kvm(out, json_object_get(answer, "kvm"));
+	bt = json_object_get(answer, "bt");
+	reason = json_string_value(json_object_get(bt, "reason"));
+	out->bt_usable = json_is_true(json_object_get(bt, "usable"));
+	out->bt_ns = json_number_value(json_object_get(bt, "ns_per_iteration"));
+	out->native_ns = json_number_value(json_object_get(json_object_get(answer, "native"), "ns_per_iteration"));
+	snprintf(out->bt_reason, sizeof(out->bt_reason), "%s", reason ? reason : "");
+	json_decref(answer);
+	choose(out);
+	return NULL;
+}

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which engine runs: here, and nowhere else outside of its own folder. Calls go on to it. */
+#include "cpu/engine_ops.h"
+
+#include "cpu/kvm/probe.h"
+
+struct error *engine_create(const struct engine_config *config, struct engine **out)
+{
+	struct kvm_probe probe;
+
+	switch (config->kind) {
+	case ENGINE_BT: break;
+	case ENGINE_KVM: return kvm_engine_create(config, out);
+	case ENGINE_AUTO:
+		kvm_probe_run(config->kvm_fd, &probe);
+		if (probe.good)
+			return kvm_engine_create(config, out);
+		break;
+	}
+	return bt_engine_create(config, out);
+}
+
+void engine_destroy(struct engine *e)
+{
+	if (e)
+		e->ops->destroy(e);
+}
+
+const char *engine_name(const struct engine *e)
+{
+	return e->ops->name;
+}
+
+const uint32_t *engine_ioctls(const struct engine *e, unsigned *count)
+{
+	*count = 0;
+	return e->ops->ioctls ? e->ops->ioctls(e, count) : NULL;
+}
+
+struct vcpu *engine_vcpu(struct engine *e, unsigned index)
+{
+	return e->ops->vcpu(e, index);
+}
+
+void engine_statistics(struct engine *e, engine_counter_fn *each, void *opaque)
+{
+	e->ops->statistics(e, each, opaque);
+}
+
+void vcpu_set_irqchip(struct vcpu *v, const struct vcpu_irqchip *chip)
+{
+	v->ops->set_irqchip(v, chip);
+}
+
+void vcpu_run(struct vcpu *v, struct vcpu_exit *exit)
+{
+	v->ops->run(v, exit);
+}
+
+void vcpu_kick(struct vcpu *v)
+{
+	v->ops->kick(v);
+}
+
+void vcpu_request_stop(struct vcpu *v)
+{
+	v->ops->request_stop(v);
+}
+
+void vcpu_nmi(struct vcpu *v)
+{
+	v->ops->nmi(v);
+}
+
+void vcpu_init(struct vcpu *v)
+{
+	v->ops->init(v);
+}
+
+void vcpu_sipi(struct vcpu *v, uint8_t vector)
+{
+	v->ops->sipi(v, vector);
+}
+
+void vcpu_reset(struct vcpu *v)
+{
+	v->ops->reset(v);
+}
+
+void vcpu_get_regs(struct vcpu *v, struct x86_regs *out)
+{
+	v->ops->get_regs(v, out);
+}
+
+void vcpu_set_regs(struct vcpu *v, const struct x86_regs *in)
+{
+	v->ops->set_regs(v, in);
+}
+
+void vcpu_get_sregs(struct vcpu *v, struct x86_sregs *out)
+{
+	v->ops->get_sregs(v, out);
+}
+
+void vcpu_set_sregs(struct vcpu *v, const struct x86_sregs *in)
+{
+	v->ops->set_sregs(v, in);
+}
+
+void vcpu_get_xstate(struct vcpu *v, struct x86_xstate *out)
+{
+	v->ops->get_xstate(v, out);
+}
+
+void vcpu_set_xstate(struct vcpu *v, const struct x86_xstate *in)
+{
+	v->ops->set_xstate(v, in);
+}
+
+bool vcpu_get_msr(struct vcpu *v, uint32_t msr, uint64_t *value)
+{
+	return v->ops->get_msr(v, msr, value);
+}
+
+bool vcpu_set_msr(struct vcpu *v, uint32_t msr, uint64_t value)
+{
+	return v->ops->set_msr(v, msr, value);
+}
+
+enum vcpu_activity vcpu_activity(struct vcpu *v)
+{
+	return v->ops->activity(v);
+}
+
+bool vcpu_translate(struct vcpu *v, uint64_t gva, uint64_t *gpa)
+{
+	return v->ops->translate(v, gva, gpa);
+}
+
+void vcpu_set_debug(struct vcpu *v, const struct vcpu_debug *debug)
+{
+	v->ops->set_debug(v, debug);
+}

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What an engine implements: the functions of cpu/engine.h under the same names and with the same meaning. engine.c passes the
+ * calls on. An engine's own structures have these in them.
+ */
+#ifndef CPU_ENGINE_OPS_H
+#define CPU_ENGINE_OPS_H
+
+#include "cpu/engine.h"
+
+struct engine {
+	const struct engine_ops *ops;
+};
+
+struct vcpu {
+	const struct engine_ops *ops;
+};
+
+struct engine_ops {
+	const char *name;
+	void (*destroy)(struct engine *e);
+	struct vcpu *(*vcpu)(struct engine *e, unsigned index);
+	void (*statistics)(struct engine *e, engine_counter_fn *each, void *opaque);
+	const uint32_t *(*ioctls)(const struct engine *e, unsigned *count); /* NULL: it makes none */
+	void (*set_irqchip)(struct vcpu *v, const struct vcpu_irqchip *chip);
+	void (*run)(struct vcpu *v, struct vcpu_exit *exit);
+	void (*kick)(struct vcpu *v);
+	void (*request_stop)(struct vcpu *v);
+	void (*nmi)(struct vcpu *v);
+	void (*init)(struct vcpu *v);
+	void (*sipi)(struct vcpu *v, uint8_t vector);
+	void (*reset)(struct vcpu *v);
+	void (*get_regs)(struct vcpu *v, struct x86_regs *out);
+	void (*set_regs)(struct vcpu *v, const struct x86_regs *in);
+	void (*get_sregs)(struct vcpu *v, struct x86_sregs *out);
+	void (*set_sregs)(struct vcpu *v, const struct x86_sregs *in);
+	void (*get_xstate)(struct vcpu *v, struct x86_xstate *out);
+	void (*set_xstate)(struct vcpu *v, const struct x86_xstate *in);
+	bool (*get_msr)(struct vcpu *v, uint32_t msr, uint64_t *value);
+	bool (*set_msr)(struct vcpu *v, uint32_t msr, uint64_t value);
+	enum vcpu_activity (*activity)(struct vcpu *v);
+	bool (*translate)(struct vcpu *v, uint64_t gva, uint64_t *gpa);
+	void (*set_debug)(struct vcpu *v, const struct vcpu_debug *debug);
+};
+
+struct error *bt_engine_create(const struct engine_config *config, struct engine **out) MUST_CHECK;
+struct error *kvm_engine_create(const struct engine_config *config, struct engine **out) MUST_CHECK;
+
+#endif

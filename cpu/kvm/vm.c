@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The KVM engine: making a VM in the kernel from an open /dev/kvm, and ending it. The descriptor comes from whoever has the right to
+ * open it; the sandbox lets the threads make the ioctl requests listed here and no others.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "cpu/kvm/kvm_priv.h"
+#include "mem/host.h"
+
+/* Three pages for Intel's real mode, where no firmware is. */
+#define TSS_ADDRESS 0xfffbd000ull
+#define IDENTITY_MAP_ADDRESS 0xfffbc000ull
+
+static struct kvm_engine *of(struct engine *e)
+{
+	return (struct kvm_engine *)e;
+}
+
+static void nothing(int sig)
+{
+}
+
+static struct error *needs(struct kvm_engine *e, int capability, const char *what)
+{
+	if (ioctl(e->fd, KVM_CHECK_EXTENSION, capability) > 0)
+		return NULL;
+	return error_new("this host's KVM cannot do what is needed (%s): a kernel from 5.10 on can; use --engine bt", what);
+}
+
+static struct error *check_host(struct kvm_engine *e)
+{
+	struct error *err;
+	int version = ioctl(e->fd, KVM_GET_API_VERSION, 0);
+
+	if (version < 0)
+		return error_errno(errno, "/dev/kvm does not answer");
+	if (version != KVM_API_VERSION)
+		return error_new("/dev/kvm speaks version %d of its interface, and 12 is needed; use --engine bt", version);
+	err = needs(e, KVM_CAP_IMMEDIATE_EXIT, "immediate exit");
+	if (!err)
+		err = needs(e, KVM_CAP_X86_USER_SPACE_MSR, "MSRs in user space");
+	if (!err)
+		err = needs(e, KVM_CAP_X86_MSR_FILTER, "MSR filters");
+	if (!err)
+		err = needs(e, KVM_CAP_XSAVE, "XSAVE");
+	return err;
+}
+
+/* IA32_APIC_BASE and IA32_TSC_DEADLINE come to us, and all that the kernel does not know: the x2APIC's among them. */
+static struct error *route_msrs(struct kvm_engine *e)
+{
+	static uint8_t denied[8];
+	struct kvm_enable_cap cap = {
+		.cap = KVM_CAP_X86_USER_SPACE_MSR,
+		.args = { KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_FILTER },
+	};
+	struct kvm_msr_filter filter = {
+		.flags = KVM_MSR_FILTER_DEFAULT_ALLOW,
+		.ranges = {
+			{ .flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE, .base = 0x1b, .nmsrs = 1, .bitmap = denied },
+			{ .flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE, .base = 0x6e0, .nmsrs = 1, .bitmap = denied },
+		},
+	};
+
+	if (ioctl(e->vm_fd, KVM_ENABLE_CAP, &cap) < 0 || ioctl(e->vm_fd, KVM_X86_SET_MSR_FILTER, &filter) < 0)
+		return error_errno(errno, "KVM does not hand over MSRs");
+	return NULL;
+}
+
+static struct error *map_memory(struct kvm_engine *e, uint32_t slot, uint64_t gpa, uint64_t bytes)
+{
+	struct kvm_userspace_memory_region region = {
+		.slot = slot,
+		.guest_phys_addr = gpa,
+		.memory_size = bytes,
+		.userspace_addr = (uintptr_t)e->mem->ram_base + gpa,
+	};
+
+	if (bytes && ioctl(e->vm_fd, KVM_SET_USER_MEMORY_REGION, &region) < 0)
+		return error_errno(errno, "KVM does not take %s of guest memory", size_to_text(bytes).text);
+	return NULL;
+}
+
+static struct error *make_vm(struct kvm_engine *e)
+{
+	uint64_t identity_map = IDENTITY_MAP_ADDRESS;
+	struct error *err;
+
+	e->vm_fd = ioctl(e->fd, KVM_CREATE_VM, 0);
+	if (e->vm_fd < 0)
+		return error_errno(errno, "KVM does not make a VM");
+	fcntl(e->vm_fd, F_SETFD, FD_CLOEXEC);
+	if (ioctl(e->vm_fd, KVM_SET_IDENTITY_MAP_ADDR, &identity_map) < 0 || ioctl(e->vm_fd, KVM_SET_TSS_ADDR, TSS_ADDRESS) < 0)
+		return error_errno(errno, "KVM does not make a VM");
+	err = route_msrs(e);
+	if (!err)
+		err = map_memory(e, 0, 0, e->mem->low_bytes);
+	if (!err)
+		err = map_memory(e, 1, MEM_HIGH_BASE, e->mem->high_bytes);
+	return err;
+}
+
+static const struct engine_ops ops;
+
+static struct error *make_vcpu(struct kvm_engine *e, unsigned index)
+{
+	struct kvm_vcpu *v = calloc(1, sizeof(*v));
+
+	if (!v)
+		return error_errno(ENOMEM, "cannot make vCPU %u", index);
+	e->vcpus[index] = v;
+	v->base.ops = &ops;
+	v->engine = e;
+	v->index = index;
+	v->fd = ioctl(e->vm_fd, KVM_CREATE_VCPU, (unsigned long)index);
+	if (v->fd < 0)
+		return error_errno(errno, "KVM does not make vCPU %u", index);
+	fcntl(v->fd, F_SETFD, FD_CLOEXEC);
+	v->run = mmap(NULL, e->run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, v->fd, 0);
+	if (v->run == MAP_FAILED) {
+		v->run = NULL;
+		return error_errno(errno, "cannot map vCPU %u of KVM", index);
+	}
+	return NULL;
+}
+
+static struct error *make_vcpus(struct kvm_engine *e)
+{
+	struct error *err = NULL;
+	int bytes = ioctl(e->fd, KVM_GET_VCPU_MMAP_SIZE, 0), khz;
+
+	if (bytes < (int)sizeof(struct kvm_run))
+		return error_new("/dev/kvm gives nonsense for the size of a vCPU");
+	e->run_bytes = (size_t)bytes;
+	e->vcpus = calloc(e->vcpu_count, sizeof(*e->vcpus));
+	if (!e->vcpus)
+		return error_errno(ENOMEM, "cannot make vCPUs");
+	for (unsigned k = 0; !err && k < e->vcpu_count; k++)
+		err = make_vcpu(e, k);
+	if (err)
+		return err;
+	khz = ioctl(e->vcpus[0]->fd, KVM_GET_TSC_KHZ, 0);
+	if (khz <= 0)
+		return error_new("KVM does not know how fast the TSC is; use --engine bt");
+	e->tsc_hz = (uint64_t)khz * 1000;
+	err = kvm_set_cpuid(e);
+	for (unsigned k = 0; !err && k < e->vcpu_count; k++)
+		err = kvm_set_vcpu_cpuid(e->vcpus[k]);
+	for (unsigned k = 0; !err && k < e->vcpu_count; k++)
+		kvm_vcpu_init_state(e->vcpus[k], true);
+	return err;
+}
+
+static void destroy(struct engine *engine)
+{
+	struct kvm_engine *e = of(engine);
+
+	for (unsigned k = 0; e->vcpus && k < e->vcpu_count; k++) {
+		struct kvm_vcpu *v = e->vcpus[k];
+
+		if (!v)
+			continue;
+		if (v->run)
+			munmap(v->run, e->run_bytes);
+		if (v->fd >= 0)
+			close(v->fd);
+		free(v);
+	}
+	free(e->vcpus);
+	if (e->vm_fd >= 0)
+		close(e->vm_fd);
+	if (e->fd >= 0)
+		close(e->fd);
+	pthread_mutex_destroy(&e->clock_lock);
+	free(e);
+}
+
+struct error *kvm_engine_create(const struct engine_config *config, struct engine **out)
+{
+	struct sigaction sa = { .sa_handler = nothing };
+	struct kvm_engine *e;
+	struct error *err;
+
+	if (config->kvm_fd < 0)
+		return error_new("--engine kvm needs /dev/kvm, which was not handed over; --engine bt does without");
+	e = calloc(1, sizeof(*e));
+	if (!e)
+		return error_errno(ENOMEM, "cannot make the KVM engine");
+	e->base.ops = &ops;
+	e->mem = config->mem;
+	e->loop = config->loop;
+	e->vm_time_ns = config->vm_time_ns;
+	e->vm_time_opaque = config->vm_time_opaque;
+	e->vcpu_count = config->vcpu_count;
+	e->paravirt = config->paravirt;
+	e->vm_fd = -1;
+	pthread_mutex_init(&e->clock_lock, NULL);
+	sigaction(SIGUSR1, &sa, NULL);
+	e->fd = fcntl(config->kvm_fd, F_DUPFD_CLOEXEC, 3);
+	err = e->fd < 0 ? error_errno(errno, "/dev/kvm") : check_host(e);
+	if (!err)
+		err = make_vm(e);
+	if (!err)
+		err = make_vcpus(e);
+	if (err) {
+		destroy(&e->base);
+		return err;
+	}
+	*out = &e->base;
+	return NULL;
+}
+
+static struct vcpu *get_vcpu(struct engine *engine, unsigned index)
+{
+	assert(index < of(engine)->vcpu_count);
+	return &of(engine)->vcpus[index]->base;
+}
+
+static const uint32_t *ioctls(const struct engine *engine, unsigned *count)
+{
+	static const uint32_t requests[] = {
+		KVM_RUN, KVM_INTERRUPT, KVM_NMI, KVM_GET_REGS, KVM_SET_REGS, KVM_GET_SREGS, KVM_SET_SREGS, KVM_GET_DEBUGREGS,
+		KVM_SET_DEBUGREGS, KVM_GET_XCRS, KVM_SET_XCRS, KVM_GET_XSAVE, KVM_SET_XSAVE, KVM_GET_MSRS, KVM_SET_MSRS,
+		KVM_SET_VCPU_EVENTS, KVM_SET_GUEST_DEBUG, KVM_TRANSLATE, KVM_GET_CLOCK, KVM_SET_CLOCK, KVM_KVMCLOCK_CTRL,
+	};
+
+	*count = ARRAY_SIZE(requests);
+	return requests;
+}
+
+static void statistics(struct engine *engine, engine_counter_fn *each, void *opaque)
+{
+	static const struct {
+		const char *name;
+		size_t offset;
+	} counters[] = {
+#define COUNTER(name) { #name, offsetof(struct kvm_vcpu, name) }
+		COUNTER(exits), COUNTER(io_exits), COUNTER(mmio_exits), COUNTER(msr_exits), COUNTER(halts), COUNTER(interrupts),
+#undef COUNTER
+	};
+	struct kvm_engine *e = of(engine);
+
+	for (unsigned n = 0; n < ARRAY_SIZE(counters); n++) {
+		uint64_t sum = 0;
+
+		for (unsigned k = 0; k < e->vcpu_count; k++)
+			sum += *(const uint64_t *)((const char *)e->vcpus[k] + counters[n].offset);
+		each(opaque, NULL, counters[n].name, sum);
+	}
+}
+
+static void set_irqchip(struct vcpu *v, const struct vcpu_irqchip *chip)
+{
+	kvm_vcpu_of(v)->chip = *chip;
+}
+
+static void request_stop(struct vcpu *v)
+{
+	kvm_vcpu_request(kvm_vcpu_of(v), KVM_REQ_STOP);
+}
+
+static void nmi(struct vcpu *v)
+{
+	kvm_vcpu_request(kvm_vcpu_of(v), KVM_REQ_NMI);
+}
+
+static void init(struct vcpu *v)
+{
+	kvm_vcpu_request(kvm_vcpu_of(v), KVM_REQ_INIT);
+}
+
+static void sipi(struct vcpu *v, uint8_t vector)
+{
+	kvm_vcpu_of(v)->sipi_vector = vector;
+	kvm_vcpu_request(kvm_vcpu_of(v), KVM_REQ_SIPI);
+}
+
+static enum vcpu_activity activity(struct vcpu *vcpu)
+{
+	struct kvm_vcpu *v = kvm_vcpu_of(vcpu);
+
+	return v->wait_sipi ? VCPU_WAIT_SIPI : v->halted ? VCPU_HALTED : VCPU_RUNNING;
+}
+
+static const struct engine_ops ops = {
+	.name = "kvm",
+	.destroy = destroy,
+	.vcpu = get_vcpu,
+	.statistics = statistics,
+	.ioctls = ioctls,
+	.set_irqchip = set_irqchip,
+	.run = kvm_vcpu_run,
+	.kick = kvm_vcpu_kick,
+	.request_stop = request_stop,
+	.nmi = nmi,
+	.init = init,
+	.sipi = sipi,
+	.reset = kvm_vcpu_reset,
+	.get_regs = kvm_vcpu_get_regs,
+	.set_regs = kvm_vcpu_set_regs,
+	.get_sregs = kvm_vcpu_get_sregs,
+	.set_sregs = kvm_vcpu_set_sregs,
+	.get_xstate = kvm_vcpu_get_xstate,
+	.set_xstate = kvm_vcpu_set_xstate,
+	.get_msr = kvm_vcpu_get_msr,
+	.set_msr = kvm_vcpu_set_msr,
+	.activity = activity,
+	.translate = kvm_vcpu_translate,
+	.set_debug = kvm_vcpu_set_debug,
+};
