@@ -103,7 +103,7 @@ int main(void)
 	bad("--memory 1M --kernel k", "--memory");
 	bad("--memory 5X --kernel k", "512M");
 	bad("--engine xen --kernel k", "takes auto, bt or kvm");
-	bad("--engine tcg --kernel k", "auto or bt");
+	bad("--engine tcg --kernel k", "takes auto, bt or kvm");
 	bad("--nonsense --kernel k", "unknown option");
 	bad("--cpsu 3 --kernel k", "--cpus");
 	bad("--kernel", "needs a value");
