@@ -21,12 +21,13 @@ struct error *block_lock(int fd, bool readonly, const char *name) MUST_CHECK;
 
 /*
  * Opens and locks @path and, for qcow2, the backing files it names, each relative to the directory of the
- * image that names it. At most BLOCK_CHAIN_MAX images, no cycles, regular files and block devices only;
- * the format of each backing file has to be stated in the header above it. The caller owns the
- * descriptors; out->name is @path itself.
+ * image that names it, and none outside of the directory of @path; or the first of them is @backing, if the
+ * user says so, and the others are not outside of that one's. At most BLOCK_CHAIN_MAX images, no cycles, regular
+ * files and block devices only; the format of each backing file has to be stated in the header above it.
+ * The caller owns the descriptors; out->name is @path itself.
  */
-struct error *block_resolve_chain(const char *path, enum block_format format, bool readonly,
-				  struct block_open *out) MUST_CHECK;
+struct error *block_resolve_chain(const char *path, const char *backing, enum block_format format,
+				  bool readonly, struct block_open *out) MUST_CHECK;
 void block_open_close(struct block_open *how); /* closes the descriptors, for callers that stop here */
 
 struct image_options { /* zero: the default */

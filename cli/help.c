@@ -52,7 +52,7 @@ static const char run_text[] =
 	"  --initrd FILE             initial RAM disk; the module of a Multiboot kernel\n"
 	"  --append STRING           kernel command line (added to that of a guest)\n"
 	"Devices:\n"
-	"  --disk FILE[,format=raw|qcow2][,readonly=on]\n"
+	"  --disk FILE[,format=raw|qcow2][,readonly=on][,backing=FILE]\n"
 	"                            a disk; repeat for more\n"
 	"  --net user|none           user: the guest reaches the network as your programs do (user)\n"
 	"  --publish [ADDR:]HOSTPORT:GUESTPORT\n"

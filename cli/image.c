@@ -257,8 +257,8 @@ static struct error *create(int argc, char **argv)
 	if (!err)
 		printf("%s: %s, %s\n", disk.path, block_format_name(disk.format),
 		       size ? cli_format_size(size, text, sizeof(text)) : "the size of its backing file");
-	free(disk.path);
-	free(backing.path);
+	run_disk_finish(&disk);
+	run_disk_finish(&backing);
 	return err;
 }
 
@@ -352,7 +352,7 @@ static struct error *info(int argc, char **argv)
 		print_json(info_json(disk.path, &found));
 	else if (!err)
 		print_info(disk.path, &found);
-	free(disk.path);
+	run_disk_finish(&disk);
 	return err;
 }
 

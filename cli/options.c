@@ -92,6 +92,13 @@ static const char *value_of(const char *part, size_t len, const char *key)
 	return len > n && !strncmp(part, key, n) && part[n] == '=' ? part + n + 1 : NULL;
 }
 
+void run_disk_finish(struct run_disk *d)
+{
+	free(d->path);
+	free(d->backing);
+	*d = (struct run_disk){ 0 };
+}
+
 struct error *run_disk_parse(const char *text, struct run_disk *out)
 {
 	const char *part = strchrnul(text, ',');
@@ -118,10 +125,12 @@ struct error *run_disk_parse(const char *text, struct run_disk *out)
 			if (strcmp(word, "on") && strcmp(word, "off"))
 				goto bad_readonly;
 			out->readonly = !strcmp(word, "on");
+		} else if ((v = value_of(part, end - part, "backing"))) {
+			free(out->backing);
+			out->backing = strndup(v, end - v);
 		} else {
-			free(out->path);
-			out->path = NULL;
-			return error_new("--disk: '%s' is unknown; there are format=raw|qcow2 and readonly=on|off", word);
+			run_disk_finish(out);
+			return error_new("--disk: '%s' is unknown; there are format=raw|qcow2, readonly=on|off and backing=FILE", word);
 		}
 		part = end;
 	}
@@ -134,19 +143,16 @@ struct error *run_disk_parse(const char *text, struct run_disk *out)
 			struct error *err = error_new("the format of disk '%s' is not clear from its name: say --disk %s,format=raw or ,format=qcow2 (it is never guessed from the content, which a guest can write)",
 						      out->path, out->path);
 
-			free(out->path);
-			out->path = NULL;
+			run_disk_finish(out);
 			return err;
 		}
 	}
 	return NULL;
 bad_format:
-	free(out->path);
-	out->path = NULL;
+	run_disk_finish(out);
 	return error_new("--disk: format=%s is unknown; there are raw and qcow2", word);
 bad_readonly:
-	free(out->path);
-	out->path = NULL;
+	run_disk_finish(out);
 	return error_new("--disk: readonly takes on or off, not '%s'", word);
 }
 
@@ -409,7 +415,7 @@ struct error *run_options_parse(int argc, char **argv, struct run_options *o)
 void run_options_finish(struct run_options *o)
 {
 	for (unsigned i = 0; i < o->disk_count; i++)
-		free(o->disks[i].path);
+		run_disk_finish(&o->disks[i]);
 	o->disk_count = 0;
 	free(o->gdb);
 	o->gdb = NULL;

@@ -17,6 +17,7 @@ enum serial_kind { SERIAL_STDIO, SERIAL_NONE, SERIAL_FILE, SERIAL_UNIX };
 
 struct run_disk {
 	char *path;
+	char *backing; /* which file its backing file is; NULL: what the image says, in its folder */
 	enum block_format format;
 	bool readonly;
 };
@@ -49,5 +50,6 @@ void run_options_finish(struct run_options *o);
 
 /* FILE[,format=raw|qcow2][,readonly=on|off]; without a format the name's ending decides, never the content. */
 struct error *run_disk_parse(const char *text, struct run_disk *out) MUST_CHECK;
+void run_disk_finish(struct run_disk *d);
 
 #endif

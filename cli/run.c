@@ -119,7 +119,7 @@ static struct error *give_payload(struct run *r)
 static struct error *give_disk(struct run *r, json_t *list, const struct run_disk *d)
 {
 	struct block_open how = { .count = 0 };
-	struct error *err = block_resolve_chain(d->path, d->format, d->readonly, &how);
+	struct error *err = block_resolve_chain(d->path, d->backing, d->format, d->readonly, &how);
 	json_t *chain;
 
 	if (err)
@@ -141,7 +141,7 @@ static struct error *give_disks(struct run *r)
 
 	json_object_set_new(r->config, "disks", list);
 	for (unsigned i = 0; !err && i < r->guest.disk_count; i++) {
-		struct run_disk d = { r->guest.disks[i].path, r->guest.disks[i].format, false };
+		struct run_disk d = { .path = r->guest.disks[i].path, .format = r->guest.disks[i].format };
 
 		err = give_disk(r, list, &d);
 	}

@@ -69,6 +69,9 @@ refused 2 "not a regular file" run --kernel /dev/zero "${common[@]}"
 refused 2 "give the guest more memory" run --kernel "$dir/halt.bin" --initrd "$dir/big" "${common[@]}"
 refused 2 "No such file" run --kernel "$dir/halt.bin" --disk "$dir/none.img" "${common[@]}"
 refused 2 "bad.qcow2" run --kernel "$dir/halt.bin" --disk "$dir/bad.qcow2" "${common[@]}"
+mkdir "$dir/sub"
+"$maru" image create "$dir/sub/over.qcow2" 1M --backing "$dir/zero.img" >/dev/null
+refused 2 ",backing=$dir/zero.img" run --kernel "$dir/halt.bin" --disk "$dir/sub/over.qcow2" "${common[@]}"
 refused 2 "needs firmware" run "$dir/zero.img"
 refused 2 "image pull" run nosuch:1
 refused 2 "neither a file nor a guest" run nosuch
@@ -78,7 +81,8 @@ refused 2 "did you mean" imagee
 refused 2 "pull, list, create, info and rm" image frobnicate
 refused 2 "takes a size" image create "$dir/x.qcow2" 5Q
 
-timeout 20 "$maru" run --kernel "$dir/exit.bin" --debug-exit "${common[@]}" </dev/null 2>"$dir/err"
+timeout 20 "$maru" run --kernel "$dir/exit.bin" --debug-exit --disk "$dir/sub/over.qcow2,backing=$dir/zero.img" "${common[@]}" \
+	</dev/null 2>"$dir/err"
 [ $? = 7 ]
 result $? "--debug-exit: the guest's 3 is exit status 7"
 [ "$(timeout 20 "$maru" run --kernel "$dir/hello.bin" --debug-exit --net none --memory 32M </dev/null 2>"$dir/err")" = Hi ]

@@ -84,7 +84,7 @@ static inline struct block_device *disk_open(struct loop *loop, const char *path
 	struct block_device *dev = NULL;
 	struct block_open how;
 
-	if (!no_error(block_resolve_chain(path, format, readonly, &how)))
+	if (!no_error(block_resolve_chain(path, NULL, format, readonly, &how)))
 		return NULL;
 	if (!no_error(block_open(loop, &how, &dev)))
 		block_open_close(&how);

@@ -85,18 +85,71 @@ static void test_locks(struct loop *loop)
 
 	dev = disk_open(loop, "a.qcow2", QCOW2, false);
 	ok(dev != NULL, "a disk is in use");
-	ok(error_says(block_resolve_chain("a.qcow2", QCOW2, false, &how), "in use"), "not for two writers");
-	ok(error_says(block_resolve_chain("a.qcow2", QCOW2, true, &how), "in use"), "nor a reader");
-	ok(error_says(block_resolve_chain("c.qcow2", QCOW2, false, &how), "in use"),
+	ok(error_says(block_resolve_chain("a.qcow2", NULL, QCOW2, false, &how), "in use"), "not for two writers");
+	ok(error_says(block_resolve_chain("a.qcow2", NULL, QCOW2, true, &how), "in use"), "nor a reader");
+	ok(error_says(block_resolve_chain("c.qcow2", NULL, QCOW2, false, &how), "in use"),
 	   "nor as a backing file");
 	block_close(dev);
-	ok(no_error(block_resolve_chain("a.qcow2", QCOW2, true, &how)), "free again");
-	ok(no_error(block_resolve_chain("c.qcow2", QCOW2, false, &other)), "readers share");
+	ok(no_error(block_resolve_chain("a.qcow2", NULL, QCOW2, true, &how)), "free again");
+	ok(no_error(block_resolve_chain("c.qcow2", NULL, QCOW2, false, &other)), "readers share");
 	is_u64(other.count, 2, "two images in a chain");
-	ok(error_says(block_resolve_chain("a.qcow2", QCOW2, false, &(struct block_open){ 0 }), "in use"),
+	ok(error_says(block_resolve_chain("a.qcow2", NULL, QCOW2, false, &(struct block_open){ 0 }), "in use"),
 	   "no writer beside readers");
 	block_open_close(&other);
 	block_open_close(&how);
+}
+
+/* Makes the overlay @name over @backing, as its header says, and resolves it as @path. */
+static struct error *over(const char *name, const char *backing, const char *path, const char *users)
+{
+	struct block_open how;
+	struct error *err;
+
+	unlink(name);
+	err = image_create(name, QCOW2, MiB, backing, RAW, NULL);
+	if (err)
+		return err;
+	err = block_resolve_chain(path, users, QCOW2, false, &how);
+	if (err)
+		return err;
+	err = how.count == 2 && how.chain[1].format == RAW ? NULL : error_new("not a chain of two");
+	block_open_close(&how);
+	return err;
+}
+
+/* Which files an image may name. */
+static void test_places(void)
+{
+	char here[4096], absolute[4200], path[4200];
+
+	if (!getcwd(here, sizeof(here)) || mkdir("sub", 0700) ||
+	    !no_error(image_create("sub/in.raw", RAW, MiB, NULL, RAW, NULL)) ||
+	    symlink("../raw.raw", "sub/out.link") || symlink("in.raw", "sub/in.link") || symlink("..", "sub/up"))
+		exit(1);
+	ok(no_error(over("sub/s.qcow2", "in.raw", "sub/s.qcow2", NULL)), "names are relative to the image");
+	ok(no_error(over("s.qcow2", "sub/in.raw", "s.qcow2", NULL)), "below its folder");
+	ok(no_error(over("s.qcow2", "sub/../raw.raw", "./s.qcow2", NULL)), "by way of ..");
+	ok(no_error(over("sub/s.qcow2", "in.link", "sub/s.qcow2", NULL)), "by a link that stays");
+	ok(error_says(over("sub/s.qcow2", "../raw.raw", "sub/s.qcow2", NULL), ",backing=sub/../raw.raw"),
+	   "not above it; the message says what to do");
+	ok(no_error(over("sub/s.qcow2", "../raw.raw", "sub/s.qcow2", "sub/../raw.raw")), "unless the user says so");
+	ok(error_says(over("sub/s.qcow2", "out.link", "sub/s.qcow2", NULL), "not in its folder"), "not by a link");
+	ok(error_says(over("sub/s.qcow2", "up/raw.raw", "sub/s.qcow2", NULL), "not in its folder"),
+	   "nor by a folder that is one");
+	snprintf(absolute, sizeof(absolute), "%s/sub/in.raw", here);
+	snprintf(path, sizeof(path), "%s/s.qcow2", here);
+	ok(no_error(over("s.qcow2", absolute, path, NULL)), "an absolute name in its folder");
+	ok(no_error(over("s.qcow2", absolute, "s.qcow2", NULL)), "whatever the user calls that");
+	ok(error_says(over("sub/s.qcow2", "/etc/passwd", "sub/s.qcow2", NULL), "not in its folder"),
+	   "not an absolute one elsewhere");
+	snprintf(absolute, sizeof(absolute), "%s/sub/../raw.raw", here);
+	ok(error_says(over("sub/s.qcow2", absolute, "sub/s.qcow2", NULL), "not in its folder"),
+	   "nor one that leaves it");
+	unlink("s.qcow2");
+	ok(no_error(image_create("s.qcow2", QCOW2, MiB, NULL, RAW, NULL)) &&
+		   error_says(block_resolve_chain("s.qcow2", "raw.raw", QCOW2, false, &(struct block_open){ 0 }),
+			      "has no backing file"),
+	   "a backing file given to a disk that has none");
 }
 
 static void test_chains(void)
@@ -104,13 +157,13 @@ static void test_chains(void)
 	struct block_open how;
 	char name[32], below[32];
 
-	ok(error_says(block_resolve_chain("none.raw", RAW, false, &how), "no such disk"), "no such disk");
+	ok(error_says(block_resolve_chain("none.raw", NULL, RAW, false, &how), "no such disk"), "no such disk");
 	ok(mkfifo("fifo", 0600) == 0 &&
-		   error_says(block_resolve_chain("fifo", RAW, true, &how), "neither a regular file"),
+		   error_says(block_resolve_chain("fifo", NULL, RAW, true, &how), "neither a regular file"),
 	   "a FIFO");
-	ok(error_says(block_resolve_chain("fifo", QCOW2, true, &how), "neither a regular file"), "again");
+	ok(error_says(block_resolve_chain("fifo", NULL, QCOW2, true, &how), "neither a regular file"), "again");
 	ok(no_error(image_create("raw.raw", RAW, MiB, NULL, RAW, NULL)), "a raw image");
-	ok(error_says(block_resolve_chain("raw.raw", QCOW2, true, &how), "not in qcow2 format"),
+	ok(error_says(block_resolve_chain("raw.raw", NULL, QCOW2, true, &how), "not in qcow2 format"),
 	   "raw said to be qcow2");
 
 	ok(no_error(image_create("0.qcow2", QCOW2, MiB, NULL, RAW, NULL)), "the bottom of a chain");
@@ -120,28 +173,23 @@ static void test_chains(void)
 		if (!no_error(image_create(name, QCOW2, 0, below, QCOW2, NULL)))
 			exit(1);
 	}
-	ok(no_error(block_resolve_chain("15.qcow2", QCOW2, false, &how)) && how.count == 16,
+	ok(no_error(block_resolve_chain("15.qcow2", NULL, QCOW2, false, &how)) && how.count == 16,
 	   "16 images in a chain");
 	block_open_close(&how);
-	ok(error_says(block_resolve_chain("16.qcow2", QCOW2, false, &how), "more than 15"), "17 are too many");
+	ok(error_says(block_resolve_chain("16.qcow2", NULL, QCOW2, false, &how), "more than 15"), "17 are too many");
 	ok(rename("3.qcow2", "0.qcow2") == 0 &&
-		   error_says(block_resolve_chain("2.qcow2", QCOW2, false, &how), "own backing file"),
+		   error_says(block_resolve_chain("2.qcow2", NULL, QCOW2, false, &how), "own backing file"),
 	   "a cycle");
 
 	ok(no_error(image_create("n.qcow2", QCOW2, 0, "raw.raw", RAW, NULL)), "on raw");
 	patch("n.qcow2", 104, 0x11111111, 4); /* another extension than the format's */
-	ok(error_says(block_resolve_chain("n.qcow2", QCOW2, false, &how), "does not state its format"),
+	ok(error_says(block_resolve_chain("n.qcow2", NULL, QCOW2, false, &how), "does not state its format"),
 	   "a backing file without a format");
 	patch("n.qcow2", 104, 0xe2792aca, 4);
 	patch("n.qcow2", 112, 0x766469, 3);
-	ok(error_says(block_resolve_chain("n.qcow2", QCOW2, false, &how), "format 'vdi'"),
+	ok(error_says(block_resolve_chain("n.qcow2", NULL, QCOW2, false, &how), "format 'vdi'"),
 	   "of a format that is unknown");
-	ok(mkdir("sub", 0700) == 0 &&
-		   no_error(image_create("sub/s.qcow2", QCOW2, 0, "../raw.raw", RAW, NULL)) &&
-		   no_error(block_resolve_chain("sub/s.qcow2", QCOW2, false, &how)) && how.count == 2 &&
-		   how.chain[1].format == RAW,
-	   "names are relative to the image");
-	block_open_close(&how);
+	test_places();
 }
 
 /* One field of a good image changed: refused, in words that say why. */
