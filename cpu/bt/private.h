@@ -111,7 +111,7 @@ static inline unsigned tlb_index(const struct tlb_slot *s, unsigned class, uint6
 #define MODE_PRIVATE_BREAK (1u << 28)  /* the debugger has breakpoints: every block ends in C */
 #define MODE_PRIVATE_TWIN (1u << 26)   /* every memory access is checked by itself (tr_group.c) */
 #define MODE_PRIVATE_NO_JC (1u << 29)  /* the jump cache holds code of another mode */
-#define MODE_PRIVATE_EDGE (1u << 27)   /* 64-bit code within EDGE_BYTES of addresses that are not canonical */
+#define MODE_PRIVATE_EDGE (1u << 26)   /* 64-bit code within EDGE_BYTES of addresses that are not canonical */
 #define EDGE_BYTES (64u << 20)
 
 struct block;

@@ -4,14 +4,19 @@
  * operands, the implicit ones too, and shares no table with the translator.
  *
  * A block is read from its first to its last byte. Allowed are: accesses to the translator's slots at [rsp + n];
- * reads of the TLB and of the jump caches; accesses through a pointer that a check has given out, no wider than
- * checked, and writes only where writing was checked; calls of stubs; jumps in the block, to stubs, and to
- * entries of blocks of the same page and mode (a dropped block may still jump to another one); indirect jumps by the jump caches. Nothing else that touches memory,
- * privileges, segments, or host rsp.
+ * reads of the TLB and of the jump caches; accesses in a range that a check has granted, and writes only where writing
+ * was checked; calls of stubs; jumps in the block, to stubs, and to entries of blocks of the same page and mode, or of
+ * the block's twin without groups (a dropped block may still jump to another one); indirect jumps by the jump caches. Nothing
+ * else that touches memory, privileges, segments, or host rsp.
  *
- * Pointers are followed along the straight path: "cmp T0, 4096 - n; ja" and "add T0, gs:[T1 + host]" make T0 one
- * of n bytes, as do the calls of bounce_in; moves copy it; every other write to the register and every
- * place that is jumped to forgets it. The cold path of a check must come back behind it with no fewer bytes.
+ * Values are followed along the straight path (bt_values.h), through registers and slots: moves, LEA, and additions
+ * and subtractions of 64 bits. A check is "sub T0, gs:[T1 + tag]; cmp T0, 4096 - n; ja": where T0 was A, and the tag was G and
+ * goes with the host's address H, the n bytes from A - G + H on are granted. An access is good if its address is
+ * known to differ from such a one by a constant that fits. In this way the distance H - G may be kept, and be used
+ * for all accesses of a group. Calls of bounce_in grant what they were asked for.
+ *
+ * Everything is forgotten at each place that is jumped to; but where the cold path of a check comes back, which
+ * must have asked for no less: then what the check has made known holds on both ways.
  */
 #ifndef TESTS_UNIT_BT_VERIFY_H
 #define TESTS_UNIT_BT_VERIFY_H
@@ -22,14 +27,28 @@
 #include <string.h>
 
 #include "cpu/bt/private.h"
+#include "tests/unit/bt_values.h"
 
-#define VERIFY_MAX 8192 /* instructions of one block */
+#define VERIFY_GRANTS 512
+#define VERIFY_COLD 512
+#define VERIFY_SLOTS (offsetof(struct bt_vcpu, rip) / 8)
 
 enum verify_index { INDEX_NONE, INDEX_TLB, INDEX_WORD, INDEX_JUMP_CACHE };
 
-struct verify_pointer {
-	uint16_t bytes;
+struct verify_grant {
+	struct value base, address; /* of the host; of the guest, which was checked */
+	unsigned bytes;
 	bool writable;
+};
+
+struct verify_state {
+	struct value reg[16], slot[VERIFY_SLOTS];
+};
+
+/* Where the path of a check goes on. */
+struct verify_back {
+	uint16_t grant; /* its number + 1; 0: none */
+	uint8_t slot;	/* of a group, its number + 1; 0: none */
 };
 
 struct verify {
@@ -39,17 +58,32 @@ struct verify {
 	ZydisDecodedInstruction in;
 	ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
 	uint32_t pos, next;
-	struct verify_pointer ptr[16];
-	uint16_t limit;	    /* of the last "cmp T0, imm" that was followed by ja */
-	uint16_t compared;
-	bool tag_writable;  /* the last tag subtracted was that for writes */
+	uint32_t unknowns;
+	struct verify_state now;
+	struct verify_grant grant[VERIFY_GRANTS];
+	unsigned grants;
 	uint8_t index;	    /* what T1 is: enum verify_index */
-	uint32_t info;	    /* the last "mov T1d, imm32" */
-	bool after_mem_slow;
-	struct verify_pointer at[65536]; /* by distance from the block's start: what holds behind a check */
-	uint8_t target[65536];		 /* is jumped to */
+
+	/* The check on its way. */
+	struct value host, tag[2]; /* of the TLB entry that T1 names; by reading and writing */
+	struct value checked;	   /* what a tag was taken from */
+	bool subtracted, writable;
+	unsigned compared;	   /* bytes */
+
+	/* The slow path on its way. */
+	uint32_t info, group;	   /* the last "mov T1d, imm32" and "mov dword [scratch 3], imm32" */
+	struct value asked;	   /* T0 at the call */
+	enum { SLOW_NO, SLOW_MEM, SLOW_GROUP, SLOW_COMPARED, SLOW_DECIDED, SLOW_LOADED } slow;
+
+	/* By distance from the block's start. */
+	struct verify_back back[65536];
+	uint16_t cold[65536]; /* the state there is that at the jump: number + 1 */
+	uint8_t target[65536];
+	struct verify_state at_jump[VERIFY_COLD];
+	unsigned colds;
 	char what[160];
 };
+enum { IS_TARGET = 1, IS_START = 2, IS_STRAY = 4 /* jumped to by what is no slow path */, IS_BACKWARD = 16, IS_ENTRY = 8 /* all is forgotten */ };
 
 static inline bool verify_fails(struct verify *v, const char *what)
 {
@@ -68,6 +102,76 @@ static inline int verify_gpr(ZydisRegister r)
 	return full >= ZYDIS_REGISTER_RAX && full <= ZYDIS_REGISTER_R15 ? (int)(full - ZYDIS_REGISTER_RAX) : -1;
 }
 
+/* ---- values ---- */
+
+static inline void verify_forget(struct verify *v)
+{
+	for (unsigned k = 0; k < 16; k++)
+		v->now.reg[k] = value_new(&v->unknowns);
+	for (unsigned k = 0; k < VERIFY_SLOTS; k++)
+		v->now.slot[k] = value_new(&v->unknowns);
+	v->index = INDEX_NONE;
+	v->subtracted = false;
+	v->compared = 0;
+}
+
+static inline bool verify_is_slot(const ZydisDecodedOperand *op)
+{
+	return op->type == ZYDIS_OPERAND_TYPE_MEMORY && op->mem.base == ZYDIS_REGISTER_RSP &&
+	       op->mem.index == ZYDIS_REGISTER_NONE && op->mem.segment == ZYDIS_REGISTER_SS && op->mem.disp.value >= 0 &&
+	       op->mem.disp.value < (int64_t)(8 * VERIFY_SLOTS);
+}
+
+/* The value of 64 bits that the operand is, or NULL. */
+static inline struct value *verify_place(struct verify *v, const ZydisDecodedOperand *op)
+{
+	if (op->size != 64)
+		return NULL;
+	if (op->type == ZYDIS_OPERAND_TYPE_REGISTER && verify_gpr(op->reg.value) >= 0)
+		return &v->now.reg[verify_gpr(op->reg.value)];
+	if (verify_is_slot(op) && !(op->mem.disp.value & 7) && op->mem.disp.value != SLOT(poll))
+		return &v->now.slot[op->mem.disp.value / 8];
+	return NULL;
+}
+
+static inline struct value verify_address(struct verify *v, const ZydisDecodedOperand *op)
+{
+	struct value sum = value_constant((uint64_t)op->mem.disp.value);
+
+	if (op->mem.base != ZYDIS_REGISTER_NONE && verify_gpr(op->mem.base) < 0)
+		return value_new(&v->unknowns);
+	if (op->mem.base != ZYDIS_REGISTER_NONE)
+		sum = value_sum(&sum, &v->now.reg[verify_gpr(op->mem.base)], 1, &v->unknowns);
+	if (op->mem.index != ZYDIS_REGISTER_NONE)
+		sum = value_sum(&sum, &v->now.reg[verify_gpr(op->mem.index)], op->mem.scale, &v->unknowns);
+	return sum;
+}
+
+static inline struct verify_grant *verify_new_grant(struct verify *v, struct value base, struct value address,
+						    unsigned bytes, bool writable)
+{
+	if (v->grants == VERIFY_GRANTS)
+		return NULL;
+	v->grant[v->grants] = (struct verify_grant){base, address, bytes, writable};
+	return &v->grant[v->grants++];
+}
+
+static inline bool verify_granted(struct verify *v, const struct value *address, unsigned bytes, bool writes)
+{
+	uint64_t distance;
+
+	for (unsigned k = v->grants; k-- > 0;) {
+		const struct verify_grant *g = &v->grant[k];
+
+		if (value_distance(address, &g->base, &distance) && distance < g->bytes &&
+		    bytes <= g->bytes - distance && (g->writable || !writes))
+			return true;
+	}
+	return false;
+}
+
+/* ---- memory and jumps ---- */
+
 static inline bool verify_jump_target(struct verify *v, uint32_t to)
 {
 	const struct block *b = v->b;
@@ -77,7 +181,8 @@ static inline bool verify_jump_target(struct verify *v, uint32_t to)
 	if (to < v->e->cache_stubs_end)
 		return true;
 	for (const struct block *o = v->e->newest; o; o = o->older)
-		if ((to == o->main_entry || to == o->poll_entry) && (!o->dead || b->dead) && o->mode == b->mode &&
+		if ((to == o->main_entry || to == o->poll_entry) && (!o->dead || b->dead) &&
+		    !((o->mode ^ b->mode) & ~(uint32_t)MODE_PRIVATE_TWIN) &&
 		    (o->gpa & ~0xfffull) == (b->gpa & ~0xfffull) && o->gpa2 == ~0ull)
 			return true;
 	return false;
@@ -98,8 +203,8 @@ static inline int verify_tlb_field(const struct verify *v, const ZydisDecodedOpe
 	int64_t table = (int64_t)(offsetof(struct tlb_slot, table) +
 				  tlb_class_of_mode(v->b->mode) * TLB_ENTRIES_MAX * sizeof(struct tlb_entry));
 
-	if (op->mem.segment != ZYDIS_REGISTER_GS || op->mem.base != ZYDIS_REGISTER_R15 ||
-	    op->mem.index != ZYDIS_REGISTER_NONE || op->size != 64)
+	if (op->type != ZYDIS_OPERAND_TYPE_MEMORY || op->mem.segment != ZYDIS_REGISTER_GS ||
+	    op->mem.base != ZYDIS_REGISTER_R15 || op->mem.index != ZYDIS_REGISTER_NONE || op->size != 64)
 		return -1;
 	return op->mem.disp.value >= table && op->mem.disp.value < table + 24 ? (int)(op->mem.disp.value - table) : -1;
 }
@@ -109,7 +214,7 @@ static inline bool verify_memory(struct verify *v, const ZydisDecodedOperand *op
 	bool writes = op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
 	unsigned bytes = op->size / 8;
 	int64_t disp = op->mem.disp.value;
-	int base = verify_gpr(op->mem.base);
+	struct value address;
 
 	if (op->mem.type == ZYDIS_MEMOP_TYPE_AGEN)
 		return true;
@@ -117,7 +222,7 @@ static inline bool verify_memory(struct verify *v, const ZydisDecodedOperand *op
 		return verify_fails(v, "a vector index");
 	if (op->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN)
 		return v->in.mnemonic == ZYDIS_MNEMONIC_CALL ? true : verify_fails(v, "an implicit memory operand");
-	if (op->mem.segment == ZYDIS_REGISTER_GS || op->mem.index == ZYDIS_REGISTER_R15) {
+	if (op->mem.segment == ZYDIS_REGISTER_GS || (op->mem.index == ZYDIS_REGISTER_R15 && op->mem.base == ZYDIS_REGISTER_RSP)) {
 		if (!writes && v->index == INDEX_TLB && verify_tlb_field(v, op) >= 0)
 			return true;
 		if (!writes && v->index == INDEX_JUMP_CACHE && verify_in_jump_cache(op))
@@ -126,47 +231,132 @@ static inline bool verify_memory(struct verify *v, const ZydisDecodedOperand *op
 	}
 	if (op->mem.segment != ZYDIS_REGISTER_DS && op->mem.segment != ZYDIS_REGISTER_SS)
 		return verify_fails(v, "a segment");
-	if (op->mem.index != ZYDIS_REGISTER_NONE || base < 0 || v->in.address_width != 64)
+	if (v->in.address_width != 64)
 		return verify_fails(v, "an address");
-	if (base == H_RSP) {
-		if (disp < 0 || disp + bytes > (int64_t)offsetof(struct bt_vcpu, rip))
+	if (op->mem.base == ZYDIS_REGISTER_RSP) {
+		if (op->mem.index != ZYDIS_REGISTER_NONE || disp < 0 ||
+		    disp + bytes > (int64_t)offsetof(struct bt_vcpu, rip))
 			return verify_fails(v, "not a slot");
-		if (writes && disp >= SLOT(host_rsp) && disp < SLOT(exit_target))
+		if (writes && disp + bytes > (unsigned)SLOT(host_rsp) && disp < SLOT(exit_target))
 			return verify_fails(v, "a write to host_rsp");
 		return true;
 	}
 	if (v->in.meta.category == ZYDIS_CATEGORY_CLFLUSHOPT || v->in.mnemonic == ZYDIS_MNEMONIC_CLFLUSH ||
 	    v->in.mnemonic == ZYDIS_MNEMONIC_CLWB)
 		bytes = 1; /* the line that has the byte */
-	if (disp || bytes > v->ptr[base].bytes || (writes && !v->ptr[base].writable))
-		return verify_fails(v, "an access that was not checked");
+	address = verify_address(v, op);
+	return verify_granted(v, &address, bytes, writes) ? true : verify_fails(v, "an access that was not checked");
+}
+
+/* Calls of stubs: what they leave as it was, and what they grant. */
+static inline bool verify_call(struct verify *v, uint32_t to)
+{
+	unsigned slot = v->group >> 21 & 7;
+
+	v->slow = SLOW_NO;
+	v->asked = v->now.reg[T0];
+	if (to == v->e->stub.mem_slow || to == v->e->stub.group_slow) {
+		v->now.reg[T0] = value_new(&v->unknowns);
+		v->now.reg[T1] = value_new(&v->unknowns);
+		v->slow = to == v->e->stub.mem_slow ? SLOW_MEM : SLOW_GROUP;
+		if (v->slow == SLOW_GROUP)
+			v->now.slot[GROUP_SLOT(slot) / 8] = value_new(&v->unknowns);
+		return true;
+	}
+	verify_forget(v);
+	if (to == v->e->stub.bounce_in &&
+	    !verify_new_grant(v, v->now.reg[T0], v->now.reg[T0], v->info >> 13 & 0xff, (v->info >> 23 & 3) != ACCESS_READ))
+		return verify_fails(v, "too many accesses");
+	if (to == v->e->stub.bounce_in || to == v->e->stub.bounce_out || to == v->e->stub.call_op)
+		return true;
+	return verify_fails(v, "a call of no stub");
+}
+
+/*
+ * The jump back from a slow path, which must have asked for all that the check would have: of mem_slow, any
+ * access as wide; of group_slow, the same range, and T0 is what its slot is.
+ */
+static inline bool verify_comes_back(struct verify *v, uint32_t to)
+{
+	const struct verify_back *back = &v->back[to];
+	const struct verify_grant *g = back->grant ? &v->grant[back->grant - 1] : NULL;
+	unsigned seg = v->info >> 25 & 7;
+	struct value low = v->asked;
+
+	if (!g || (v->slow == SLOW_LOADED) != !!back->slot)
+		return verify_fails(v, "no way back");
+	if (v->slow == SLOW_MEM)
+		return (v->info >> 13 & 0xff) >= g->bytes && (!g->writable || (v->info >> 23 & 3) != ACCESS_READ)
+			       ? true : verify_fails(v, "the slow path checks less");
+	if (seg == X86_FS || seg == X86_GS)
+		low = value_sum(&low, &v->now.slot[(seg == X86_FS ? SLOT(fs_base) : SLOT(gs_base)) / 8], 1, &v->unknowns);
+	low = value_add(low, -(uint64_t)(v->group >> 10 & 0x3ff));
+	if (!value_same(&low, &g->address) || (v->group & 0x3ff) < g->bytes || (g->writable && !(v->group >> 20 & 1)) ||
+	    back->slot != (v->group >> 21 & 7) + 1)
+		return verify_fails(v, "the group's slow path checks something else");
 	return true;
+}
+
+/* Behind "call group_slow": cmp T0d, 1; jne to the twin; mov T0, [the group's slot]; jmp back. */
+static inline bool verify_slow(struct verify *v)
+{
+	const ZydisDecodedOperand *a = &v->op[0], *b = &v->op[1];
+
+	switch (v->slow) {
+	case SLOW_GROUP:
+		v->slow = SLOW_COMPARED;
+		return v->in.mnemonic == ZYDIS_MNEMONIC_CMP && a->reg.value == ZYDIS_REGISTER_R14D &&
+		       b->type == ZYDIS_OPERAND_TYPE_IMMEDIATE && b->imm.value.u == 1;
+	case SLOW_COMPARED:
+		v->slow = SLOW_DECIDED;
+		return v->in.mnemonic == ZYDIS_MNEMONIC_JNZ;
+	case SLOW_DECIDED:
+		v->slow = SLOW_LOADED;
+		return v->in.mnemonic == ZYDIS_MNEMONIC_MOV && a->reg.value == ZYDIS_REGISTER_R14 && verify_is_slot(b) &&
+		       b->mem.disp.value == GROUP_SLOT(v->group >> 21 & 7);
+	default:
+		return v->in.mnemonic == ZYDIS_MNEMONIC_JMP && a->type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+	}
 }
 
 static inline bool verify_control(struct verify *v)
 {
 	const ZydisDecodedOperand *op = &v->op[0];
-	uint32_t to = (uint32_t)(v->next + op->imm.value.s);
+	uint32_t to = (uint32_t)(v->next + op->imm.value.s), distance = to - v->b->jc_entry;
 
-	v->after_mem_slow = false;
 	if (op->type == ZYDIS_OPERAND_TYPE_MEMORY)
 		return v->in.mnemonic == ZYDIS_MNEMONIC_JMP && verify_in_jump_cache(op) && v->index == INDEX_JUMP_CACHE
 			       ? true : verify_fails(v, "an indirect jump");
 	if (op->type != ZYDIS_OPERAND_TYPE_IMMEDIATE || !op->imm.is_relative)
 		return verify_fails(v, "an indirect jump");
-	if (v->in.mnemonic != ZYDIS_MNEMONIC_CALL)
-		return verify_jump_target(v, to) ? true : verify_fails(v, "a jump out of its page");
-	if (to != v->e->stub.mem_slow && to != v->e->stub.bounce_in && to != v->e->stub.bounce_out &&
-	    to != v->e->stub.call_op)
-		return verify_fails(v, "a call of no stub");
-	memset(v->ptr, 0, sizeof(v->ptr));
-	if (to == v->e->stub.mem_slow || to == v->e->stub.bounce_in) {
-		v->ptr[T0].bytes = v->info >> 13 & 0xff;
-		v->ptr[T0].writable = (v->info >> 23 & 3) != ACCESS_READ;
-		v->after_mem_slow = to == v->e->stub.mem_slow;
+	if (v->in.mnemonic == ZYDIS_MNEMONIC_CALL)
+		return verify_call(v, to);
+	if (!verify_jump_target(v, to))
+		return verify_fails(v, "a jump out of its page");
+	if (to < v->b->jc_entry || to >= v->b->code_end)
+		return true;
+	if (v->in.mnemonic == ZYDIS_MNEMONIC_JMP && (v->slow == SLOW_MEM || v->slow == SLOW_LOADED))
+		return verify_comes_back(v, distance);
+	v->target[distance] |= IS_STRAY;
+	if (to > v->pos && !v->cold[distance]) {
+		if (v->colds == VERIFY_COLD)
+			return verify_fails(v, "too many jumps");
+		v->at_jump[v->colds] = v->now;
+		v->cold[distance] = (uint16_t)++v->colds;
+	} else if (v->cold[distance]) { /* the same but for what the check works with */
+		struct verify_state *s = &v->at_jump[v->cold[distance] - 1];
+
+		for (unsigned k = 0; k < 16; k++)
+			if (!value_same(&s->reg[k], &v->now.reg[k]))
+				s->reg[k] = value_new(&v->unknowns);
+		for (unsigned k = 0; k < VERIFY_SLOTS; k++)
+			if (!value_same(&s->slot[k], &v->now.slot[k]))
+				s->slot[k] = value_new(&v->unknowns);
 	}
 	return true;
 }
+
+/* ---- the straight path ---- */
 
 /* T1 as it is used to index: "and T1d, mask" for the TLB, "movzx T1d, T0w; shl T1d, 4" for a jump cache. */
 static inline void verify_index(struct verify *v)
@@ -181,47 +371,136 @@ static inline void verify_index(struct verify *v)
 	if (a->reg.value != ZYDIS_REGISTER_R15D)
 		return;
 	if (v->in.mnemonic == ZYDIS_MNEMONIC_AND && b->type == ZYDIS_OPERAND_TYPE_IMMEDIATE &&
-	    b->imm.value.u == (TLB_ENTRIES - 1) * sizeof(struct tlb_entry))
+	    b->imm.value.u == (TLB_ENTRIES - 1) * sizeof(struct tlb_entry)) {
 		v->index = INDEX_TLB;
-	else if (v->in.mnemonic == ZYDIS_MNEMONIC_MOVZX && b->reg.value == ZYDIS_REGISTER_R14W)
+		v->host = value_new(&v->unknowns);
+		v->tag[0] = value_new(&v->unknowns);
+		v->tag[1] = value_new(&v->unknowns);
+		v->subtracted = false;
+	} else if (v->in.mnemonic == ZYDIS_MNEMONIC_MOVZX && b->reg.value == ZYDIS_REGISTER_R14W) {
 		v->index = INDEX_WORD;
-	else if (v->in.mnemonic == ZYDIS_MNEMONIC_SHL && old == INDEX_WORD && b->imm.value.u == 4)
+	} else if (v->in.mnemonic == ZYDIS_MNEMONIC_SHL && old == INDEX_WORD && b->imm.value.u == 4) {
 		v->index = INDEX_JUMP_CACHE;
+	}
 }
 
-/* The straight path's knowledge of pointers, behind the instruction. */
-static inline void verify_follow(struct verify *v)
+/* The second operand's value: register, slot, immediate, field of the TLB entry. */
+static inline bool verify_source(struct verify *v, const ZydisDecodedOperand *op, struct value *out)
+{
+	const struct value *place = verify_place(v, op);
+	int field = verify_tlb_field(v, op);
+
+	if (place)
+		*out = *place;
+	else if (op->type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+		*out = value_constant(op->imm.is_signed ? (uint64_t)op->imm.value.s : op->imm.value.u);
+	else if (field == offsetof(struct tlb_entry, host))
+		*out = v->host;
+	else if (field >= 0)
+		*out = v->tag[field == offsetof(struct tlb_entry, write_tag)];
+	else
+		return false;
+	return true;
+}
+
+/* "sub T0, tag; cmp T0, 4096 - n; ja", with T0 and T1 left alone meanwhile. */
+static inline bool verify_check(struct verify *v)
 {
 	const ZydisDecodedOperand *a = &v->op[0], *b = &v->op[1];
-	bool regs = a->type == ZYDIS_OPERAND_TYPE_REGISTER && b->type == ZYDIS_OPERAND_TYPE_REGISTER;
-	struct verify_pointer moved = {0};
-	int field = b->type == ZYDIS_OPERAND_TYPE_MEMORY ? verify_tlb_field(v, b) : -1;
-	bool to_t0 = a->type == ZYDIS_OPERAND_TYPE_REGISTER && a->reg.value == ZYDIS_REGISTER_R14;
+	bool t0 = a->type == ZYDIS_OPERAND_TYPE_REGISTER && a->reg.value == ZYDIS_REGISTER_R14;
+	int field = verify_tlb_field(v, b);
+	struct value base;
 
-	if (v->in.mnemonic == ZYDIS_MNEMONIC_MOV && regs && a->size == 64 && verify_gpr(b->reg.value) >= 0)
-		moved = v->ptr[verify_gpr(b->reg.value)];
-	if (v->in.mnemonic == ZYDIS_MNEMONIC_SUB && to_t0 && field >= 0)
-		v->tag_writable = field == offsetof(struct tlb_entry, write_tag);
-	if (v->in.mnemonic == ZYDIS_MNEMONIC_CMP && to_t0 && b->type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
-		v->compared = b->imm.value.u <= 4096 ? (uint16_t)(4096 - b->imm.value.u) : 0;
-	else if (v->in.mnemonic == ZYDIS_MNEMONIC_JNBE)
-		v->limit = v->compared;
-	if (v->in.mnemonic == ZYDIS_MNEMONIC_ADD && to_t0 && field == offsetof(struct tlb_entry, host))
-		moved = (struct verify_pointer){v->limit, v->tag_writable};
-	if (v->in.mnemonic == ZYDIS_MNEMONIC_MOV && a->type == ZYDIS_OPERAND_TYPE_REGISTER &&
-	    a->reg.value == ZYDIS_REGISTER_R15D && b->type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
-		v->info = (uint32_t)b->imm.value.u;
-	for (unsigned k = 0; k < v->in.operand_count; k++)
-		if (v->op[k].type == ZYDIS_OPERAND_TYPE_REGISTER &&
-		    (v->op[k].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) && verify_gpr(v->op[k].reg.value) >= 0)
-			v->ptr[verify_gpr(v->op[k].reg.value)] = (struct verify_pointer){0};
-	verify_index(v);
-	if (moved.bytes)
-		v->ptr[verify_gpr(a->reg.value)] = moved;
-	if (v->in.mnemonic == ZYDIS_MNEMONIC_ADD && moved.bytes) {
-		v->at[v->next - v->b->jc_entry] = moved;
-		v->limit = v->compared = 0;
+	if (v->in.mnemonic == ZYDIS_MNEMONIC_SUB && t0 && (field == 0 || field == 8) && v->index == INDEX_TLB) {
+		v->checked = v->now.reg[T0];
+		v->writable = field == offsetof(struct tlb_entry, write_tag);
+		v->subtracted = true;
+		v->compared = 0;
+	} else if (v->in.mnemonic == ZYDIS_MNEMONIC_CMP && t0 && b->type == ZYDIS_OPERAND_TYPE_IMMEDIATE && v->subtracted) {
+		base = value_sum(&v->checked, &v->tag[v->writable], -1, &v->unknowns);
+		if (!value_same(&base, &v->now.reg[T0]))
+			return verify_fails(v, "not the distance that is compared");
+		v->compared = b->imm.value.u <= 4096 ? 4096 - (unsigned)b->imm.value.u : 0;
+	} else if (v->in.mnemonic == ZYDIS_MNEMONIC_JNBE && v->compared) {
+		base = value_sum(&v->checked, &v->tag[v->writable], -1, &v->unknowns);
+		base = value_sum(&base, &v->host, 1, &v->unknowns);
+		v->subtracted = false;
+		if (!verify_new_grant(v, base, v->checked, v->compared, v->writable))
+			return verify_fails(v, "too many accesses");
+		v->compared = 0;
+	} else {
+		v->compared = 0;
 	}
+	return true;
+}
+
+/* A check ends with T0 as the pointer, or with the distance in a group's slot and T0: there its slow path comes back. */
+static inline void verify_ends_check(struct verify *v)
+{
+	const ZydisDecodedOperand *a = &v->op[0], *b = &v->op[1];
+	struct verify_back back = {.grant = (uint16_t)v->grants};
+
+	if (v->in.mnemonic == ZYDIS_MNEMONIC_ADD && a->type == ZYDIS_OPERAND_TYPE_REGISTER &&
+	    a->reg.value == ZYDIS_REGISTER_R14 && verify_tlb_field(v, b) == offsetof(struct tlb_entry, host) && v->grants &&
+	    value_same(&v->now.reg[T0], &v->grant[v->grants - 1].base)) {
+		v->back[v->next - v->b->jc_entry] = back;
+	} else if (v->in.mnemonic == ZYDIS_MNEMONIC_MOV && verify_is_slot(a) && b->type == ZYDIS_OPERAND_TYPE_REGISTER &&
+		   b->reg.value == ZYDIS_REGISTER_R14 && a->mem.disp.value >= GROUP_SLOT(0) &&
+		   a->mem.disp.value < GROUP_SLOT(BT_GROUP_SLOTS) && v->grants) {
+		back.slot = (uint8_t)((a->mem.disp.value - GROUP_SLOT(0)) / 8 + 1);
+		v->back[v->next - v->b->jc_entry] = back;
+	}
+}
+
+/* What registers and slots are behind the instruction. */
+static inline bool verify_follow(struct verify *v)
+{
+	const ZydisDecodedOperand *a = &v->op[0], *b = &v->op[1];
+	struct value result, *to = v->in.operand_count ? verify_place(v, a) : NULL, source;
+	ZydisMnemonic m = v->in.mnemonic;
+	bool known = false;
+
+	if (!verify_check(v))
+		return false;
+	if (m == ZYDIS_MNEMONIC_MOV && a->type == ZYDIS_OPERAND_TYPE_REGISTER && a->reg.value == ZYDIS_REGISTER_R15D &&
+	    b->type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+		v->info = (uint32_t)b->imm.value.u;
+	if (m == ZYDIS_MNEMONIC_MOV && verify_is_slot(a) && a->size == 32 && a->mem.disp.value == SLOT(scratch[3]) &&
+	    b->type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+		v->group = (uint32_t)b->imm.value.u;
+	if (to && m == ZYDIS_MNEMONIC_LEA && v->in.address_width == 64) {
+		result = verify_address(v, b);
+		known = true;
+	} else if (to && (m == ZYDIS_MNEMONIC_MOV || m == ZYDIS_MNEMONIC_ADD || m == ZYDIS_MNEMONIC_SUB) &&
+		   verify_source(v, b, &source)) {
+		result = m == ZYDIS_MNEMONIC_MOV ? source
+						 : value_sum(to, &source, m == ZYDIS_MNEMONIC_ADD ? 1 : -1, &v->unknowns);
+		known = true;
+	} else if (to && (m == ZYDIS_MNEMONIC_INC || m == ZYDIS_MNEMONIC_DEC)) {
+		result = value_add(*to, m == ZYDIS_MNEMONIC_INC ? 1 : ~0ull);
+		known = true;
+	}
+	for (unsigned k = 0; k < v->in.operand_count; k++) {
+		const ZydisDecodedOperand *op = &v->op[k];
+		int r = op->type == ZYDIS_OPERAND_TYPE_REGISTER ? verify_gpr(op->reg.value) : -1;
+
+		if (!(op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+			continue;
+		if (r >= 0) {
+			v->now.reg[r] = value_new(&v->unknowns);
+			if (r == T0 && !(known && k == 0))
+				v->subtracted = false;
+		}
+		if (verify_is_slot(op))
+			for (unsigned s = (unsigned)op->mem.disp.value / 8;
+			     s < VERIFY_SLOTS && s * 8 < op->mem.disp.value + op->size / 8; s++)
+				v->now.slot[s] = value_new(&v->unknowns);
+	}
+	verify_index(v);
+	if (known)
+		*to = result;
+	verify_ends_check(v);
+	return true;
 }
 
 static inline bool verify_forbidden(struct verify *v)
@@ -245,6 +524,8 @@ static inline bool verify_forbidden(struct verify *v)
 
 static inline bool verify_step(struct verify *v)
 {
+	bool slow = v->slow != SLOW_NO;
+
 	for (unsigned k = 0; k < v->in.operand_count; k++) {
 		const ZydisDecodedOperand *op = &v->op[k];
 
@@ -254,25 +535,20 @@ static inline bool verify_step(struct verify *v)
 		    verify_gpr(op->reg.value) == H_RSP && v->in.mnemonic != ZYDIS_MNEMONIC_CALL)
 			return verify_fails(v, "a write to rsp");
 	}
+	if (slow && !verify_slow(v))
+		return verify_fails(v, "not what follows a slow path");
 	switch (v->in.meta.category) {
-	case ZYDIS_CATEGORY_CALL: case ZYDIS_CATEGORY_COND_BR: case ZYDIS_CATEGORY_UNCOND_BR:
-		return verify_control(v) && (verify_follow(v), true);
-	default:
-		verify_follow(v);
+	case ZYDIS_CATEGORY_CALL:
+		return verify_control(v);
+	case ZYDIS_CATEGORY_COND_BR: case ZYDIS_CATEGORY_UNCOND_BR:
+		if (!verify_control(v) || !verify_follow(v))
+			return false;
+		if (v->slow == SLOW_MEM || v->slow == SLOW_LOADED)
+			v->slow = SLOW_NO;
 		return true;
+	default:
+		return verify_follow(v);
 	}
-}
-
-/* Behind "call mem_slow" only "jmp back" may stand, to where no more is allowed than it has checked. */
-static inline bool verify_back(struct verify *v, const struct verify_pointer *slow)
-{
-	uint32_t to = (uint32_t)(v->next + v->op[0].imm.value.s) - v->b->jc_entry;
-
-	if (v->in.mnemonic != ZYDIS_MNEMONIC_JMP || v->op[0].type != ZYDIS_OPERAND_TYPE_IMMEDIATE || to >= 65536)
-		return verify_fails(v, "no way back");
-	if (v->at[to].bytes > slow->bytes || (v->at[to].writable && !slow->writable))
-		return verify_fails(v, "the slow path checks less");
-	return true;
 }
 
 static inline bool verify_decode(struct verify *v, uint32_t pos)
@@ -284,53 +560,69 @@ static inline bool verify_decode(struct verify *v, uint32_t pos)
 	return verify_forbidden(v) ? verify_fails(v, "a forbidden instruction") : true;
 }
 
+/* Where a jump leads to: what is known there. */
+static inline void verify_arrive(struct verify *v, unsigned at)
+{
+	if (v->target[at] & IS_ENTRY) {
+		verify_forget(v);
+	} else if (v->back[at].grant) { /* T1 is the slow path's; all else is the same on both ways */
+		v->now.reg[T1] = value_new(&v->unknowns);
+		v->index = INDEX_NONE;
+	} else if (v->cold[at] && !(v->target[at] & IS_BACKWARD) && v->in.mnemonic == ZYDIS_MNEMONIC_JMP) { /* nobody comes here from above */
+		v->now = v->at_jump[v->cold[at] - 1];
+		v->index = INDEX_NONE;
+	} else {
+		verify_forget(v);
+	}
+}
+
 /* False: v->what says why. No vCPU runs. */
 static inline bool verify_block(struct verify *v, const struct bt_engine *e, const struct block *b)
 {
 	bool patched = b->dead && b->mem_entry != b->jc_entry; /* its first instruction is a jump now */
-	uint32_t start = b->jc_entry + (patched ? 8 : 0);
+	uint32_t start = b->jc_entry + (patched ? 8 : 0), length = b->code_end - b->jc_entry;
 
 	ZydisDecoderInit(&v->zydis, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
 	v->e = e;
 	v->b = b;
-	if (b->code_end - b->jc_entry >= 65536)
+	if (length >= 65536)
 		return verify_fails(v, "too long");
-	memset(v->ptr, 0, sizeof(v->ptr));
-	memset(v->at, 0, (b->code_end - b->jc_entry + 1) * sizeof(v->at[0]));
-	memset(v->target, 0, b->code_end - b->jc_entry + 1);
-	v->limit = v->compared = 0;
-	v->info = 0;
+	memset(v->back, 0, (length + 1) * sizeof(v->back[0]));
+	memset(v->cold, 0, (length + 1) * sizeof(v->cold[0]));
+	memset(v->target, 0, length + 1);
+	v->unknowns = v->grants = v->colds = 0;
+	v->info = v->group = 0;
+	v->slow = SLOW_NO;
+	verify_forget(v);
 	v->index = INDEX_JUMP_CACHE;
-	v->after_mem_slow = false;
 	for (uint32_t pos = start; pos < b->code_end; pos = v->next) {
 		if (!verify_decode(v, pos))
 			return false;
 		uint32_t to = (uint32_t)(v->next + v->op[0].imm.value.s) - b->jc_entry;
 
-		if (v->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && v->op[0].imm.is_relative &&
-		    to <= b->code_end - b->jc_entry)
-			v->target[to] = 1;
+		if (v->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && v->op[0].imm.is_relative && to <= length)
+			v->target[to] |= to <= pos - b->jc_entry ? IS_TARGET | IS_BACKWARD : IS_TARGET;
 	}
+	if (b->mem_entry != b->jc_entry)
+		v->target[b->mem_entry - b->jc_entry] |= IS_TARGET | IS_ENTRY;
+	v->target[b->poll_entry - b->jc_entry] |= IS_TARGET | IS_ENTRY;
+	v->target[b->main_entry - b->jc_entry] |= IS_TARGET | IS_ENTRY;
 	for (uint32_t pos = start; pos < b->code_end; pos = v->next) {
-		bool slow = v->after_mem_slow;
-		struct verify_pointer given = v->ptr[T0];
+		unsigned at = pos - b->jc_entry;
 
-		v->after_mem_slow = false;
-		if (v->target[pos - b->jc_entry]) {
-			struct verify_pointer here = v->at[pos - b->jc_entry];
-
-			memset(v->ptr, 0, sizeof(v->ptr));
-			v->ptr[T0] = here;
-		}
-		if (!verify_decode(v, pos) || (slow && !verify_back(v, &given)) || !verify_step(v))
+		if (v->target[at])
+			verify_arrive(v, at);
+		if (!verify_decode(v, pos) || !verify_step(v))
 			return false;
-		v->target[pos - b->jc_entry] |= 2; /* an instruction begins here */
+		v->target[at] |= IS_START;
 	}
-	for (uint32_t k = start - b->jc_entry; k < b->code_end - b->jc_entry; k++)
-		if (v->target[k] == 1) {
-			v->pos = b->jc_entry + k;
+	for (uint32_t k = start - b->jc_entry; k < length; k++) {
+		v->pos = b->jc_entry + k;
+		if ((v->target[k] & IS_TARGET) && !(v->target[k] & IS_START))
 			return verify_fails(v, "a jump into an instruction");
-		}
+		if (v->back[k].grant && (v->target[k] & IS_STRAY))
+			return verify_fails(v, "a jump behind a check");
+	}
 	return true;
 }
 
