@@ -17,6 +17,7 @@ static const char main_text[] =
 	"  run      run a virtual machine\n"
 	"  image    guests of the catalogue and disk images\n"
 	"  balloon  memory of a running VM: what it is used for, giving some back\n"
+	"  doctor   what this host can do for VMs, and what to mend\n"
 	"  help     this, or 'maru help COMMAND'\n"
 	"\n"
 	"'maru COMMAND --help' shows the options of a command, with examples; man maru has the whole story.\n";
@@ -103,9 +104,17 @@ static const char balloon_text[] =
 	"as every Linux distribution has; under memory pressure it takes back by itself what it gave. Besides, it reports\n"
 	"memory that it does not use at the moment, which goes back to this host without being asked for.\n";
 
+static const char doctor_text[] =
+	"usage: maru doctor [-o json]\n"
+	"\n"
+	"Says what this host has for virtual machines: processor, KVM and the translator, measured; memory, network,\n"
+	"what the sandbox is made of, firmware, room. For each lack, the sentence that mends it.\n"
+	"\n"
+	"Exit status: 0 virtual machines can run; 1 they cannot; 2 the doctor could not find out.\n";
+
 static const struct {
 	const char *command, *text;
-} texts[] = { { "", main_text }, { "run", run_text }, { "image", image_text }, { "balloon", balloon_text } };
+} texts[] = { { "", main_text }, { "run", run_text }, { "image", image_text }, { "doctor", doctor_text }, { "balloon", balloon_text } };
 
 const char *help_text(const char *command)
 {

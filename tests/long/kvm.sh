@@ -82,8 +82,15 @@ for t in /tests/*.elf; do
 done
 if [ -e /tests/vmlinuz ]; then
 	echo @begin linux
-	(sleep 600; echo 'cat /proc/cpuinfo | grep -c processor; dmesg | grep -E "Hypervisor|kvm"; poweroff -f') | timeout 1500 maru run --engine kvm --kernel /tests/vmlinuz --initrd /tests/initrd.img --append 'console=ttyS0 quiet' --memory 128M --cpus 2 --net none
-	echo "@end linux $?"
+	mkfifo /tmp/in
+	(timeout 1500 maru run --engine kvm --kernel /tests/vmlinuz --initrd /tests/initrd.img --append 'console=ttyS0' \
+		--memory 128M --cpus 2 --net none </tmp/in >/tmp/linux 2>&1; echo $? >/tmp/status) &
+	exec 3>/tmp/in
+	until grep -q 'small#' /tmp/linux || [ -e /tmp/status ]; do sleep 1; done
+	echo 'grep -c processor /proc/cpuinfo; cat /sys/devices/system/clocksource/clocksource0/current_clocksource; poweroff -f' >&3
+	until [ -e /tmp/status ]; do sleep 1; done
+	grep -E 'Hypervisor|kvm|small#|BUG|WARNING|panic' /tmp/linux; tail -n 12 /tmp/linux
+	echo "@end linux $(cat /tmp/status)"
 fi
 echo @over
 poweroff -f
@@ -91,7 +98,7 @@ END
 chmod +x "$root/init"
 (cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) >"$work/initrd"
 timeout -s KILL 7000 qemu-system-x86_64 -accel tcg,thread=multi -cpu max,+svm,+npt -smp 2 -m 1500M -nodefaults -nographic -serial stdio -no-reboot \
-	-kernel "$kernel" -initrd "$work/initrd" -append 'console=ttyS0 quiet panic=-1 mitigations=off' </dev/null 2>&1 | tr -d '\r' | tee "${KVM_LOG:-$work/log}" | awk '
+	-kernel "$kernel" -initrd "$work/initrd" -append 'console=ttyS0 quiet panic=-1 mitigations=off' </dev/null 2>&1 | stdbuf -o0 tr -d '\r' | tee "${KVM_LOG:-$work/log}" | awk '
 	/@probe/ { print "# " $0 }
 	/^@begin/ { name = $2; plan = -1; seen = bad = 0; next }
 	/^@end/ {

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The checks of `maru doctor`: what this host has, as far as it can be read from files. */
+#ifndef CLI_DOCTOR_H
+#define CLI_DOCTOR_H
+
+#include <stdbool.h>
+
+#include "cli/host.h"
+
+#define DOCTOR_CHECKS_MAX 24u
+
+struct doctor_check {
+	const char *name;
+	bool ok;
+	bool needed;	  /* without it no VM runs */
+	char detail[200]; /* what there is */
+	char fix[300];	  /* the sentence that mends it; "" when @ok */
+};
+
+struct doctor {
+	const char *root; /* before every absolute path: "", or a test's folder */
+	unsigned count;
+	struct doctor_check checks[DOCTOR_CHECKS_MAX];
+};
+
+/* Makes all checks. */
+void doctor_run(struct doctor *d, const char *root, const struct host_engine *engine);
+/* Can VMs run here? */
+bool doctor_can_run(const struct doctor *d);
+/* By name; NULL: there is none. */
+const struct doctor_check *doctor_find(const struct doctor *d, const char *name);
+
+#endif

@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The checks; see doctor.h. Each looks at files of /proc, /sys, /dev or an installation's folders below a root, so that a test can
+ * show it any host. What a file does not say is not asked: the doctor changes nothing and starts nothing.
+ */
+#include "cli/doctor.h"
+
+#include <assert.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "base/util.h"
+#include "cli/cli.h"
+
+#define NEEDED_MEMORY (256 * MiB)
+#define WANTED_DISK (5 * GiB)
+
+/* ---- Reading ---- */
+
+static bool read_text(const struct doctor *d, const char *path, char *text, size_t size)
+{
+	char full[512];
+	size_t n;
+	FILE *f;
+
+	snprintf(full, sizeof(full), "%s%s", d->root, path);
+	f = fopen(full, "re");
+	if (!f)
+		return false;
+	n = fread(text, 1, size - 1, f);
+	fclose(f);
+	text[n] = 0;
+	return n > 0;
+}
+
+static bool read_number(const struct doctor *d, const char *path, long long *out)
+{
+	char text[64], *end;
+
+	if (!read_text(d, path, text, sizeof(text)))
+		return false;
+	*out = strtoll(text, &end, 10);
+	return end != text;
+}
+
+static bool exists(const struct doctor *d, const char *path, int mode)
+{
+	char full[512];
+
+	snprintf(full, sizeof(full), "%s%s", d->root, path);
+	return access(full, mode) == 0;
+}
+
+/* A program in one of the usual folders. */
+static bool has_program(const struct doctor *d, const char *name)
+{
+	static const char *const folders[] = { "/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin" };
+	char path[128];
+
+	for (unsigned i = 0; i < ARRAY_SIZE(folders); i++) {
+		snprintf(path, sizeof(path), "%s/%s", folders[i], name);
+		if (exists(d, path, X_OK))
+			return true;
+	}
+	return false;
+}
+
+/* "MemTotal" in KiB of /proc/meminfo, as bytes; 0: not there. */
+static uint64_t meminfo(const struct doctor *d, const char *name)
+{
+	char text[8192], word[40], *line;
+
+	snprintf(word, sizeof(word), "\n%s:", name);
+	text[0] = '\n';
+	if (!read_text(d, "/proc/meminfo", text + 1, sizeof(text) - 1))
+		return 0;
+	line = strstr(text, word);
+	return line ? strtoull(line + strlen(word), NULL, 10) * KiB : 0;
+}
+
+/* ---- Saying ---- */
+
+static struct doctor_check *add(struct doctor *d, const char *name, bool ok)
+{
+	struct doctor_check *c = &d->checks[d->count];
+
+	assert(d->count < DOCTOR_CHECKS_MAX);
+	d->count++;
+	*c = (struct doctor_check){ .name = name, .ok = ok };
+	return c;
+}
+
+static void PRINTF_LIKE(2, 3) detail(struct doctor_check *c, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(c->detail, sizeof(c->detail), fmt, ap);
+	va_end(ap);
+}
+
+static void fix(struct doctor_check *c, const char *text)
+{
+	if (!c->ok)
+		snprintf(c->fix, sizeof(c->fix), "%s", text);
+}
+
+static const char *size_text(uint64_t bytes, char buf[32])
+{
+	return cli_format_size(bytes, buf, 32);
+}
+
+/* ---- The checks ---- */
+
+static bool flag(const char *flags, const char *name)
+{
+	size_t n = strlen(name);
+
+	for (const char *s = flags; (s = strstr(s, name)); s += n)
+		if ((s == flags || s[-1] == ' ' || s[-1] == '\t') && (s[n] == ' ' || s[n] == '\n' || !s[n]))
+			return true;
+	return false;
+}
+
+static void check_cpu(struct doctor *d)
+{
+	static const char *const useful[] = { "avx", "avx2", "avx512f", "bmi2", "fsgsbase", "vmx", "svm", "constant_tsc", "nonstop_tsc" };
+	static char text[65536];
+	char model[100] = "unknown processor", list[120] = "";
+	const char *flags, *name;
+	struct doctor_check *c;
+	char *end;
+
+	if (!read_text(d, "/proc/cpuinfo", text, sizeof(text)))
+		text[0] = 0;
+	name = strstr(text, "model name\t: ");
+	if (name)
+		snprintf(model, sizeof(model), "%.*s", (int)strcspn(name + 13, "\n"), name + 13);
+	flags = strstr(text, "\nflags");
+	if (flags && (end = strchr(flags + 1, '\n')))
+		*end = 0;
+	flags = flags ? flags + 1 : "";
+	for (unsigned i = 0; i < ARRAY_SIZE(useful); i++)
+		if (flag(flags, useful[i]))
+			snprintf(list + strlen(list), sizeof(list) - strlen(list), " %s", useful[i]);
+	c = add(d, "cpu", flag(flags, "lm") && flag(flags, "sse2"));
+	c->needed = true;
+	detail(c, "%s;%s", model, *list ? list : " none of the features that help");
+	fix(c, "maru needs a 64-bit x86 processor: use another host");
+}
+
+static void check_engines(struct doctor *d, const struct host_engine *e)
+{
+	struct doctor_check *c = add(d, "kvm", e->kvm_usable);
+
+	if (e->kvm_usable)
+		detail(c, "%.1f ns for an iteration of a loop in ring 0", e->kvm_ns);
+	else
+		detail(c, "%s", e->reason);
+	fix(c, *e->kvm_fix ? e->kvm_fix : "the translator is used instead; for hardware speed use a host whose /dev/kvm is not emulated");
+
+	c = add(d, "translator", e->bt_usable);
+	c->needed = !e->kvm_usable;
+	if (e->bt_usable)
+		detail(c, "%.1f ns for an iteration of a loop in ring 0, where this host itself takes %.1f", e->bt_ns, e->native_ns);
+	else
+		detail(c, "%s", *e->bt_reason ? e->bt_reason : "it does not answer");
+	fix(c, "allow executable mappings of memory for maru-vm (a security module or noexec /dev/shm forbids them), then run maru doctor again");
+}
+
+static void check_memory(struct doctor *d)
+{
+	uint64_t total = meminfo(d, "MemTotal"), available = meminfo(d, "MemAvailable");
+	struct doctor_check *c = add(d, "memory", available >= NEEDED_MEMORY);
+	char a[32], b[32];
+	long long pages;
+
+	c->needed = true;
+	detail(c, "%s of %s available", size_text(available, a), size_text(total, b));
+	fix(c, "stop other programs or add memory: a guest needs at least 256 MiB");
+
+	c = add(d, "hugepages", read_number(d, "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", &pages));
+	if (read_number(d, "/proc/sys/vm/nr_hugepages", &pages) && pages > 0) {
+		c->ok = true;
+		detail(c, "%lld pages of %s reserved", pages, size_text(meminfo(d, "Hugepagesize"), a));
+	} else {
+		detail(c, c->ok ? "transparent ones; none reserved" : "none");
+	}
+	fix(c, "reserve some: sudo sysctl vm.nr_hugepages=512");
+
+	c = add(d, "ksm", exists(d, "/sys/kernel/mm/ksm/run", F_OK));
+	if (!c->ok)
+		detail(c, "this kernel cannot merge equal pages");
+	else if (read_number(d, "/sys/kernel/mm/ksm/run", &pages) && pages == 1)
+		detail(c, "runs");
+	else
+		c->ok = false, detail(c, "is there, but does not run");
+	fix(c, exists(d, "/sys/kernel/mm/ksm/run", F_OK) ? "start it: echo 1 | sudo tee /sys/kernel/mm/ksm/run" :
+							   "use a kernel with CONFIG_KSM; guests run without, and share no memory");
+}
+
+static void check_network(struct doctor *d)
+{
+	struct doctor_check *c = add(d, "tun", exists(d, "/dev/net/tun", R_OK | W_OK));
+
+	detail(c, c->ok ? "/dev/net/tun can be opened" : exists(d, "/dev/net/tun", F_OK) ? "you may not open /dev/net/tun" : "there is no /dev/net/tun");
+	fix(c, exists(d, "/dev/net/tun", F_OK) ? "sudo chmod 0666 /dev/net/tun, as most systems have it" :
+						 "load the module: sudo modprobe tun; --net user needs none of it");
+	c = add(d, "bridge", exists(d, "/sys/module/bridge", F_OK));
+	detail(c, c->ok ? "the kernel has bridges" : "the kernel has no bridges loaded");
+	fix(c, "load the module: sudo modprobe bridge; --net user needs none of it");
+	c = add(d, "nftables", has_program(d, "nft"));
+	detail(c, c->ok ? "nft is there" : "there is no nft");
+	fix(c, "sudo apt install nftables; --net user needs none of it");
+}
+
+static void check_user_namespaces(struct doctor *d)
+{
+	long long max = 0, clone = 1, apparmor = 0;
+	struct doctor_check *c;
+
+	read_number(d, "/proc/sys/user/max_user_namespaces", &max);
+	read_number(d, "/proc/sys/kernel/unprivileged_userns_clone", &clone);
+	read_number(d, "/proc/sys/kernel/apparmor_restrict_unprivileged_userns", &apparmor);
+	c = add(d, "user-namespaces", max > 0 && clone && !apparmor);
+	detail(c, c->ok ? "up to %lld" : "not for users", max);
+	fix(c, max <= 0 ? "sudo sysctl user.max_user_namespaces=10000; VMs run without, with less around them" :
+	       !clone	? "sudo sysctl kernel.unprivileged_userns_clone=1; VMs run without, with less around them" :
+			  "sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0; VMs run without, with less around them");
+}
+
+static void check_sandbox(struct doctor *d)
+{
+	struct doctor_check *c;
+	long long disabled = 0;
+	char text[512] = "";
+
+	check_user_namespaces(d);
+	read_text(d, "/sys/kernel/security/lsm", text, sizeof(text));
+	c = add(d, "landlock", strstr(text, "landlock"));
+	detail(c, c->ok ? "on" : *text ? "off: the security modules are %s" : "not to be seen in /sys/kernel/security/lsm", text);
+	fix(c, "boot with lsm=landlock,... on the kernel's command line, or mount securityfs; VMs run without, with less around them");
+	c = add(d, "seccomp", read_text(d, "/proc/sys/kernel/seccomp/actions_avail", text, sizeof(text)) && strstr(text, "kill_process"));
+	detail(c, c->ok ? "on" : "this kernel has none");
+	fix(c, "use a kernel with CONFIG_SECCOMP_FILTER; VMs run without, with less around them");
+	c = add(d, "io_uring", !read_number(d, "/proc/sys/kernel/io_uring_disabled", &disabled) || disabled == 0);
+	detail(c, c->ok ? "not forbidden" : "forbidden");
+	fix(c, "sudo sysctl kernel.io_uring_disabled=0; disks work without, by threads");
+}
+
+static void check_rest(struct doctor *d)
+{
+	static const char *const firmware[] = { "/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_CODE.fd",
+						"/usr/share/seabios/bios-256k.bin" };
+	const char *home = getenv("HOME"), *found = NULL;
+	struct doctor_check *c;
+	struct statvfs v;
+	char path[512], a[32];
+	uint64_t room = 0;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(firmware) && !found; i++)
+		if (exists(d, firmware[i], R_OK))
+			found = firmware[i];
+	c = add(d, "firmware", found);
+	detail(c, found ? "%s" : "none%s", found ? found : "");
+	fix(c, "sudo apt install ovmf seabios; guests that are booted by their kernel need none");
+	snprintf(path, sizeof(path), "%s%s", d->root, home && *home == '/' && !*d->root ? home : "/");
+	if (statvfs(path, &v) == 0)
+		room = (uint64_t)v.f_bavail * v.f_frsize;
+	c = add(d, "disk", room >= WANTED_DISK);
+	detail(c, "%s free in %s", size_text(room, a), path);
+	fix(c, "make room: a guest of the catalogue takes up to 5 GiB");
+}
+
+void doctor_run(struct doctor *d, const char *root, const struct host_engine *engine)
+{
+	*d = (struct doctor){ .root = root };
+	check_cpu(d);
+	check_engines(d, engine);
+	check_memory(d);
+	check_network(d);
+	check_sandbox(d);
+	check_rest(d);
+}
+
+bool doctor_can_run(const struct doctor *d)
+{
+	for (unsigned i = 0; i < d->count; i++)
+		if (d->checks[i].needed && !d->checks[i].ok)
+			return false;
+	return true;
+}
+
+const struct doctor_check *doctor_find(const struct doctor *d, const char *name)
+{
+	for (unsigned i = 0; i < d->count; i++)
+		if (!strcmp(d->checks[i].name, name))
+			return &d->checks[i];
+	return NULL;
+}
