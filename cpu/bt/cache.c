@@ -41,6 +41,13 @@ static struct block *find(struct bt_engine *e, uint64_t gpa, uint64_t gpa2, uint
 	return b;
 }
 
+bool cache_known(struct bt_engine *e, uint64_t gpa, uint32_t mode)
+{
+	const struct code_page *cp = e->code_pages[ram_page_index(e, gpa)];
+
+	return cp && (cp->starts[(gpa & 0xfff) >> 6] >> (gpa & 63) & 1) && find(e, gpa, ~0ull, mode);
+}
+
 /* ---- links ---- */
 
 static void patch_field(struct bt_engine *e, uint32_t field, uint32_t target)
@@ -225,6 +232,7 @@ void cache_flush(struct bt_engine *e)
 	}
 	e->pages = NULL;
 	e->cache_used = e->cache_stubs_end;
+	e->cold_used = CODE_HOT_BYTES;
 	e->meta_used = 0;
 	e->newest = NULL;
 	for (unsigned k = 0; k < e->vcpu_count; k++) {
@@ -264,6 +272,8 @@ static void page_add(struct bt_engine *e, struct block *b, uint64_t page, uint64
 	*next_in_page(b, page) = cp->blocks;
 	cp->blocks = b;
 	cp->lines |= lines;
+	if (page == (b->gpa & ~0xfffull))
+		cp->starts[(b->gpa & 0xfff) >> 6] |= 1ull << (b->gpa & 63);
 }
 
 /* Makes the block known: wholly, or not at all (false: no room). */

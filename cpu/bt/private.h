@@ -60,7 +60,7 @@ struct itlb_entry {
 };
 #define ITLB_ENTRIES 256
 
-/* Jump cache: linear target address → code. Indexed by the low 16 bits of the address. */
+/* Jump cache: linear target address → code. */
 #define JC_ENTRIES 65536u
 struct jc_entry {
 	uint64_t tag;
@@ -87,8 +87,8 @@ struct tlb_table {
 
 /* One address space: what the host GS base points at. */
 struct tlb_slot {
+	struct tlb_entry table[TLB_CLASSES][TLB_ENTRIES_MAX]; /* first: short displacements for user code */
 	struct tlb_table info[TLB_CLASSES];
-	struct tlb_entry table[TLB_CLASSES][TLB_ENTRIES_MAX];
 	struct itlb_entry itlb[TLB_CLASSES - 1][ITLB_ENTRIES]; /* TLB_USER, TLB_SUPER */
 	struct jump_cache jc; /* user code */
 	bool itlb_used[TLB_CLASSES - 1];
@@ -99,6 +99,12 @@ struct tlb_slot {
 	uint64_t last_use;
 };
 #define TLB_SLOTS 8
+
+/* The addresses of a page have 4,096 entries next to each other. */
+static inline unsigned jc_index(uint64_t lin)
+{
+	return (unsigned)(lin ^ lin >> 16) & (JC_ENTRIES - 1);
+}
 
 static inline unsigned tlb_index(const struct tlb_slot *s, unsigned class, uint64_t lin)
 {
@@ -150,6 +156,7 @@ struct block {
 	uint64_t lines2; /* of the second page */
 	uint32_t jc_entry, mem_entry, poll_entry, main_entry;
 	uint32_t code_end;
+	uint32_t cold_start, cold_end; /* its cold paths, apart */
 	struct block *hash_next, *page_next, *page2_next;
 	struct block *older; /* made before this one */
 	struct link *in;
@@ -163,6 +170,7 @@ struct code_page {
 	uint64_t lines;
 	struct block *blocks; /* by page_next or page2_next */
 	uint32_t slow_writes;
+	uint64_t starts[64];	/* by byte: a block begins here, or did */
 	uint64_t index;		/* in engine->code_pages */
 	struct code_page *next; /* of all there are */
 };
@@ -172,7 +180,8 @@ enum { PAGE_CODE = 0x80, PAGE_OWNER_MASK = 0x7f, PAGE_OWNER_MANY = 0x7f };
 
 #define BLOCK_HASH_BITS 16
 #define BLOCK_INSNS_MAX 64
-#define CODE_CACHE_BYTES (64u << 20)
+#define CODE_CACHE_BYTES (96u << 20)
+#define CODE_HOT_BYTES (40u << 20) /* the part for straight paths; the rest is for cold ones */
 #define META_BYTES (128u << 20)
 #define CACHE_BLOCK_ROOM (64u << 10) /* more than any block takes */
 
@@ -206,7 +215,7 @@ struct bt_engine {
 
 	/* Code cache: one memfd, mapped writable and executable at different addresses. */
 	uint8_t *cache_rw, *cache_rx;
-	uint32_t cache_used, cache_stubs_end;
+	uint32_t cache_used, cold_used, cache_stubs_end;
 	uint64_t cache_flushes; /* blocks from before the last one are gone */
 	struct block *newest;
 	struct code_page *pages;
@@ -356,6 +365,8 @@ void cache_link(struct bt_vcpu *v, struct link *l, struct block *to);
 /* The guest wrote or a device wrote: drop blocks made from [gpa, gpa+len), within one page. True: some were. */
 bool cache_invalidate(struct bt_engine *e, uint64_t gpa, unsigned len);
 void cache_flush(struct bt_engine *e); /* exclusive */
+/* Is there a block for this address and mode? Lock held. */
+bool cache_known(struct bt_engine *e, uint64_t gpa, uint32_t mode);
 /* For a host position: its block, or NULL. For signal handlers: takes no lock. */
 struct block *cache_find_host(struct bt_engine *e, uint32_t pos);
 void *cache_meta_alloc(struct bt_engine *e, uint64_t bytes); /* NULL: full */
@@ -368,6 +379,9 @@ static inline uint64_t ram_page_index(const struct bt_engine *e, uint64_t gpa)
 /* Translates at @gpa (page readable at @page, second page @page2 or NULL). Lock held. NULL: cache full. */
 struct block *translate(struct bt_vcpu *v, uint64_t gpa, const uint8_t *page, uint64_t gpa2,
 			const uint8_t *page2, uint32_t mode);
+
+/* Jumps to the block of linear address T0 by the jump cache of user or kernel code; flags in aflags. */
+void emit_jump_by_cache(struct emit *e, bool user);
 
 /* ---- stubs.c ------------------------------------------------------------------------------------------ */
 void stubs_generate(struct bt_engine *e);

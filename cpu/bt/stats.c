@@ -71,7 +71,7 @@ void bt_engine_statistics(struct engine *engine, engine_counter_fn *each, void *
 
 	for (unsigned k = 0; k < ARRAY_SIZE(counters); k++)
 		each(opaque, NULL, counters[k].name, sum(e, counters[k].offset));
-	each(opaque, NULL, "code_cache_bytes", e->cache_used);
+	each(opaque, NULL, "code_cache_bytes", e->cache_used + e->cold_used - CODE_HOT_BYTES);
 	each(opaque, NULL, "meta_bytes", e->meta_used);
 	for (unsigned k = 0; k < EXIT_REASONS; k++)
 		each(opaque, "exits_by_reason", exit_names[k],

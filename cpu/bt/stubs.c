@@ -144,10 +144,15 @@ static uint32_t gen_memory_call(struct bt_engine *b, struct emit *e, uint64_t fn
 	return at;
 }
 
-/* Jumps to the block of linear address T0 by the jump cache of user or kernel code; flags in aflags. */
-static void emit_jump_by_cache(struct emit *e, bool user)
+void emit_jump_by_cache(struct emit *e, bool user)
 {
-	emit_op_reg(e, false, 0x0fb7, T1, T0); /* movzx r15d, r14w */
+	emit_mov_reg(e, false, T1, T0); /* jc_index() */
+	emit8(e, 0x41);			/* shr r15d, 16 */
+	emit8(e, 0xc1);
+	emit8(e, 0xef);
+	emit8(e, 16);
+	emit_op_reg(e, false, 0x33, T1, T0);   /* xor */
+	emit_op_reg(e, false, 0x0fb7, T1, T1); /* movzx r15d, r15w */
 	emit8(e, 0x41);			       /* shl r15d, 4 */
 	emit8(e, 0xc1);
 	emit8(e, 0xe7);
@@ -224,6 +229,7 @@ void stubs_generate(struct bt_engine *b)
 	assert(!e.full);
 	b->cache_stubs_end = (uint32_t)align_up(emit_pos(&e), 64);
 	b->cache_used = b->cache_stubs_end;
+	b->cold_used = CODE_HOT_BYTES;
 }
 
 enum exit_reason stubs_enter(struct bt_vcpu *v, const void *code)

@@ -51,7 +51,7 @@ static void jc_fill(struct bt_vcpu *v, struct jump_cache *jc)
 void jc_insert(struct bt_vcpu *v, uint64_t lin, const struct block *b, bool global)
 {
 	struct jump_cache *jc = v->mode & MODE_USER ? &v->priv->slot->jc : bt_kernel_jc(v);
-	struct jc_entry *e = &jc->entry[lin & (JC_ENTRIES - 1)];
+	struct jc_entry *e = &jc->entry[jc_index(lin)];
 
 	if (jc->mode != b->mode) {
 		jc_clear(v, jc);
@@ -60,7 +60,7 @@ void jc_insert(struct bt_vcpu *v, uint64_t lin, const struct block *b, bool glob
 	e->tag = lin;
 	e->code = (uint64_t)(v->engine->cache_rx + b->jc_entry);
 	if (jc->used < JC_LOG)
-		jc->log[jc->used] = lin & (JC_ENTRIES - 1);
+		jc->log[jc->used] = (uint16_t)jc_index(lin);
 	if (jc->used <= JC_LOG)
 		jc->used++;
 	jc->pages[page_filter(lin) >> 6] |= 1ull << (page_filter(lin) & 63);
@@ -83,7 +83,7 @@ static void jc_drop_page(struct bt_vcpu *v, struct jump_cache *jc, uint64_t lin)
 		}
 		return;
 	}
-	struct jc_entry *e = &jc->entry[lin & (JC_ENTRIES - 1) & ~0xfffull];
+	struct jc_entry *e = &jc->entry[jc_index(lin) & ~0xfffu];
 
 	for (unsigned k = 0; k < 4096; k++)
 		if (e[k].tag >> 12 == page)

@@ -52,19 +52,7 @@ void tr_jump_cache(struct tr *t, unsigned flags)
 		emit_jmp(e, t->b->stub.lookup_mem);
 		return;
 	}
-	emit_op_reg(e, false, 0x0fb7, T1, T0); /* movzx r15d, r14w */
-	emit8(e, 0x41);			       /* shl r15d, 4 */
-	emit8(e, 0xc1);
-	emit8(e, 0xe7);
-	emit8(e, 4);
-	if (t->mode & MODE_USER) { /* jmp [code] */
-		emit8(e, 0x65);
-		emit_op_mem(e, false, 0xff, 4, T1, H_NONE, 0,
-			    USER_JC_OFF + (int32_t)offsetof(struct jc_entry, code));
-	} else {
-		emit_op_mem(e, false, 0xff, 4, H_RSP, T1, 0,
-			    KERNEL_JC_OFF + (int32_t)offsetof(struct jc_entry, code));
-	}
+	emit_jump_by_cache(e, t->mode & MODE_USER);
 }
 
 /* The four bytes of a link must not straddle a cache line: they are patched while others run. */

@@ -3,7 +3,8 @@
  * One block: decode, find out where flags are live, emit, lay out.
  *
  * A block follows the guest's instructions through conditional branches that fall through, to the first
- * unconditional jump, the end of the page, or BLOCK_INSNS_MAX. Layout in the cache:
+ * unconditional jump, the first instruction that another block begins with, the end of the page, or
+ * BLOCK_INSNS_MAX. Layout in the cache:
  *
  *	jc_entry	from the jump cache: T0 is the linear address, T1 the index; flags in aflags
  *	mem_entry	from C: vbase is set; flags in aflags
@@ -11,7 +12,8 @@
  *	poll_entry	from backward links: leaves if v->poll is set; flags in RFLAGS
  *	main_entry	from forward links; flags in RFLAGS
  *	…		instructions
- *	cold paths
+ *
+ * and, in a part of its own, so that the straight paths lie close to each other, the cold paths.
  *
  * Flags that nothing reads before they are overwritten are not kept when a memory check needs RFLAGS
  * for itself. "Nothing reads" is a statement about the instruction stream: should an exception arrive in
@@ -244,7 +246,8 @@ static bool decode_block(struct tr *t, unsigned page_avail)
 		at += i->len;
 		t->n++;
 		t->off[t->n] = (uint16_t)at;
-		if (ends_block(i))
+		if (ends_block(i) || (!t->single && !t->straddles && at < MEM_PAGE_SIZE &&
+				      cache_known(t->b, (t->gpa & ~0xfffull) + at, t->mode & ~MODE_PRIVATE_TWIN)))
 			break;
 	}
 	return t->n > 0;
@@ -332,8 +335,12 @@ static void emit_entries(struct tr *t, struct block *blk)
 	t->flags = blk->live_in ? FLAGS_HOST : 0;
 }
 
-static void emit_cold_paths(struct tr *t)
+static void emit_cold_paths(struct tr *t, struct block *blk)
 {
+	blk->code_end = emit_pos(&t->e);
+	t->e.p = t->e.base + t->b->cold_used;
+	t->e.end = t->e.base + CODE_CACHE_BYTES;
+	blk->cold_start = emit_pos(&t->e);
 	for (unsigned k = 0; k < t->ncold && !t->e.full; k++) {
 		const struct cold *c = &t->cold[k];
 
@@ -403,15 +410,16 @@ static struct block *finish(struct tr *t, struct block *blk, uint32_t start_used
 	blk->guest_len = (uint16_t)(t->off[t->n] - t->off[0]);
 	blk->lines = t->lines;
 	blk->links = t->links;
-	blk->code_end = emit_pos(&t->e);
+	blk->cold_end = emit_pos(&t->e);
 	b->cache_used = blk->code_end;
+	b->cold_used = blk->cold_end;
 
 	struct bt_stats *s = &t->v->priv->stats;
 
 	s->translations++;
 	s->insns += t->n;
 	s->guest_bytes += blk->guest_len;
-	s->host_bytes += blk->code_end - start_used;
+	s->host_bytes += blk->code_end - start_used + blk->cold_end - blk->cold_start;
 	return blk;
 }
 
@@ -431,12 +439,13 @@ struct block *translate(struct bt_vcpu *v, uint64_t gpa, const uint8_t *page, ui
 	unsigned start = gpa & PAGE_OFF_MASK, avail = MEM_PAGE_SIZE;
 	struct block *blk = cache_meta_alloc(b, sizeof(*blk));
 
-	if (!blk || b->cache_used + CACHE_BLOCK_ROOM > CODE_CACHE_BYTES)
+	if (!blk || b->cache_used + CACHE_BLOCK_ROOM > CODE_HOT_BYTES ||
+	    b->cold_used + CACHE_BLOCK_ROOM > CODE_CACHE_BYTES)
 		return NULL;
 	t->v = v;
 	t->b = b;
 	t->e = (struct emit){.base = b->cache_rw, .p = b->cache_rw + b->cache_used,
-			     .end = b->cache_rw + CODE_CACHE_BYTES};
+			     .end = b->cache_rw + CODE_HOT_BYTES};
 	t->mode = mode;
 	t->code_bits = code_bits_of(mode);
 	t->bounce = mode & (MODE_PRIVATE_BOUNCE | MODE_STEP);
@@ -475,6 +484,6 @@ struct block *translate(struct bt_vcpu *v, uint64_t gpa, const uint8_t *page, ui
 	tr_plan_groups(t);
 	emit_entries(t, blk);
 	emit_body(t);
-	emit_cold_paths(t);
+	emit_cold_paths(t, blk);
 	return finish(t, blk, b->cache_used);
 }
