@@ -19,7 +19,7 @@ struct kvm_probe {
 	char reason[160];      /* one sentence, without the full stop */
 };
 
-/* @kvm_fd: /dev/kvm, or -1. Takes less than 30 ms. Uses SIGALRM for that, so before other threads are made. */
+/* @kvm_fd: /dev/kvm, or -1. Takes less than 30 ms. Uses SIGPROF for that, so before other threads are made. */
 void kvm_probe_run(int kvm_fd, struct kvm_probe *out);
 
 #endif

@@ -31,6 +31,14 @@ case $maru in
 esac
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/maru-guest.XXXXXX") || exit 1
 
+# ENGINE=bt or kvm: guests run by this engine.
+engine=${ENGINE:-auto}
+if [ "$engine" = kvm ] && ! [ -r /dev/kvm -a -w /dev/kvm ]; then
+	echo "1..0 # SKIP /dev/kvm is not there, or may not be opened"
+	rm -rf "$scratch"
+	exit 0
+fi
+
 tests=0 failures=0
 vm_pid='' vm_log='' vm_errors='' vm_in='' vm_mark=0 vm_seen=1
 vm_count=0
@@ -152,7 +160,7 @@ vm_start()
 	(
 		exec {vm_in}>&-
 		trap - EXIT INT TERM HUP
-		"$maru" run "${guest[@]}" --serial stdio "$@" <"$scratch/in" >"$vm_log" 2>"$vm_errors" &
+		"$maru" run --engine "$engine" "${guest[@]}" --serial stdio "$@" <"$scratch/in" >"$vm_log" 2>"$vm_errors" &
 		echo $! >"$scratch/pid"
 		wait $!
 		echo $? >"$scratch/status.new"

@@ -59,8 +59,10 @@ else
 fi
 for t in "${wanted[@]}"; do
 	cp "$top/build/tests/bare/test_$t.elf" "$root/tests/" || exit 1
+	# Of its runs the first.
+	sed -n 's/^ \* run: *//p; s/^ \* run:$//p' "$top/tests/bare/test_$t".[cS] | head -n 1 >"$root/tests/test_$t.args"
 done
-cp "${XDG_CACHE_HOME:-$HOME/.cache}/maru/kernels/cloud-amd64/"{vmlinuz,initrd.img} "$root/tests/" 2>/dev/null
+[ -n "${KVM_NO_LINUX-}" ] || cp "${XDG_CACHE_HOME:-$HOME/.cache}/maru/kernels/cloud-amd64/"{vmlinuz,initrd.img} "$root/tests/" 2>/dev/null
 
 cat >"$root/init" <<'END'
 #!/bin/busybox sh
@@ -75,7 +77,7 @@ for t in /tests/*.elf; do
 	[ -e $t ] || continue
 	n=${t##*/test_}; n=${n%.elf}
 	echo "@begin $n"
-	timeout 900 maru run --engine kvm --kernel $t --debug-exit --debugcon /tmp/out --memory 128M --net none --serial none --cpus 2 </dev/null 2>/tmp/err
+	timeout 900 maru run --engine kvm --kernel $t --debug-exit --debugcon /tmp/out --memory 128M --net none --serial none $(cat ${t%.elf}.args) </dev/null 2>/tmp/err
 	s=$?
 	cat /tmp/out; sed 's/^/# /' /tmp/err
 	echo "@end $n $s"

@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A stopped vCPU's state moves from the translator to KVM and back, group by group, and the program goes on as if nothing had been.
+ * Needs a /dev/kvm, of whatever speed (tests/long/kvm.sh has one); without it what KVM's absence looks like is tested.
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "cpu/kvm/probe.h"
+#include "tests/tap.h"
+#include "tests/unit/bt_guest.h"
+
+#define STEPS 6u
+
+static struct bt_guest g;
+static struct engine *kvm;
+static struct vcpu *on[2]; /* the translator's, KVM's */
+
+/*
+ * again: addsd %xmm1, %xmm0; paddq %xmm2, %xmm3; add %r8, %rax; rol $7, %rax; xor %r9, %rax; incq (%rdi); out %al, $0xf4; jmp again
+ */
+static const uint8_t code[] = {
+	0xf2, 0x0f, 0x58, 0xc1, 0x66, 0x0f, 0xd4, 0xda, 0x4c, 0x01, 0xc0, 0x48, 0xc1, 0xc0, 0x07, 0x4c, 0x31, 0xc8, 0x48, 0xff, 0x07,
+	0xe6, 0xf4, 0xeb, 0xe7,
+};
+
+static unsigned current;
+
+static void stop_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
+{
+	vcpu_request_stop(on[current]);
+}
+
+static void put_double(struct x86_xstate *x, unsigned reg, double value)
+{
+	memcpy(x->area + 160 + 16 * reg, &value, 8);
+}
+
+static void start_state(struct vcpu *v)
+{
+	struct x86_xstate x;
+	struct x86_regs r;
+
+	g.vcpu = v;
+	guest_setup(&g, 0, X86_XCR0_X87 | X86_XCR0_SSE);
+	guest_load(&g, GUEST_CODE, code, sizeof(code));
+	guest_put64(&g, GUEST_DATA, 0);
+	vcpu_get_regs(v, &r);
+	r.gpr[X86_RAX] = 0x0123456789abcdef;
+	r.gpr[X86_R8] = 0x9e3779b97f4a7c15;
+	r.gpr[X86_R9] = 0xc2b2ae3d27d4eb4f;
+	r.gpr[X86_RDI] = GUEST_DATA;
+	r.gpr[X86_R15] = 0xfedcba9876543210;
+	vcpu_set_regs(v, &r);
+	vcpu_get_xstate(v, &x);
+	put_double(&x, 0, 1.5);
+	put_double(&x, 1, 0.1);
+	put_double(&x, 2, 3e-7);
+	put_double(&x, 15, 42);
+	x.area[512] |= X86_XCR0_X87 | X86_XCR0_SSE;
+	vcpu_set_xstate(v, &x);
+}
+
+struct state {
+	struct x86_regs r;
+	struct x86_sregs s;
+	struct x86_xstate x;
+	uint64_t msr[8];
+};
+static const uint32_t msrs[8] = { 0x174, 0x175, 0x176, 0x277, 0xc0000081, 0xc0000082, 0xc0000084, 0xc0000102 };
+
+static void save(struct vcpu *v, struct state *s)
+{
+	memset(s, 0, sizeof(*s));
+	vcpu_get_regs(v, &s->r);
+	vcpu_get_sregs(v, &s->s);
+	vcpu_get_xstate(v, &s->x);
+	for (unsigned k = 0; k < 8; k++)
+		if (!vcpu_get_msr(v, msrs[k], &s->msr[k]))
+			s->msr[k] = ~0ull;
+}
+
+static void load(struct vcpu *v, const struct state *s)
+{
+	vcpu_set_sregs(v, &s->s);
+	vcpu_set_regs(v, &s->r);
+	vcpu_set_xstate(v, &s->x);
+	for (unsigned k = 0; k < 8; k++)
+		vcpu_set_msr(v, msrs[k], s->msr[k]);
+}
+
+static bool same_segment(const struct x86_segment *a, const struct x86_segment *b)
+{
+	return a->selector == b->selector && a->base == b->base && a->limit == b->limit && ((a->attr ^ b->attr) & 0xf0fe) == 0;
+}
+
+static void compare(const struct state *a, const struct state *b, const char *what)
+{
+	bool segments = same_segment(&a->s.ldtr, &b->s.ldtr) && same_segment(&a->s.tr, &b->s.tr);
+
+	for (unsigned k = 0; k < X86_SEG_COUNT; k++)
+		segments = segments && same_segment(&a->s.seg[k], &b->s.seg[k]);
+	ok(!memcmp(&a->r, &b->r, sizeof(a->r)), "%s: general registers, RIP, RFLAGS", what);
+	ok(segments && a->s.gdtr.base == b->s.gdtr.base && a->s.idtr.limit == b->s.idtr.limit, "%s: segments and tables", what);
+	ok(a->s.cr0 == b->s.cr0 && a->s.cr2 == b->s.cr2 && a->s.cr3 == b->s.cr3 && a->s.cr4 == b->s.cr4 && a->s.efer == b->s.efer &&
+		   a->s.xcr0 == b->s.xcr0,
+	   "%s: control registers", what);
+	ok(a->s.dr[0] == b->s.dr[0] && a->s.dr[3] == b->s.dr[3] && a->s.dr[7] == b->s.dr[7], "%s: debug registers", what);
+	ok(!memcmp(a->x.area, b->x.area, 5) && !memcmp(a->x.area + 24, b->x.area + 24, 4), "%s: FCW, FSW, MXCSR", what);
+	ok(!memcmp(a->x.area + 160, b->x.area + 160, 256), "%s: XMM registers", what);
+	ok(!memcmp(a->msr, b->msr, sizeof(a->msr)), "%s: MSRs", what);
+}
+
+/* Runs the program in @STEPS pieces, the n-th on engine (@pattern >> n & 1); its end in @out. */
+static void travel(unsigned pattern, struct state *out)
+{
+	struct vcpu_exit exit;
+	struct state s;
+
+	current = pattern & 1;
+	start_state(on[current]);
+	save(on[current], &s);
+	for (unsigned n = 0; n < STEPS; n++) {
+		current = pattern >> n & 1;
+		load(on[current], &s);
+		vcpu_run(on[current], &exit);
+		if (exit.reason != VCPU_EXIT_STOPPED)
+			printf("# piece %u on %s ended with %d: %s\n", n, current ? "KVM" : "the translator", exit.reason, exit.message);
+		save(on[current], &s);
+	}
+	*out = s;
+}
+
+static void test_groups(void)
+{
+	struct state a, b, c;
+
+	start_state(on[0]);
+	save(on[0], &a);
+	a.s.dr[0] = 0x1234;
+	a.s.dr[3] = 0x5678;
+	a.s.cr2 = 0xabcdef;
+	a.r.rflags |= X86_CF | X86_ZF | X86_DF | X86_AC;
+	a.msr[0] = 8;
+	a.msr[1] = 0xffff800000001000;
+	a.msr[4] = 0x0023000800000000;
+	a.msr[5] = 0xffffffff81000000;
+	a.msr[6] = 0x47700;
+	a.msr[7] = 0x7fffdeadb000;
+	load(on[0], &a);
+	save(on[0], &a);
+	load(on[1], &a);
+	save(on[1], &b);
+	compare(&a, &b, "to KVM");
+	load(on[0], &b);
+	save(on[0], &c);
+	compare(&a, &c, "and back");
+}
+
+static void test_travels(void)
+{
+	static const unsigned patterns[] = { 0x3f, 0x15, 0x2a, 0x32, 0x01, 0x20 };
+	uint64_t count, want;
+	struct state a, b;
+
+	travel(0, &a);
+	ok(mem_read(g.mem, GUEST_DATA, &want, 8) && want >= STEPS, "the program runs on the translator");
+	for (unsigned k = 0; k < ARRAY_SIZE(patterns); k++) {
+		travel(patterns[k], &b);
+		ok(mem_read(g.mem, GUEST_DATA, &count, 8) && count == want && a.r.gpr[X86_RAX] == b.r.gpr[X86_RAX] &&
+			   !memcmp(a.x.area + 160, b.x.area + 160, 256) && a.r.rip == b.r.rip,
+		   "by turns (%02x): the same result", patterns[k]);
+	}
+}
+
+/* What is wrong with /dev/kvm is said in a sentence, and the probe of none says so. */
+static void test_without(void)
+{
+	struct engine_config c = { .kind = ENGINE_KVM, .vcpu_count = 1, .mem = g.mem, .loop = g.loop, .vm_time_ns = guest_time, .kvm_fd = -1 };
+	struct kvm_probe p;
+	struct engine *e = NULL;
+	struct error *err = engine_create(&c, &e);
+
+	ok(err && strstr(error_message(err), "/dev/kvm"), "without /dev/kvm: %s", err ? error_message(err) : "");
+	error_free(err);
+	c.kvm_fd = open("/dev/null", O_RDWR);
+	err = engine_create(&c, &e);
+	ok(err && strstr(error_message(err), "does not answer"), "something else: %s", err ? error_message(err) : "");
+	error_free(err);
+	kvm_probe_run(c.kvm_fd, &p);
+	ok(!p.good && !p.ran && *p.reason, "the probe: %s", p.reason);
+	close(c.kvm_fd);
+	kvm_probe_run(-1, &p);
+	ok(!p.good && *p.reason, "the probe: %s", p.reason);
+	c.kind = ENGINE_AUTO;
+	c.kvm_fd = -1;
+	engine_destroy(g.engine);
+	err = engine_create(&c, &g.engine);
+	ok(!err && !strcmp(engine_name(g.engine), "bt"), "auto is the translator then");
+}
+
+int main(void)
+{
+	static const struct io_ops ops = { .write = stop_write, .read = guest_port_read };
+	struct engine_config c = { .kind = ENGINE_KVM, .vcpu_count = 1, .vm_time_ns = guest_time, .kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC) };
+	struct error *err;
+
+	guest_open(&g, 1);
+	g.exit_port.ops = &ops;
+	if (c.kvm_fd < 0) {
+		skip("/dev/kvm cannot be opened, so no state can move");
+	} else {
+		c.mem = g.mem;
+		c.loop = g.loop;
+		err = engine_create(&c, &kvm);
+		ok(!err, "the KVM engine is made%s%s", err ? ": " : "", err ? error_message(err) : "");
+		error_free(err);
+		if (kvm) {
+			on[0] = engine_vcpu(g.engine, 0);
+			on[1] = engine_vcpu(kvm, 0);
+			test_groups();
+			test_travels();
+		}
+		engine_destroy(kvm);
+		close(c.kvm_fd);
+	}
+	test_without();
+	guest_close(&g);
+	return done_testing();
+}
