@@ -327,7 +327,10 @@ static void signal_ready(struct console *c)
 			hang_up(c);
 		else if (info.ssi_signo != SIGCHLD)
 			kill(c->pid, SIGTERM);
-	while (!c->ended && (pid = waitpid(c->pid, &status, WNOHANG)) == c->pid) {
+	/* Our other programs have no status that matters, but they must not stay behind as zombies. */
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		if (pid != c->pid)
+			continue;
 		c->ended = true;
 		c->status = status;
 	}

@@ -23,8 +23,8 @@ void terminal_restore(struct terminal *t);
 
 /*
  * Relays until the process @pid ends; returns its wait status. @serial_fd is the guest's serial port (-1: none
- * here), @control_fd its control socket. SIGTERM, SIGINT and SIGHUP are passed on to it. Signals are
- * blocked by console_block_signals() before the process is started.
+ * here), @control_fd its control socket. Other children that end are reaped. SIGTERM, SIGINT and SIGHUP are
+ * passed on to it. Signals are blocked by console_block_signals() before the process is started.
  */
 int console_run(pid_t pid, int serial_fd, int control_fd, struct terminal *t);
 void console_block_signals(void);

@@ -131,6 +131,13 @@ wait "$pid" 2>/dev/null
 
 start --net user
 others=$(pgrep -P "$pid")
+kill -9 "$(pgrep -P "$pid" -x maru-nat)"
+for _ in $(seq 50); do
+	pgrep -P "$pid" -x maru-nat >/dev/null || break
+	sleep 0.1
+done
+! pgrep -P "$pid" -x maru-nat >/dev/null && kill -0 "$vm" && grep -q "network is dead" "$dir/err"
+result $? "maru-nat that dies is reported and reaped, and the VM goes on"
 kill -9 "$vm"
 wait "$pid"
 [ $? = 6 ] && grep -q "signal 9" "$dir/err" && [ ! -e "$dir/ctl" ]
