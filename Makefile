@@ -146,7 +146,7 @@ $(BARE): %: %.elf
 
 # ---- Targets -------------------------------------------------------------------------------------
 
-.PHONY: all run test test-unit test-bare test-long fuzz-brief bench bench-compare install clean help deps always
+.PHONY: all run test test-unit test-bare test-long fuzz-brief bench bench-compare profile install clean help deps always
 
 all: $(addprefix $(B)/,$(PROGRAMS)) ## build the programs into build/MODE/ (release, debug, asan, tsan)
 
@@ -186,6 +186,9 @@ bench: deps $(addprefix build/release/,$(PROGRAMS)) ## speed against the host an
 RESULTS = $(if $(OLD)$(NEW),"$(OLD)" "$(NEW)",$(shell ls build/bench/*.json | tail -n 2))
 bench-compare: ## what changed between two results: OLD=a.json NEW=b.json
 	@bench/report $(RESULTS)
+
+profile: all ## where the time goes while a Debian guest runs COMMAND='...'
+	@scripts/profile-guest $(B) "$(COMMAND)"
 
 install: all ## install under DESTDIR and PREFIX (/usr/local)
 	install -d $(DESTDIR)$(PREFIX)/bin

@@ -26,6 +26,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -90,6 +91,7 @@ static void *worker_main(void *opaque)
 {
 	struct block_device *dev = opaque;
 
+	prctl(PR_SET_NAME, "disk");
 	pthread_mutex_lock(&dev->lock);
 	for (;;) {
 		struct block_request *req = dev->queue_head;
@@ -225,7 +227,7 @@ static struct error *start_workers(struct block_device *dev)
 	while (dev->workers < WORKERS && err == 0) {
 		err = pthread_create(&dev->worker[dev->workers], NULL, worker_main, dev);
 		if (err == 0)
-			pthread_setname_np(dev->worker[dev->workers++], "disk");
+			dev->workers++;
 	}
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (err)

@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -237,6 +238,11 @@ static void *cpu_thread(void *opaque)
 	struct vm *vm = cpu->vm;
 	struct vcpu_exit exit;
 	bool narrowed = false;
+	char name[16];
+
+	/* By the thread itself: its name in /proc cannot be reached any more. */
+	snprintf(name, sizeof(name), "vcpu%u", cpu->index);
+	prctl(PR_SET_NAME, name);
 
 	while (gate_pass(vm)) {
 		if (!narrowed)
@@ -258,16 +264,12 @@ static void *cpu_thread(void *opaque)
 
 struct error *vm_start_threads(struct vm *vm)
 {
-	char name[16];
-
 	for (unsigned i = 0; i < vm->config.cpus; i++) {
 		int rc = pthread_create(&vm->cpus[i].thread, NULL, cpu_thread, &vm->cpus[i]);
 
 		if (rc)
 			return error_errno(rc, "cannot start a thread for vCPU %u", i);
 		vm->cpus[i].has_thread = true;
-		snprintf(name, sizeof(name), "vcpu%u", i);
-		pthread_setname_np(vm->cpus[i].thread, name);
 	}
 	return NULL;
 }

@@ -346,6 +346,8 @@ static struct block *make(struct bt_vcpu *v, uint64_t gpa, uint64_t gpa2, uint32
 			      gpa2 == ~0ull ? NULL : ram + gpa2, mode);
 		if (b && b->guest_len && !publish(e, b))
 			b = NULL;
+		if (b && b->guest_len)
+			perfmap_block(v, b);
 	}
 	bt_unlock(&e->lock);
 	return b;

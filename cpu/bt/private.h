@@ -135,7 +135,7 @@ struct link {
 	bool twin;		 /* goes to the twin without groups of the block there */
 };
 
-/* Where guest instructions begin in host code, for host exceptions. */
+/* Where guest instructions that may raise host exceptions begin in host code. */
 struct block_map {
 	uint32_t host;	   /* position of the instruction's first host byte */
 	uint16_t guest;	   /* page offset */
@@ -193,6 +193,7 @@ enum bt_options {
 	BT_OPT_BOUNCE = 8,	/* all memory through C */
 	BT_OPT_NO_GROUP = 16,	/* every access is checked by itself */
 	BT_OPT_POLL = 1 << 15,	/* every polling point leaves translated code: events are seen wherever they can be */
+	BT_OPT_PERF_MAP = 1 << 14, /* not that: writes /tmp/perf-PID.map */
 };
 
 struct bt_engine {
@@ -245,6 +246,7 @@ struct bt_engine {
 	bool has_xsave, has_bmi2, has_fsgsbase;
 	uint64_t host_xcr0;
 	uint32_t debug_opts; /* enum bt_options */
+	int perfmap_fd;	     /* -1: none */
 	struct tr *tr;	     /* the translator's work space; under the lock */
 };
 
@@ -330,6 +332,7 @@ void bt_lock(_Atomic uint32_t *lock);
 void bt_unlock(_Atomic uint32_t *lock);
 long bt_futex_wait(_Atomic uint32_t *word, uint32_t value, uint64_t timeout_ns); /* 0: for ever */
 void bt_futex_wake(_Atomic uint32_t *word);
+void bt_write(int fd, const void *data, size_t len); /* what cannot be written is lost */
 
 /* ---- tlb.c ---------------------------------------------------------------------------------------- */
 struct tlb_page {
@@ -387,6 +390,9 @@ void emit_jump_by_cache(struct emit *e, bool user);
 void stubs_generate(struct bt_engine *e);
 /* @code: a block's mem_entry, or a stub that takes T0 := v->exit_target. */
 enum exit_reason stubs_enter(struct bt_vcpu *v, const void *code);
+
+/* ---- perfmap.c ---- */
+void perfmap_block(struct bt_vcpu *v, const struct block *b); /* v->rip is where it starts; lock held */
 
 /* ---- stats.c ---- */
 const char *bt_op_name(unsigned op); /* of those from OP_FIRST_CALL on; else NULL */

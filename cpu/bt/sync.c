@@ -41,6 +41,11 @@ void bt_futex_wake(_Atomic uint32_t *word)
 	raw_syscall(SYS_futex, (long)word, FUTEX_WAKE_PRIVATE, 0x7fffffff, 0);
 }
 
+void bt_write(int fd, const void *data, size_t len)
+{
+	raw_syscall(SYS_write, fd, (long)data, (long)len, 0);
+}
+
 /* 0 free, 1 taken, 2 taken and somebody waits. */
 void bt_lock(_Atomic uint32_t *lock)
 {

@@ -86,7 +86,8 @@ static void on_host_exception(int sig, siginfo_t *info, void *context)
 	uint64_t pos = (uint64_t)r[REG_RIP] - (uint64_t)e->cache_rx;
 
 	b = pos < CODE_CACHE_BYTES ? cache_find_host(e, (uint32_t)pos) : NULL;
-	if (!b || (trap != X86_DE && trap != X86_UD && trap != X86_GP && trap != X86_MF && trap != X86_XM))
+	if (!b || !b->map_count || b->map[0].host > pos ||
+	    (trap != X86_DE && trap != X86_UD && trap != X86_GP && trap != X86_MF && trap != X86_XM))
 		die(sig, (uint64_t)r[REG_RIP], (uint64_t)info->si_addr);
 
 	const struct block_map *m = &b->map[0];
@@ -249,10 +250,41 @@ static uint32_t debug_options(void)
 		opts |= BT_OPT_BOUNCE;
 	if (strstr(text, "poll"))
 		opts |= BT_OPT_POLL;
+	if (strstr(text, "perf-map"))
+		opts |= BT_OPT_PERF_MAP;
 	return opts;
 }
 
 static void bt_engine_destroy(struct engine *engine);
+
+/* The stubs, in the order in which they lie in the cache; blocks follow as they are made. */
+static struct error *perfmap_open(struct bt_engine *e)
+{
+	const struct {
+		const char *name;
+		uint32_t at;
+	} stubs[] = {
+		{ "enter", e->stub.enter },
+		{ "exit", e->stub.exit_tail },
+		{ "mem_slow", e->stub.mem_slow },
+		{ "bounce_in", e->stub.bounce_in },
+		{ "bounce_out", e->stub.bounce_out },
+		{ "call_op", e->stub.call_op },
+		{ "jump_kernel", e->stub.jump_kernel },
+		{ "jump_user", e->stub.jump_user },
+		{ NULL, e->cache_stubs_end },
+	};
+	char path[32];
+
+	snprintf(path, sizeof(path), "/tmp/perf-%d.map", (int)getpid());
+	e->perfmap_fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (e->perfmap_fd < 0)
+		return error_errno(errno, "cannot make '%s', which MARU_BT_DEBUG=perf-map asks for", path);
+	for (unsigned k = 0; stubs[k].name; k++)
+		dprintf(e->perfmap_fd, "%llx %x stub %s\n", (unsigned long long)(uintptr_t)(e->cache_rx + stubs[k].at),
+			stubs[k + 1].at - stubs[k].at, stubs[k].name);
+	return NULL;
+}
 
 static struct error *make_vcpu(struct bt_engine *e, unsigned index)
 {
@@ -308,6 +340,11 @@ static struct error *make_engine(const struct engine_config *c, struct bt_engine
 	cpuid_model_init(e->cpuid, e->vcpu_count);
 	cpuid_decode_features(e->cpuid, &e->features);
 	stubs_generate(e);
+	if (e->debug_opts & BT_OPT_PERF_MAP) {
+		err = perfmap_open(e);
+		if (err)
+			return err;
+	}
 	for (unsigned k = 0; k < e->vcpu_count; k++) {
 		err = make_vcpu(e, k);
 		if (err)
@@ -341,6 +378,7 @@ struct error *bt_engine_create(const struct engine_config *config, struct engine
 	e = map_lazily(align_up(sizeof(*e), 4096));
 	if (!e)
 		return error_errno(ENOMEM, "cannot make the translator");
+	e->perfmap_fd = -1;
 	err = make_engine(config, e);
 	if (err) {
 		bt_engine_destroy((struct engine *)e);
@@ -379,6 +417,8 @@ static void bt_engine_destroy(struct engine *engine)
 		e->mem->on_written = NULL;
 	for (unsigned k = 0; e->vcpus && k < e->vcpu_count; k++)
 		free_vcpu(e->vcpus[k]);
+	if (e->perfmap_fd >= 0)
+		close(e->perfmap_fd);
 	free(e->vcpus);
 	free(e->cpuid);
 	unmap(e->cache_rw, CODE_CACHE_BYTES);
