@@ -20,6 +20,7 @@
  * between, the arithmetic flags it saves may be those of an earlier instruction (doc/engine.md). Debug option
  * BT_OPT_EXACT_FLAGS keeps them everywhere.
  */
+#include "cpu/bt/light.h"
 #include "cpu/bt/translate.h"
 
 struct cold *tr_cold(struct tr *t, enum cold_kind kind)
@@ -396,17 +397,27 @@ static void emit_body(struct tr *t)
 	}
 }
 
+/* By its values, or by a misaligned operand; what comes from guest memory has been checked. */
+static bool may_trap_in_host(const struct insn *i)
+{
+	return i->klass == CLASS_COPY && (i->fpu != FPU_NONE || i->may_trap || i->mem_align);
+}
+
 static struct block *finish(struct tr *t, struct block *blk, uint32_t start_used)
 {
 	struct bt_engine *b = t->b;
-	struct block_map *map = cache_meta_alloc(b, t->n * sizeof(*map));
+	struct block_map *map;
+	unsigned count = 0;
 
+	for (unsigned k = 0; k < t->n; k++)
+		if (may_trap_in_host(&t->insn[k]))
+			t->map[count++] = t->map[k];
+	map = cache_meta_alloc(b, count * sizeof(*map));
 	if (t->e.full || t->failed || !map)
 		return NULL;
-	for (unsigned k = 0; k < t->n; k++)
-		map[k] = t->map[k];
+	bt_copy(map, t->map, count * sizeof(*map));
 	blk->map = map;
-	blk->map_count = (uint16_t)t->n;
+	blk->map_count = (uint16_t)count;
 	blk->guest_len = (uint16_t)(t->off[t->n] - t->off[0]);
 	blk->lines = t->lines;
 	blk->links = t->links;
