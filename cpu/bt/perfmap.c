@@ -2,7 +2,7 @@
 /*
  * What translated code is, for perf and scripts/profile: debug option "perf-map" (doc/engine.md).
  *
- * One line for each block, as perf wants it in /tmp/perf-PID.map: host address, length, name, in hexadecimal. The
+ * One line for each block and its cold paths, as perf wants it in /tmp/perf-PID.map: host address, length, name, in hexadecimal. The
  * name says who the guest code is: "kernel", or "user" and its CR3; and its linear address where it was first met.
  * The file is made with the engine, before the sandbox closes, by perfmap_open() (vm.c); here it is only written to.
  */
@@ -26,16 +26,14 @@ static char *put_hex(char *p, uint64_t value)
 	return p;
 }
 
-void perfmap_block(struct bt_vcpu *v, const struct block *b)
+static void put_line(struct bt_vcpu *v, const struct block *b, uint32_t start, uint32_t end)
 {
 	struct bt_engine *e = v->engine;
 	char line[96], *p = line;
 
-	if (e->perfmap_fd < 0)
-		return;
-	p = put_hex(p, (uint64_t)e->cache_rx + b->jc_entry);
+	p = put_hex(p, (uint64_t)e->cache_rx + start);
 	p = put_text(p, " ");
-	p = put_hex(p, b->code_end - b->jc_entry);
+	p = put_hex(p, end - start);
 	if (b->mode & MODE_USER) {
 		p = put_text(p, " user cr3=");
 		p = put_hex(p, v->cr3 & ~0xfffull);
@@ -46,4 +44,13 @@ void perfmap_block(struct bt_vcpu *v, const struct block *b)
 	p = put_hex(p, v->cs_base + v->rip);
 	p = put_text(p, "\n");
 	bt_write(e->perfmap_fd, line, (size_t)(p - line));
+}
+
+void perfmap_block(struct bt_vcpu *v, const struct block *b)
+{
+	if (v->engine->perfmap_fd < 0)
+		return;
+	put_line(v, b, b->jc_entry, b->code_end);
+	if (b->cold_end > b->cold_start)
+		put_line(v, b, b->cold_start, b->cold_end);
 }
