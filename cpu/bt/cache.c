@@ -55,6 +55,46 @@ static void patch_field(struct bt_engine *e, uint32_t field, uint32_t target)
 	__atomic_store_n((uint32_t *)(e->cache_rw + field), target - (field + 4), __ATOMIC_RELEASE);
 }
 
+static void connect(struct bt_engine *e, struct link *l, struct block *to)
+{
+	l->to = to;
+	l->next_in = to->in;
+	to->in = l;
+	patch_field(e, l->field, l->ret ? to->ret_entry : l->backward ? to->poll_entry : to->main_entry);
+}
+
+/* Return addresses: to the blocks that are there already, and from those that wait for this one. Lock held. */
+static void connect_returns(struct bt_engine *e, struct block *b)
+{
+	uint64_t page = b->gpa & ~0xfffull;
+	struct code_page *cp = e->code_pages[ram_page_index(e, page)];
+	uint32_t mode = b->mode & ~MODE_PRIVATE_TWIN;
+	struct link **at = &cp->waiting;
+
+	while (*at) {
+		struct link *l = *at;
+
+		if (l->from->dead) {
+			*at = l->next_waiting;
+			continue;
+		}
+		if (!l->to && l->target == (b->gpa & 0xfff) && b->mode == (l->from->mode & ~MODE_PRIVATE_TWIN) &&
+		    b->gpa2 == ~0ull)
+			connect(e, l, b);
+		at = &l->next_waiting;
+	}
+	for (struct link *l = b->links; l; l = l->next_out) {
+		if (!l->ret)
+			continue;
+		l->next_waiting = cp->waiting;
+		cp->waiting = l;
+		struct block *to = find(e, page + l->target, ~0ull, mode);
+
+		if (to && to->gpa2 == ~0ull)
+			connect(e, l, to);
+	}
+}
+
 void cache_link(struct bt_vcpu *v, struct link *l, struct block *to)
 {
 	struct bt_engine *e = v->engine;
@@ -64,10 +104,7 @@ void cache_link(struct bt_vcpu *v, struct link *l, struct block *to)
 	    (to->gpa & ~0xfffull) == (l->from->gpa & ~0xfffull) &&
 	    (to->gpa & 0xfff) == l->target && l->twin == !!(to->mode & MODE_PRIVATE_TWIN) &&
 	    (to->mode & ~MODE_PRIVATE_TWIN) == (l->from->mode & ~MODE_PRIVATE_TWIN)) {
-		l->to = to;
-		l->next_in = to->in;
-		to->in = l;
-		patch_field(e, l->field, l->backward ? to->poll_entry : to->main_entry);
+		connect(e, l, to);
 		v->priv->stats.links++;
 	}
 	bt_unlock(&e->lock);
@@ -109,9 +146,18 @@ static void remove_from_hash(struct bt_engine *e, struct block *b)
 		*at = b->hash_next;
 }
 
+static void kill_entry(struct bt_engine *e, uint32_t pos)
+{
+	uint64_t *at = (uint64_t *)(e->cache_rw + pos);
+	uint64_t old = *at, jump = 0xe9;
+
+	jump |= (uint64_t)(e->stub.lookup_mem - (pos + 5)) << 8 & 0xffffffff00ull;
+	__atomic_store_n(at, (old & ~0xffffffffffull) | jump, __ATOMIC_RELEASE);
+}
+
 /*
- * The first bytes of the jump-cache entry become "jmp lookup_mem"; T0 is the target there. They are one instruction,
- * so that a vCPU is before or behind them. A one-instruction block has no such entry and is in no jump cache: what
+ * The first bytes of the entries from jump cache and ring become "jmp lookup_mem"; T0 is the target there. They are
+ * one instruction each, so that a vCPU is before or behind them. A one-instruction block has no such entry and is in no jump cache: what
  * stands there is its body, of several short instructions, and another vCPU may be in the middle of it.
  */
 static void kill_jc_entry(struct bt_engine *e, struct block *b)
@@ -119,11 +165,8 @@ static void kill_jc_entry(struct bt_engine *e, struct block *b)
 	if (b->mem_entry == b->jc_entry)
 		return;
 
-	uint64_t *at = (uint64_t *)(e->cache_rw + b->jc_entry);
-	uint64_t old = *at, jump = 0xe9;
-
-	jump |= (uint64_t)(e->stub.lookup_mem - (b->jc_entry + 5)) << 8 & 0xffffffff00ull;
-	__atomic_store_n(at, (old & ~0xffffffffffull) | jump, __ATOMIC_RELEASE);
+	kill_entry(e, b->jc_entry);
+	kill_entry(e, b->ret_entry);
 }
 
 static struct block **next_in_page(struct block *b, uint64_t page)
@@ -290,6 +333,8 @@ static bool publish(struct bt_engine *e, struct block *b)
 		page_add(e, b, b->gpa2, b->lines2);
 	b->hash_next = e->hash[h];
 	e->hash[h] = b;
+	if (b->gpa2 == ~0ull)
+		connect_returns(e, b);
 	b->older = e->newest;
 	__atomic_store_n(&e->newest, b, __ATOMIC_RELEASE); /* signal handlers look without the lock */
 	return true;

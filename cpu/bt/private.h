@@ -69,6 +69,13 @@ struct jc_entry {
 #define JC_LOG 4096u
 struct jump_cache {
 	struct jc_entry entry[JC_ENTRIES];
+	/*
+	 * Where calls return to, as a ring: a return whose target is the newest entry's goes to its code, one that
+	 * is not goes by the entries above. It holds code of pages in the filter below only, and lives as long as they.
+	 */
+	struct jc_entry ring[256];
+	uint8_t ring_top;
+	bool entered;  /* code has been run that is not in entry[] */
 	uint32_t mode; /* the block mode that all entries have */
 	uint32_t used; /* entries in the log; > JC_LOG: the log is not complete */
 	uint16_t log[JC_LOG];
@@ -133,6 +140,8 @@ struct link {
 	uint16_t target;	 /* offset in the page */
 	bool backward;		 /* enter by the polling entry */
 	bool twin;		 /* goes to the twin without groups of the block there */
+	bool ret;		 /* a return address in the ring: the field is a LEA's */
+	struct link *next_waiting; /* ret: of its page */
 };
 
 /* Where guest instructions that may raise host exceptions begin in host code. */
@@ -154,7 +163,7 @@ struct block {
 	uint8_t live_in; /* arithmetic flags it reads: non-zero or not */
 	uint64_t lines;	 /* 64-byte lines of the page it was made from */
 	uint64_t lines2; /* of the second page */
-	uint32_t jc_entry, mem_entry, poll_entry, main_entry;
+	uint32_t jc_entry, ret_entry, mem_entry, poll_entry, main_entry;
 	uint32_t code_end;
 	uint32_t cold_start, cold_end; /* its cold paths, apart */
 	struct block *hash_next, *page_next, *page2_next;
@@ -169,6 +178,7 @@ struct block {
 struct code_page {
 	uint64_t lines;
 	struct block *blocks; /* by page_next or page2_next */
+	struct link *waiting; /* return addresses in this page */
 	uint32_t slow_writes;
 	uint64_t starts[64];	/* by byte: a block begins here, or did */
 	uint64_t index;		/* in engine->code_pages */
@@ -360,6 +370,8 @@ void tlb_revoke_writes_page(struct bt_vcpu *v, uint64_t gpa);
 void tlb_flush_jump_caches(struct bt_vcpu *v);
 void jc_clear(struct bt_vcpu *v, struct jump_cache *jc);
 void jc_insert(struct bt_vcpu *v, uint64_t lin, const struct block *b, bool global);
+/* A block of the page is entered without the jump cache. */
+void jc_note(struct bt_vcpu *v, uint64_t lin, bool global);
 
 /* ---- cache.c --------------------------------------------------------------------------------------- */
 /* The block for v->rip and mode, translated when needed; NULL: v->exception is pending. */

@@ -332,6 +332,7 @@ static bool run_block(struct bt_vcpu *v, bool bounce, enum exit_reason *reason)
 	v->vbase = lin & ~0xfffull;
 	check_jump_cache(v, mode);
 	if (!(b->mode & MODES_WITHOUT_CACHE)) {
+		jc_note(v, lin, global);
 		if (missed)
 			jc_insert(v, lin, b, global);
 		else if (link && v->exit_link && flushes == v->priv->stats.flushes)

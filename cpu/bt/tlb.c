@@ -24,12 +24,20 @@ static unsigned page_filter(uint64_t lin)
 	return (unsigned)(lin >> 12) & 4095;
 }
 
+static void ring_clear(struct jump_cache *jc)
+{
+	for (unsigned k = 0; k < ARRAY_SIZE(jc->ring); k++)
+		jc->ring[k].tag = 1ull << 63; /* not canonical: no target */
+}
+
 void jc_clear(struct bt_vcpu *v, struct jump_cache *jc)
 {
 	uint64_t miss = jc_miss_code(v);
 
-	if (!jc->used)
+	if (!jc->used && !jc->entered)
 		return;
+	ring_clear(jc);
+	jc->entered = false;
 	if (jc->used <= JC_LOG) {
 		for (uint32_t k = 0; k < jc->used; k++)
 			jc->entry[jc->log[k]].code = miss;
@@ -48,9 +56,23 @@ static void jc_fill(struct bt_vcpu *v, struct jump_cache *jc)
 	jc_clear(v, jc);
 }
 
+static struct jump_cache *current_jc(struct bt_vcpu *v)
+{
+	return v->mode & MODE_USER ? &v->priv->slot->jc : bt_kernel_jc(v);
+}
+
+void jc_note(struct bt_vcpu *v, uint64_t lin, bool global)
+{
+	struct jump_cache *jc = current_jc(v);
+
+	jc->pages[page_filter(lin) >> 6] |= 1ull << (page_filter(lin) & 63);
+	jc->has_local |= !global;
+	jc->entered = true;
+}
+
 void jc_insert(struct bt_vcpu *v, uint64_t lin, const struct block *b, bool global)
 {
-	struct jump_cache *jc = v->mode & MODE_USER ? &v->priv->slot->jc : bt_kernel_jc(v);
+	struct jump_cache *jc = current_jc(v);
 	struct jc_entry *e = &jc->entry[jc_index(lin)];
 
 	if (jc->mode != b->mode) {
@@ -74,6 +96,7 @@ static void jc_drop_page(struct bt_vcpu *v, struct jump_cache *jc, uint64_t lin)
 
 	if (!(jc->pages[page_filter(lin) >> 6] >> (page_filter(lin) & 63) & 1))
 		return;
+	ring_clear(jc);
 	if (jc->used <= JC_LOG) {
 		for (uint32_t k = 0; k < jc->used; k++) {
 			struct jc_entry *e = &jc->entry[jc->log[k]];

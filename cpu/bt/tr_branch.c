@@ -326,6 +326,59 @@ static void branch_loop(struct tr *t, const struct insn *i)
 	tr_goto(t, t->off[t->cur] + i->len);
 }
 
+/* ---- the ring of return addresses ---- */
+
+static bool has_ring(const struct tr *t, unsigned size)
+{
+	return t->code_bits == 64 && size == 8 && !t->single &&
+	       !(t->mode & (MODE_PRIVATE_NO_JC | MODE_PRIVATE_BREAK)) && !(t->b->debug_opts & BT_OPT_NO_LINK);
+}
+
+/* An instruction with a field of the current jump cache, at @index (or H_NONE) bytes from it. */
+static void ring_op(struct tr *t, bool w, unsigned op, unsigned reg, uint8_t index, size_t field)
+{
+	if (t->mode & MODE_USER) {
+		emit8(&t->e, 0x65);
+		emit_op_mem(&t->e, w, op, reg, index, H_NONE, 0, USER_JC_OFF + (int32_t)field);
+	} else {
+		emit_op_mem(&t->e, w, op, reg, H_RSP, index, 0, KERNEL_JC_OFF + (int32_t)field);
+	}
+}
+
+/* @temp := byte offset of the newest entry. */
+static void ring_newest(struct tr *t, uint8_t temp)
+{
+	ring_op(t, false, 0x0fb6, temp, H_NONE, offsetof(struct jump_cache, ring_top)); /* movzx */
+	emit8(&t->e, 0x41); /* shl temp, 4 */
+	emit8(&t->e, 0xc1);
+	emit8(&t->e, 0xe0 | (temp & 7));
+	emit8(&t->e, 4);
+}
+
+/* T1 is the linear address behind a call. Uses T0 and T1. Flags are in memory. */
+static void ring_push(struct tr *t, unsigned next)
+{
+	struct emit *e = &t->e;
+	struct link *l = new_link(t, next);
+
+	if (!l)
+		return;
+	t->t0_group = GROUP_NONE;
+	t->flags &= ~(unsigned)FLAGS_HOST;
+	l->ret = true;
+	ring_op(t, false, 0xfe, 0, H_NONE, offsetof(struct jump_cache, ring_top)); /* inc byte */
+	ring_newest(t, T0);
+	ring_op(t, true, 0x89, T1, T0, offsetof(struct jump_cache, ring) + offsetof(struct jc_entry, tag));
+	align_field(t, 3);
+	emit8(e, 0x4c); /* lea T1, [rip + rel32] */
+	emit8(e, 0x8d);
+	emit8(e, 0x3d);
+	l->stub = t->mode & MODE_USER ? t->b->stub.jump_user : t->b->stub.jump_kernel;
+	l->field = emit_pos(e);
+	emit32(e, l->stub - (l->field + 4));
+	ring_op(t, true, 0x89, T1, T0, offsetof(struct jump_cache, ring) + offsetof(struct jc_entry, code));
+}
+
 /* Pushes the return address of a call; then @check looks at the target, an offset in CS in scratch[0]. */
 static void push_return(struct tr *t, const struct insn *i, bool check)
 {
@@ -341,6 +394,8 @@ static void push_return(struct tr *t, const struct insn *i, bool check)
 		emit_load_slot(e, T1, SLOT(vbase));
 		emit_lea(e, true, T1, T1, H_NONE, 0, next);
 		emit_op_mem(e, true, 0x89, T1, m.base, m.index, 0, m.disp);
+		if (has_ring(t, size) && !t->straddles && next < (int32_t)MEM_PAGE_SIZE)
+			ring_push(t, (unsigned)next);
 	} else {
 		tr_pointer(t, &m);
 		emit_mov_reg(e, true, T1, T0);
@@ -398,6 +453,11 @@ static void load_target(struct tr *t, const struct insn *i)
 		emit_mov_reg(e, false, T0, T0);
 }
 
+static int ret_pops(const struct insn *i)
+{
+	return i->opsize + (i->opcode == 0xc2 ? (int)(uint16_t)i->imm : 0);
+}
+
 static void branch_ret(struct tr *t, const struct insn *i)
 {
 	unsigned size = i->opsize;
@@ -408,8 +468,30 @@ static void branch_ret(struct tr *t, const struct insn *i)
 	tr_stack_addr(t, &ea, 0);
 	tr_operand(t, &ea, size, ACCESS_READ, &m);
 	load_t0(t, size, &m);
+	if (has_ring(t, size)) {
+		struct cold *c = tr_cold(t, COLD_RET);
+
+		t->done = true;
+		ring_newest(t, T1);
+		ring_op(t, true, 0x3b, T0, T1, offsetof(struct jump_cache, ring) + offsetof(struct jc_entry, tag));
+		c->field[c->nfields++] = emit_jcc_forward(&t->e, CC_NE);
+		ring_op(t, false, 0xfe, 1, H_NONE, offsetof(struct jump_cache, ring_top)); /* dec byte */
+		tr_stack_move(t, ret_pops(i));
+		ring_op(t, false, 0xff, 4, T1, offsetof(struct jump_cache, ring) + offsetof(struct jc_entry, code));
+		return;
+	}
 	check_target(t);
-	tr_stack_move(t, (int)size + (i->opcode == 0xc2 ? (int)(uint16_t)i->imm : 0));
+	tr_stack_move(t, ret_pops(i));
+	goto_offset_t0(t);
+}
+
+/* A return to somewhere else than expected. */
+void tr_cold_ret(struct tr *t, const struct cold *c)
+{
+	emit_patch_rel32(&t->e, c->field[0], emit_pos(&t->e));
+	check_target(t);
+	ring_op(t, false, 0xfe, 1, H_NONE, offsetof(struct jump_cache, ring_top)); /* dec byte */
+	tr_stack_move(t, ret_pops(&t->insn[c->insn]));
 	goto_offset_t0(t);
 }
 

@@ -7,6 +7,7 @@
  * BLOCK_INSNS_MAX. Layout in the cache:
  *
  *	jc_entry	from the jump cache: T0 is the linear address, T1 the index; flags in aflags
+ *	ret_entry	from the ring of return addresses: the same, T1 is nothing
  *	mem_entry	from C: vbase is set; flags in aflags
  *			  (flags are restored here if the block reads them before it writes them)
  *	poll_entry	from backward links: leaves if v->poll is set; flags in RFLAGS
@@ -304,6 +305,9 @@ static void emit_entries(struct tr *t, struct block *blk)
 			emit_op_mem(e, true, 0x3b, T0, H_RSP, T1, 0,
 				    KERNEL_JC_OFF + (int32_t)offsetof(struct jc_entry, tag));
 		emit_jcc(e, CC_NE, t->b->stub.lookup_mem);
+		while (emit_pos(e) & 7)
+			emit8(e, 0x90);
+		blk->ret_entry = emit_pos(e);
 		emit8(e, 0x49); /* and T0, -4096 */
 		emit8(e, 0x81);
 		emit8(e, 0xe6);
@@ -353,6 +357,9 @@ static void emit_cold_paths(struct tr *t, struct block *blk)
 			break;
 		case COLD_GROUP:
 			tr_cold_group(t, c);
+			break;
+		case COLD_RET:
+			tr_cold_ret(t, c);
 			break;
 		case COLD_LINK:
 			tr_cold_link(t, c);

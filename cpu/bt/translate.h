@@ -42,7 +42,7 @@ struct planned {
 	int64_t disp, at; /* of the operand; in the group's terms */
 };
 
-enum cold_kind { COLD_MEM, COLD_GROUP, COLD_LINK, COLD_FAR_JUMP, COLD_POLL, COLD_BAD_TARGET };
+enum cold_kind { COLD_MEM, COLD_GROUP, COLD_RET, COLD_LINK, COLD_FAR_JUMP, COLD_POLL, COLD_BAD_TARGET };
 
 /* Code off the straight path, emitted after it. */
 struct cold {
@@ -146,6 +146,7 @@ void tr_linear_of(struct tr *t, int64_t target); /* T0 := linear address of a pa
 void tr_jump_cache(struct tr *t, unsigned flags); /* jump to linear T0; flags must be in memory */
 void tr_goto_twin(struct tr *t, unsigned insn); /* to this instruction in the twin; flags as the block's state says */
 void tr_cold_link(struct tr *t, const struct cold *c);
+void tr_cold_ret(struct tr *t, const struct cold *c);
 void tr_cold_far(struct tr *t, const struct cold *c);
 void tr_cold_bad_target(struct tr *t, const struct cold *c);
 void tr_stack_addr(struct tr *t, struct ea *ea, int disp); /* [SS:rSP + disp] */
