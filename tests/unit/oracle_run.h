@@ -414,7 +414,7 @@ static void guest_set_system(struct oracle_run *r)
 static bool chip_has_interrupt(void *opaque)
 {
 	struct oracle_run *r = opaque;
-	const struct bt_vcpu *v = (const struct bt_vcpu *)r->g.vcpu;
+	const struct bt_vcpu *v = container_of(r->g.vcpu, const struct bt_vcpu, base);
 
 	if (!r->every || r->pending || v->cpl != 3)
 		return r->pending;
@@ -429,7 +429,7 @@ static bool chip_has_interrupt(void *opaque)
 static int chip_ack(void *opaque)
 {
 	struct oracle_run *r = opaque;
-	const struct bt_vcpu *v = (const struct bt_vcpu *)r->g.vcpu;
+	const struct bt_vcpu *v = container_of(r->g.vcpu, const struct bt_vcpu, base);
 
 	r->pending = 0;
 	r->taken++;
