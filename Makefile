@@ -183,7 +183,7 @@ fuzz-brief: $(FUZZ_PROGRAMS) ## each fuzz target for some seconds
 bench: deps $(addprefix build/release/,$(PROGRAMS)) ## speed against the host and QEMU; BENCH="--quick gcc fp" chooses
 	@bench/run $(BENCH)
 
-RESULTS = $(if $(OLD)$(NEW),"$(OLD)" "$(NEW)",$(shell ls build/bench/*.json | tail -n 2))
+RESULTS = $(if $(OLD)$(NEW),"$(OLD)" "$(NEW)",$(shell ls build/bench/*.json 2>/dev/null | tail -n 2))
 bench-compare: ## what changed between two results: OLD=a.json NEW=b.json
 	@bench/report $(RESULTS)
 
