@@ -209,6 +209,17 @@ static inline int verify_tlb_field(const struct verify *v, const ZydisDecodedOpe
 	return op->mem.disp.value >= table && op->mem.disp.value < table + 24 ? (int)(op->mem.disp.value - table) : -1;
 }
 
+/* The mask of the TLB table in use. */
+static inline bool verify_is_mask(const struct verify *v, const ZydisDecodedOperand *op)
+{
+	int64_t mask = (int64_t)(offsetof(struct tlb_slot, info) + offsetof(struct tlb_table, mask) +
+				 tlb_class_of_mode(v->b->mode) * sizeof(struct tlb_table));
+
+	return op->type == ZYDIS_OPERAND_TYPE_MEMORY && op->mem.segment == ZYDIS_REGISTER_GS &&
+	       op->mem.base == ZYDIS_REGISTER_NONE && op->mem.index == ZYDIS_REGISTER_NONE && op->size == 32 &&
+	       op->mem.disp.value == mask;
+}
+
 static inline bool verify_memory(struct verify *v, const ZydisDecodedOperand *op)
 {
 	bool writes = op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
@@ -223,7 +234,7 @@ static inline bool verify_memory(struct verify *v, const ZydisDecodedOperand *op
 	if (op->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN)
 		return v->in.mnemonic == ZYDIS_MNEMONIC_CALL ? true : verify_fails(v, "an implicit memory operand");
 	if (op->mem.segment == ZYDIS_REGISTER_GS || (op->mem.index == ZYDIS_REGISTER_R15 && op->mem.base == ZYDIS_REGISTER_RSP)) {
-		if (!writes && v->index == INDEX_TLB && verify_tlb_field(v, op) >= 0)
+		if (!writes && ((v->index == INDEX_TLB && verify_tlb_field(v, op) >= 0) || verify_is_mask(v, op)))
 			return true;
 		if (!writes && v->index == INDEX_JUMP_CACHE && verify_in_jump_cache(op))
 			return true;
@@ -358,7 +369,7 @@ static inline bool verify_control(struct verify *v)
 
 /* ---- the straight path ---- */
 
-/* T1 as it is used to index: "and T1d, mask" for the TLB, "movzx T1d, T0w; shl T1d, 4" for a jump cache. */
+/* T1 as it is used to index: "and T1d, gs:[mask]" for the TLB, "movzx T1d, T0w; shl T1d, 4" for a jump cache. */
 static inline void verify_index(struct verify *v)
 {
 	const ZydisDecodedOperand *a = &v->op[0], *b = &v->op[1];
@@ -370,8 +381,7 @@ static inline void verify_index(struct verify *v)
 	v->index = INDEX_NONE;
 	if (a->reg.value != ZYDIS_REGISTER_R15D)
 		return;
-	if (v->in.mnemonic == ZYDIS_MNEMONIC_AND && b->type == ZYDIS_OPERAND_TYPE_IMMEDIATE &&
-	    b->imm.value.u == (TLB_ENTRIES - 1) * sizeof(struct tlb_entry)) {
+	if (v->in.mnemonic == ZYDIS_MNEMONIC_AND && verify_is_mask(v, b)) {
 		v->index = INDEX_TLB;
 		v->host = value_new(&v->unknowns);
 		v->tag[0] = value_new(&v->unknowns);
