@@ -3,7 +3,7 @@
  * Holds what the translator has emitted against what it may emit, with Zydis as the judge: it knows all memory
  * operands, the implicit ones too, and shares no table with the translator.
  *
- * A block is read from its first to its last byte. Allowed are: accesses to the translator's slots at [rsp + n];
+ * A block is read from its first to its last byte, then its cold paths, which lie apart. Allowed are: accesses to the translator's slots at [rsp + n];
  * reads of the TLB and of the jump caches; accesses in a range that a check has granted, and writes only where writing
  * was checked; calls of stubs; jumps in the block, to stubs, and to entries of blocks of the same page and mode, or of
  * the block's twin without groups (a dropped block may still jump to another one); indirect jumps by the jump caches. Nothing
@@ -75,7 +75,7 @@ struct verify {
 	struct value asked;	   /* T0 at the call */
 	enum { SLOW_NO, SLOW_MEM, SLOW_GROUP, SLOW_COMPARED, SLOW_DECIDED, SLOW_LOADED } slow;
 
-	/* By distance from the block's start. */
+	/* By place: distance from the block's start, then that from the start of its cold paths. */
 	struct verify_back back[65536];
 	uint16_t cold[65536]; /* the state there is that at the jump: number + 1 */
 	uint8_t target[65536];
@@ -85,12 +85,32 @@ struct verify {
 };
 enum { IS_TARGET = 1, IS_START = 2, IS_STRAY = 4 /* jumped to by what is no slow path */, IS_BACKWARD = 16, IS_ENTRY = 8 /* all is forgotten */ };
 
+#define VERIFY_OUTSIDE (~0u)
+
+static inline unsigned verify_length(const struct block *b)
+{
+	return b->code_end - b->jc_entry + b->cold_end - b->cold_start;
+}
+
+/* The place of a position in the cache. */
+static inline unsigned verify_place_of(const struct block *b, uint32_t pos)
+{
+	if (pos >= b->jc_entry && pos < b->code_end)
+		return pos - b->jc_entry;
+	return pos >= b->cold_start && pos < b->cold_end ? b->code_end - b->jc_entry + pos - b->cold_start : VERIFY_OUTSIDE;
+}
+
+static inline uint32_t verify_end(const struct verify *v, uint32_t pos)
+{
+	return pos >= v->b->jc_entry && pos < v->b->code_end ? v->b->code_end : v->b->cold_end;
+}
+
 static inline bool verify_fails(struct verify *v, const char *what)
 {
-	int n = snprintf(v->what, sizeof(v->what), "%s at +%#x: %s", what, v->pos - v->b->jc_entry,
+	int n = snprintf(v->what, sizeof(v->what), "%s at +%#x: %s", what, verify_place_of(v->b, v->pos),
 			 ZydisMnemonicGetString(v->in.mnemonic));
 
-	for (unsigned k = 0; k < 15 && v->pos + k < v->b->code_end; k++)
+	for (unsigned k = 0; k < 15 && v->pos + k < verify_end(v, v->pos); k++)
 		n += snprintf(v->what + n, sizeof(v->what) - (size_t)n, " %02x", v->e->cache_rx[v->pos + k]);
 	return false;
 }
@@ -176,9 +196,7 @@ static inline bool verify_jump_target(struct verify *v, uint32_t to)
 {
 	const struct block *b = v->b;
 
-	if (to >= b->jc_entry && to < b->code_end)
-		return true;
-	if (to < v->e->cache_stubs_end)
+	if (verify_place_of(b, to) != VERIFY_OUTSIDE || to < v->e->cache_stubs_end)
 		return true;
 	for (const struct block *o = v->e->newest; o; o = o->older)
 		if ((to == o->main_entry || to == o->poll_entry) && (!o->dead || b->dead) &&
@@ -287,7 +305,7 @@ static inline bool verify_call(struct verify *v, uint32_t to)
  * The jump back from a slow path, which must have asked for all that the check would have: of mem_slow, any
  * access as wide; of group_slow, the same range, and T0 is what its slot is.
  */
-static inline bool verify_comes_back(struct verify *v, uint32_t to)
+static inline bool verify_comes_back(struct verify *v, unsigned to)
 {
 	const struct verify_back *back = &v->back[to];
 	const struct verify_grant *g = back->grant ? &v->grant[back->grant - 1] : NULL;
@@ -333,7 +351,8 @@ static inline bool verify_slow(struct verify *v)
 static inline bool verify_control(struct verify *v)
 {
 	const ZydisDecodedOperand *op = &v->op[0];
-	uint32_t to = (uint32_t)(v->next + op->imm.value.s), distance = to - v->b->jc_entry;
+	uint32_t to = (uint32_t)(v->next + op->imm.value.s);
+	unsigned place = verify_place_of(v->b, to);
 
 	if (op->type == ZYDIS_OPERAND_TYPE_MEMORY)
 		return v->in.mnemonic == ZYDIS_MNEMONIC_JMP && verify_in_jump_cache(op) && v->index == INDEX_JUMP_CACHE
@@ -344,18 +363,18 @@ static inline bool verify_control(struct verify *v)
 		return verify_call(v, to);
 	if (!verify_jump_target(v, to))
 		return verify_fails(v, "a jump out of its page");
-	if (to < v->b->jc_entry || to >= v->b->code_end)
+	if (place == VERIFY_OUTSIDE)
 		return true;
 	if (v->in.mnemonic == ZYDIS_MNEMONIC_JMP && (v->slow == SLOW_MEM || v->slow == SLOW_LOADED))
-		return verify_comes_back(v, distance);
-	v->target[distance] |= IS_STRAY;
-	if (to > v->pos && !v->cold[distance]) {
+		return verify_comes_back(v, place);
+	v->target[place] |= IS_STRAY;
+	if (place > verify_place_of(v->b, v->pos) && !v->cold[place]) {
 		if (v->colds == VERIFY_COLD)
 			return verify_fails(v, "too many jumps");
 		v->at_jump[v->colds] = v->now;
-		v->cold[distance] = (uint16_t)++v->colds;
-	} else if (v->cold[distance]) { /* the same but for what the check works with */
-		struct verify_state *s = &v->at_jump[v->cold[distance] - 1];
+		v->cold[place] = (uint16_t)++v->colds;
+	} else if (v->cold[place]) { /* the same but for what the check works with */
+		struct verify_state *s = &v->at_jump[v->cold[place] - 1];
 
 		for (unsigned k = 0; k < 16; k++)
 			if (!value_same(&s->reg[k], &v->now.reg[k]))
@@ -369,7 +388,7 @@ static inline bool verify_control(struct verify *v)
 
 /* ---- the straight path ---- */
 
-/* T1 as it is used to index: "and T1d, gs:[mask]" for the TLB, "movzx T1d, T0w; shl T1d, 4" for a jump cache. */
+/* T1 as it is used to index: "and T1d, gs:[mask]" for the TLB, "movzx T1d, T1w; shl T1d, 4" for a jump cache. */
 static inline void verify_index(struct verify *v)
 {
 	const ZydisDecodedOperand *a = &v->op[0], *b = &v->op[1];
@@ -387,7 +406,7 @@ static inline void verify_index(struct verify *v)
 		v->tag[0] = value_new(&v->unknowns);
 		v->tag[1] = value_new(&v->unknowns);
 		v->subtracted = false;
-	} else if (v->in.mnemonic == ZYDIS_MNEMONIC_MOVZX && b->reg.value == ZYDIS_REGISTER_R14W) {
+	} else if (v->in.mnemonic == ZYDIS_MNEMONIC_MOVZX && b->reg.value == ZYDIS_REGISTER_R15W) {
 		v->index = INDEX_WORD;
 	} else if (v->in.mnemonic == ZYDIS_MNEMONIC_SHL && old == INDEX_WORD && b->imm.value.u == 4) {
 		v->index = INDEX_JUMP_CACHE;
@@ -453,12 +472,12 @@ static inline void verify_ends_check(struct verify *v)
 	if (v->in.mnemonic == ZYDIS_MNEMONIC_ADD && a->type == ZYDIS_OPERAND_TYPE_REGISTER &&
 	    a->reg.value == ZYDIS_REGISTER_R14 && verify_tlb_field(v, b) == offsetof(struct tlb_entry, host) && v->grants &&
 	    value_same(&v->now.reg[T0], &v->grant[v->grants - 1].base)) {
-		v->back[v->next - v->b->jc_entry] = back;
+		v->back[verify_place_of(v->b, v->pos) + v->in.length] = back;
 	} else if (v->in.mnemonic == ZYDIS_MNEMONIC_MOV && verify_is_slot(a) && b->type == ZYDIS_OPERAND_TYPE_REGISTER &&
 		   b->reg.value == ZYDIS_REGISTER_R14 && a->mem.disp.value >= GROUP_SLOT(0) &&
 		   a->mem.disp.value < GROUP_SLOT(BT_GROUP_SLOTS) && v->grants) {
 		back.slot = (uint8_t)((a->mem.disp.value - GROUP_SLOT(0)) / 8 + 1);
-		v->back[v->next - v->b->jc_entry] = back;
+		v->back[verify_place_of(v->b, v->pos) + v->in.length] = back;
 	}
 }
 
@@ -564,7 +583,7 @@ static inline bool verify_step(struct verify *v)
 static inline bool verify_decode(struct verify *v, uint32_t pos)
 {
 	v->pos = pos;
-	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&v->zydis, v->e->cache_rx + pos, v->b->code_end - pos, &v->in, v->op)))
+	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&v->zydis, v->e->cache_rx + pos, verify_end(v, pos) - pos, &v->in, v->op)))
 		return verify_fails(v, "no instruction");
 	v->next = pos + v->in.length;
 	return verify_forbidden(v) ? verify_fails(v, "a forbidden instruction") : true;
@@ -586,15 +605,45 @@ static inline void verify_arrive(struct verify *v, unsigned at)
 	}
 }
 
+/* The targets of the jumps from one part of the block. */
+static inline bool verify_find_targets(struct verify *v, uint32_t pos, uint32_t end)
+{
+	for (; pos < end; pos = v->next) {
+		if (!verify_decode(v, pos))
+			return false;
+		unsigned to = verify_place_of(v->b, (uint32_t)(v->next + v->op[0].imm.value.s));
+
+		if (v->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && v->op[0].imm.is_relative && to != VERIFY_OUTSIDE)
+			v->target[to] |= to <= verify_place_of(v->b, pos) ? IS_TARGET | IS_BACKWARD : IS_TARGET;
+	}
+	return true;
+}
+
+static inline bool verify_part(struct verify *v, uint32_t pos, uint32_t end)
+{
+	for (; pos < end; pos = v->next) {
+		unsigned at = verify_place_of(v->b, pos);
+
+		if (v->target[at])
+			verify_arrive(v, at);
+		if (!verify_decode(v, pos) || !verify_step(v))
+			return false;
+		v->target[at] |= IS_START;
+	}
+	return true;
+}
+
 /* False: v->what says why. No vCPU runs. */
 static inline bool verify_block(struct verify *v, const struct bt_engine *e, const struct block *b)
 {
 	bool patched = b->dead && b->mem_entry != b->jc_entry; /* its first instruction is a jump now */
-	uint32_t start = b->jc_entry + (patched ? 8 : 0), length = b->code_end - b->jc_entry;
+	uint32_t start = b->jc_entry + (patched ? 8 : 0);
+	unsigned length = verify_length(b);
 
 	ZydisDecoderInit(&v->zydis, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
 	v->e = e;
 	v->b = b;
+	v->pos = start;
 	if (length >= 65536)
 		return verify_fails(v, "too long");
 	memset(v->back, 0, (length + 1) * sizeof(v->back[0]));
@@ -603,31 +652,23 @@ static inline bool verify_block(struct verify *v, const struct bt_engine *e, con
 	v->unknowns = v->grants = v->colds = 0;
 	v->info = v->group = 0;
 	v->slow = SLOW_NO;
-	verify_forget(v);
-	v->index = INDEX_JUMP_CACHE;
-	for (uint32_t pos = start; pos < b->code_end; pos = v->next) {
-		if (!verify_decode(v, pos))
-			return false;
-		uint32_t to = (uint32_t)(v->next + v->op[0].imm.value.s) - b->jc_entry;
-
-		if (v->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && v->op[0].imm.is_relative && to <= length)
-			v->target[to] |= to <= pos - b->jc_entry ? IS_TARGET | IS_BACKWARD : IS_TARGET;
-	}
+	if (!verify_find_targets(v, start, b->code_end) || !verify_find_targets(v, b->cold_start, b->cold_end))
+		return false;
 	if (b->mem_entry != b->jc_entry)
 		v->target[b->mem_entry - b->jc_entry] |= IS_TARGET | IS_ENTRY;
 	v->target[b->poll_entry - b->jc_entry] |= IS_TARGET | IS_ENTRY;
 	v->target[b->main_entry - b->jc_entry] |= IS_TARGET | IS_ENTRY;
-	for (uint32_t pos = start; pos < b->code_end; pos = v->next) {
-		unsigned at = pos - b->jc_entry;
-
-		if (v->target[at])
-			verify_arrive(v, at);
-		if (!verify_decode(v, pos) || !verify_step(v))
-			return false;
-		v->target[at] |= IS_START;
-	}
-	for (uint32_t k = start - b->jc_entry; k < length; k++) {
-		v->pos = b->jc_entry + k;
+	verify_forget(v);
+	v->index = INDEX_JUMP_CACHE;
+	if (!verify_part(v, start, b->code_end))
+		return false;
+	if (v->slow != SLOW_NO || v->in.mnemonic != ZYDIS_MNEMONIC_JMP)
+		return verify_fails(v, "the straight path has no end");
+	verify_forget(v);
+	if (!verify_part(v, b->cold_start, b->cold_end))
+		return false;
+	for (unsigned k = start - b->jc_entry; k < length; k++) {
+		v->pos = k < b->code_end - b->jc_entry ? b->jc_entry + k : b->cold_start + k - (b->code_end - b->jc_entry);
 		if ((v->target[k] & IS_TARGET) && !(v->target[k] & IS_START))
 			return verify_fails(v, "a jump into an instruction");
 		if (v->back[k].grant && (v->target[k] & IS_STRAY))
