@@ -6,7 +6,8 @@
  * A block is read from its first to its last byte, then its cold paths, which lie apart. Allowed are: accesses to the translator's slots at [rsp + n];
  * reads of the TLB and of the jump caches; accesses in a range that a check has granted, and writes only where writing
  * was checked; calls of stubs; jumps in the block, to stubs, and to entries of blocks of the same page and mode, or of
- * the block's twin without groups (a dropped block may still jump to another one); indirect jumps by the jump caches. Nothing
+ * the block's twin without groups (a dropped block may still jump to another one); indirect jumps by the jump caches and the
+ * rings of return addresses, into which code writes nothing but entries for that of blocks of its page, and stubs. Nothing
  * else that touches memory, privileges, segments, or host rsp.
  *
  * Values are followed along the straight path (bt_values.h), through registers and slots: moves, LEA, and additions
@@ -33,6 +34,7 @@
 #define VERIFY_COLD 512
 #define VERIFY_SLOTS (offsetof(struct bt_vcpu, rip) / 8)
 
+enum verify_ring { RING_NONE, RING_TOP, RING_OFFSET };
 enum verify_index { INDEX_NONE, INDEX_TLB, INDEX_WORD, INDEX_JUMP_CACHE };
 
 struct verify_grant {
@@ -63,6 +65,8 @@ struct verify {
 	struct verify_grant grant[VERIFY_GRANTS];
 	unsigned grants;
 	uint8_t index;	    /* what T1 is: enum verify_index */
+	uint8_t ring[16];   /* what registers are: enum verify_ring */
+	bool code;	    /* T1 is the address of code for the ring */
 
 	/* The check on its way. */
 	struct value host, tag[2]; /* of the TLB entry that T1 names; by reading and writing */
@@ -130,6 +134,8 @@ static inline void verify_forget(struct verify *v)
 		v->now.reg[k] = value_new(&v->unknowns);
 	for (unsigned k = 0; k < VERIFY_SLOTS; k++)
 		v->now.slot[k] = value_new(&v->unknowns);
+	memset(v->ring, 0, sizeof(v->ring));
+	v->code = false;
 	v->index = INDEX_NONE;
 	v->subtracted = false;
 	v->compared = 0;
@@ -215,6 +221,49 @@ static inline bool verify_in_jump_cache(const ZydisDecodedOperand *op)
 	       (op->mem.disp.value == KERNEL_JC_OFF || op->mem.disp.value == KERNEL_JC_OFF + 8);
 }
 
+/* Offset in the current jump cache that the operand names, without its index register, if it has one; -1: it does not. */
+static inline int64_t verify_cache_field(const struct verify *v, const ZydisDecodedOperand *op, int *index)
+{
+	bool user = v->b->mode & MODE_USER;
+	ZydisRegister reg = user ? op->mem.base : op->mem.index;
+	int64_t field = op->mem.disp.value - (user ? USER_JC_OFF : KERNEL_JC_OFF);
+
+	*index = reg == ZYDIS_REGISTER_NONE ? -1 : verify_gpr(reg);
+	if (user ? op->mem.segment != ZYDIS_REGISTER_GS || op->mem.index != ZYDIS_REGISTER_NONE
+		 : op->mem.segment != ZYDIS_REGISTER_SS || op->mem.base != ZYDIS_REGISTER_RSP)
+		return -1;
+	if ((reg != ZYDIS_REGISTER_NONE && (*index < 0 || (!user && op->mem.scale != 1))) || field < 0)
+		return -1;
+	return field;
+}
+
+/* The ring's top, or one of the fields of an entry of it; *code: the entry's code. */
+static inline bool verify_is_ring(const struct verify *v, const ZydisDecodedOperand *op, bool *code)
+{
+	int index;
+	int64_t field = verify_cache_field(v, op, &index);
+
+	*code = field == (int64_t)(offsetof(struct jump_cache, ring) + offsetof(struct jc_entry, code));
+	if (index < 0)
+		return op->size == 8 && field == (int64_t)offsetof(struct jump_cache, ring_top);
+	return op->size == 64 && v->ring[index] == RING_OFFSET &&
+	       (*code || field == (int64_t)(offsetof(struct jump_cache, ring) + offsetof(struct jc_entry, tag)));
+}
+
+/* What the ring may lead to: blocks of this page and mode, by their own entry; and the stubs that look elsewhere. */
+static inline bool verify_return_target(const struct verify *v, uint32_t to)
+{
+	const struct block *b = v->b;
+
+	if (to == (b->mode & MODE_USER ? v->e->stub.jump_user : v->e->stub.jump_kernel))
+		return true;
+	for (const struct block *o = v->e->newest; o; o = o->older)
+		if (to == o->ret_entry && o->mem_entry != o->jc_entry && (!o->dead || b->dead) && o->gpa2 == ~0ull &&
+		    o->mode == (b->mode & ~(uint32_t)MODE_PRIVATE_TWIN) && (o->gpa & ~0xfffull) == (b->gpa & ~0xfffull))
+			return true;
+	return false;
+}
+
 /* gs:[T1 + disp]: the part of the TLB's entries that disp names; -1 for something else, or another class's table. */
 static inline int verify_tlb_field(const struct verify *v, const ZydisDecodedOperand *op)
 {
@@ -244,6 +293,7 @@ static inline bool verify_memory(struct verify *v, const ZydisDecodedOperand *op
 	unsigned bytes = op->size / 8;
 	int64_t disp = op->mem.disp.value;
 	struct value address;
+	bool code;
 
 	if (op->mem.type == ZYDIS_MEMOP_TYPE_AGEN)
 		return true;
@@ -251,6 +301,11 @@ static inline bool verify_memory(struct verify *v, const ZydisDecodedOperand *op
 		return verify_fails(v, "a vector index");
 	if (op->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN)
 		return v->in.mnemonic == ZYDIS_MNEMONIC_CALL ? true : verify_fails(v, "an implicit memory operand");
+	if (verify_is_ring(v, op, &code))
+		return !writes || op->size == 8 || !code ||
+				       (v->code && v->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+					v->op[1].reg.value == ZYDIS_REGISTER_R15 && v->in.mnemonic == ZYDIS_MNEMONIC_MOV)
+			       ? true : verify_fails(v, "not code that the ring may lead to");
 	if (op->mem.segment == ZYDIS_REGISTER_GS || (op->mem.index == ZYDIS_REGISTER_R15 && op->mem.base == ZYDIS_REGISTER_RSP)) {
 		if (!writes && ((v->index == INDEX_TLB && verify_tlb_field(v, op) >= 0) || verify_is_mask(v, op)))
 			return true;
@@ -353,9 +408,12 @@ static inline bool verify_control(struct verify *v)
 	const ZydisDecodedOperand *op = &v->op[0];
 	uint32_t to = (uint32_t)(v->next + op->imm.value.s);
 	unsigned place = verify_place_of(v->b, to);
+	bool code;
 
 	if (op->type == ZYDIS_OPERAND_TYPE_MEMORY)
-		return v->in.mnemonic == ZYDIS_MNEMONIC_JMP && verify_in_jump_cache(op) && v->index == INDEX_JUMP_CACHE
+		return v->in.mnemonic == ZYDIS_MNEMONIC_JMP &&
+				       ((verify_in_jump_cache(op) && v->index == INDEX_JUMP_CACHE) ||
+					(verify_is_ring(v, op, &code) && code))
 			       ? true : verify_fails(v, "an indirect jump");
 	if (op->type != ZYDIS_OPERAND_TYPE_IMMEDIATE || !op->imm.is_relative)
 		return verify_fails(v, "an indirect jump");
@@ -411,6 +469,28 @@ static inline void verify_index(struct verify *v)
 	} else if (v->in.mnemonic == ZYDIS_MNEMONIC_SHL && old == INDEX_WORD && b->imm.value.u == 4) {
 		v->index = INDEX_JUMP_CACHE;
 	}
+}
+
+/* Registers that select an entry of the ring: "movzx r, byte [top]; shl r, 4"; T1 with the address of code for it. */
+static inline void verify_ring(struct verify *v)
+{
+	const ZydisDecodedOperand *a = &v->op[0], *b = &v->op[1];
+	int r = a->type == ZYDIS_OPERAND_TYPE_REGISTER && a->size == 32 ? verify_gpr(a->reg.value) : -1;
+	bool top = r >= 0 && v->in.mnemonic == ZYDIS_MNEMONIC_MOVZX && b->type == ZYDIS_OPERAND_TYPE_MEMORY, code;
+	bool offset = r >= 0 && v->in.mnemonic == ZYDIS_MNEMONIC_SHL && v->ring[r] == RING_TOP &&
+		      b->type == ZYDIS_OPERAND_TYPE_IMMEDIATE && b->imm.value.u == 4;
+
+	top = top && b->size == 8 && verify_is_ring(v, b, &code);
+	for (unsigned k = 0; k < v->in.operand_count; k++)
+		if (v->op[k].type == ZYDIS_OPERAND_TYPE_REGISTER && verify_gpr(v->op[k].reg.value) >= 0 &&
+		    (v->op[k].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)) {
+			v->ring[verify_gpr(v->op[k].reg.value)] = RING_NONE;
+			v->code &= verify_gpr(v->op[k].reg.value) != T1;
+		}
+	if (top || offset)
+		v->ring[r] = top ? RING_TOP : RING_OFFSET;
+	if (v->in.mnemonic == ZYDIS_MNEMONIC_LEA && a->reg.value == ZYDIS_REGISTER_R15 && b->mem.base == ZYDIS_REGISTER_RIP)
+		v->code = verify_return_target(v, (uint32_t)(v->next + b->mem.disp.value));
 }
 
 /* The second operand's value: register, slot, immediate, field of the TLB entry. */
@@ -526,6 +606,7 @@ static inline bool verify_follow(struct verify *v)
 				v->now.slot[s] = value_new(&v->unknowns);
 	}
 	verify_index(v);
+	verify_ring(v);
 	if (known)
 		*to = result;
 	verify_ends_check(v);
@@ -605,10 +686,19 @@ static inline void verify_arrive(struct verify *v, unsigned at)
 	}
 }
 
+/* The first instruction behind an entry of a dropped block, 8 bytes, is a jump now. */
+static inline bool verify_is_patched(const struct block *b, uint32_t pos)
+{
+	return b->dead && b->mem_entry != b->jc_entry && (pos == b->jc_entry || pos == b->ret_entry);
+}
+
 /* The targets of the jumps from one part of the block. */
 static inline bool verify_find_targets(struct verify *v, uint32_t pos, uint32_t end)
 {
 	for (; pos < end; pos = v->next) {
+		v->next = pos + 8;
+		if (verify_is_patched(v->b, pos))
+			continue;
 		if (!verify_decode(v, pos))
 			return false;
 		unsigned to = verify_place_of(v->b, (uint32_t)(v->next + v->op[0].imm.value.s));
@@ -624,6 +714,9 @@ static inline bool verify_part(struct verify *v, uint32_t pos, uint32_t end)
 	for (; pos < end; pos = v->next) {
 		unsigned at = verify_place_of(v->b, pos);
 
+		v->next = pos + 8;
+		if (verify_is_patched(v->b, pos))
+			continue;
 		if (v->target[at])
 			verify_arrive(v, at);
 		if (!verify_decode(v, pos) || !verify_step(v))
@@ -636,8 +729,7 @@ static inline bool verify_part(struct verify *v, uint32_t pos, uint32_t end)
 /* False: v->what says why. No vCPU runs. */
 static inline bool verify_block(struct verify *v, const struct bt_engine *e, const struct block *b)
 {
-	bool patched = b->dead && b->mem_entry != b->jc_entry; /* its first instruction is a jump now */
-	uint32_t start = b->jc_entry + (patched ? 8 : 0);
+	uint32_t start = b->jc_entry;
 	unsigned length = verify_length(b);
 
 	ZydisDecoderInit(&v->zydis, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
@@ -654,6 +746,8 @@ static inline bool verify_block(struct verify *v, const struct bt_engine *e, con
 	v->slow = SLOW_NO;
 	if (!verify_find_targets(v, start, b->code_end) || !verify_find_targets(v, b->cold_start, b->cold_end))
 		return false;
+	if (b->mem_entry != b->jc_entry && !b->dead)
+		v->target[b->ret_entry - b->jc_entry] |= IS_TARGET | IS_ENTRY;
 	if (b->mem_entry != b->jc_entry)
 		v->target[b->mem_entry - b->jc_entry] |= IS_TARGET | IS_ENTRY;
 	v->target[b->poll_entry - b->jc_entry] |= IS_TARGET | IS_ENTRY;
