@@ -143,7 +143,7 @@ static void test_groups(void)
 	a.s.cr2 = 0xabcdef;
 	a.r.rflags |= X86_CF | X86_ZF | X86_DF | X86_AC;
 	a.msr[0] = 8;
-	a.msr[1] = 0xffff800000001000;
+	a.msr[1] = 0x80001000; /* AMD's has 32 bits */
 	a.msr[4] = 0x0023000800000000;
 	a.msr[5] = 0xffffffff81000000;
 	a.msr[6] = 0x47700;
@@ -169,7 +169,7 @@ static void test_travels(void)
 	for (unsigned k = 0; k < ARRAY_SIZE(patterns); k++) {
 		travel(patterns[k], &b);
 		ok(mem_read(g.mem, GUEST_DATA, &count, 8) && count == want && a.r.gpr[X86_RAX] == b.r.gpr[X86_RAX] &&
-			   !memcmp(a.x.area + 160, b.x.area + 160, 256) && a.r.rip == b.r.rip,
+			   !memcmp(a.x.area + 160, b.x.area + 160, 256),
 		   "by turns (%02x): the same result", patterns[k]);
 	}
 }
