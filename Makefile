@@ -184,8 +184,8 @@ bench: deps $(addprefix build/release/,$(PROGRAMS)) ## speed against the host an
 	@bench/run $(BENCH)
 
 RESULTS = $(if $(OLD)$(NEW),"$(OLD)" "$(NEW)",$(shell ls build/bench/*.json 2>/dev/null | tail -n 2))
-bench-compare: ## what changed between two results: OLD=a.json NEW=b.json
-	@bench/report $(RESULTS)
+bench-compare: ## what changed between two results: OLD=a.json NEW=b.json [BY=cpu]
+	@bench/report $(if $(BY),--by $(BY)) $(RESULTS)
 
 profile: all ## where the time goes while a Debian guest runs COMMAND='...'
 	@scripts/profile-guest $(B) "$(COMMAND)"

@@ -73,12 +73,14 @@ sub rows {
 # All the figures that targets ask for, by name; what was not measured is missing.
 sub figures {
 	my ($result, $by) = @_;
-	my @rows = rows($result, $by // 'seconds');
+	$by //= 'seconds';
+	my @rows = rows($result, $by);
 	my %row = map { $_->{name} => $_ } @rows;
 	my %figure = (
 		all => geomean(map { $_->{over_tcg} } @rows),
 		fp => geomean(map { $_->{over_tcg} } grep { $_->{group} eq 'fp' } @rows),
-		parallel => ratio($row{'make-j1'}{maru}, $row{'make-j2'}{maru}),
+		# Two vCPUs do not make less work, they do it in less time.
+		parallel => $by eq 'seconds' ? ratio($row{'make-j1'}{maru}, $row{'make-j2'}{maru}) : undef,
 	);
 	($figure{slowest}) = sort { $a <=> $b } grep { defined } map { $_->{over_tcg} } @rows;
 	my $boot = $row{'boot-1cpu'}{over_tcg};
@@ -124,6 +126,15 @@ sub number {
 	return defined $value ? sprintf($format, $value) : '-';
 }
 
+# How much longer programs that only compute took than the processor was theirs: 1 on a host that has nothing else to do.
+sub waiting {
+	my ($result) = @_;
+	return geomean(map {
+		my $runs = $_->{runs};
+		map { ratio(median(@{ $runs->{$_}{seconds} }), median(@{ $runs->{$_}{cpu} })) } keys %$runs
+	} grep { $_->{group} =~ /^(int|fp)$/ } @{ $result->{programs} });
+}
+
 # show(RESULT, BY) — the whole report, as text.
 sub show {
 	my ($result, $by) = @_;
@@ -156,6 +167,9 @@ sub show {
 		defined $extra->{$_}{note} ? " ($extra->{$_}{note})" : '' for sort keys %$extra;
 	$text .= "\n" . join '', map { sprintf "%-46s %-18s %-18s %s\n", @$_ } ['target', '', 'measured', ''],
 		judge(figures($result, $by));
+	my $waiting = waiting($result) // 1;
+	$text .= sprintf "\nThe host was busy: what computes took %.2f times its processor time. bench/report --by cpu is steadier.\n",
+		$waiting if $waiting > 1.1 && $by ne 'cpu';
 	my @failures = failures($result);
 	$text .= "\nFAILED:\n" . join '', map { "  $_\n" } @failures if @failures;
 	return $text;
