@@ -6,26 +6,43 @@
  */
 #include "cpu/bt/emit.h"
 
-void emit_save_flags(struct emit *e)
+/* rax goes aside into T1, which nobody waits for, or into its slot. */
+static void rax_aside(struct emit *e, bool t1_free)
 {
-	emit_store_slot(e, REG_SLOT(X86_RAX), H_RAX);
+	if (t1_free)
+		emit_mov_reg(e, true, T1, H_RAX);
+	else
+		emit_store_slot(e, REG_SLOT(X86_RAX), H_RAX);
+}
+
+static void rax_back(struct emit *e, bool t1_free)
+{
+	if (t1_free)
+		emit_mov_reg(e, true, H_RAX, T1);
+	else
+		emit_load_slot(e, H_RAX, REG_SLOT(X86_RAX));
+}
+
+void emit_save_flags(struct emit *e, bool t1_free)
+{
+	rax_aside(e, t1_free);
 	emit8(e, 0x9f); /* lahf */
 	emit8(e, 0x0f); /* seto al */
 	emit8(e, 0x90);
 	emit8(e, 0xc0);
 	emit8(e, 0x66); /* mov [aflags], ax */
 	emit_op_mem(e, false, 0x89, H_RAX, H_RSP, H_NONE, 0, SLOT(aflags));
-	emit_load_slot(e, H_RAX, REG_SLOT(X86_RAX));
+	rax_back(e, t1_free);
 }
 
-void emit_restore_flags(struct emit *e)
+void emit_restore_flags(struct emit *e, bool t1_free)
 {
-	emit_store_slot(e, REG_SLOT(X86_RAX), H_RAX);
+	rax_aside(e, t1_free);
 	emit_op_mem(e, false, 0x0fb7, H_RAX, H_RSP, H_NONE, 0, SLOT(aflags)); /* movzx eax, word */
 	emit8(e, 0x04); /* add al, 0x7f: OF if al is 1 */
 	emit8(e, 0x7f);
 	emit8(e, 0x9e); /* sahf */
-	emit_load_slot(e, H_RAX, REG_SLOT(X86_RAX));
+	rax_back(e, t1_free);
 }
 
 static void emit_map_escape(struct emit *e, unsigned map)

@@ -234,11 +234,11 @@ static inline void emit_patch_rel32(struct emit *e, uint32_t field, uint32_t tar
 enum host_cc { CC_O = 0, CC_NO = 1, CC_B = 2, CC_AE = 3, CC_E = 4, CC_NE = 5, CC_BE = 6, CC_A = 7 };
 
 /*
- * Arithmetic flags from RFLAGS to aflags and back. Both borrow rax through its slot; restoring leaves the other
- * flags of the host as they are (all zero but the reserved bit and IF).
+ * Arithmetic flags from RFLAGS to aflags and back. Both borrow rax, and T1 when @t1_free (faster); restoring leaves
+ * the other flags of the host as they are (all zero but the reserved bit and IF).
  */
-void emit_save_flags(struct emit *e);
-void emit_restore_flags(struct emit *e);
+void emit_save_flags(struct emit *e, bool t1_free);
+void emit_restore_flags(struct emit *e, bool t1_free);
 
 /*
  * Re-encodes guest instruction @i (bytes at @code) with other register numbers. Memory operands become

@@ -90,7 +90,7 @@ static void gen_exits(struct bt_engine *b, struct emit *e)
 	emit_jmp(e, b->stub.exit_tail);
 
 	b->stub.lookup_host = emit_pos(e);
-	emit_save_flags(e);
+	emit_save_flags(e, false);
 	b->stub.lookup_mem = emit_pos(e);
 	emit_store_slot(e, SLOT(exit_target), T0);
 	emit_mov_imm32(e, T1, EXIT_LOOKUP);
@@ -107,7 +107,7 @@ static void gen_exits(struct bt_engine *b, struct emit *e)
 	emit_jmp(e, exit_save);
 
 	b->stub.link_host = emit_pos(e);
-	emit_save_flags(e);
+	emit_save_flags(e, false);
 	b->stub.link_mem = emit_pos(e);
 	emit_store_slot(e, SLOT(exit_link), T1);
 	emit_mov_imm32(e, T1, EXIT_LINK);

@@ -20,7 +20,7 @@
  */
 #include "cpu/bt/translate.h"
 
-#define GROUP_SPAN 256
+#define GROUP_SPAN 512
 
 /* ---- values ---- */
 

@@ -438,6 +438,7 @@ static void emit_bit_string(struct tr *t, const struct insn *i)
 	emit8(e, 0x83);
 	emit8(e, 0xe7);
 	emit8(e, (uint8_t)(8 * size - 1));
+	t->t1_used = true;
 	flags_before_copy(t, i);
 	emit_reencode(e, i, t->bytes[t->cur], T1, 0, 0, &(struct host_mem){T0, H_NONE, 0});
 	flags_after_copy(t, i);

@@ -45,7 +45,7 @@ struct cold *tr_cold(struct tr *t, enum cold_kind kind)
 void tr_flags_clobber(struct tr *t)
 {
 	if (t->live[t->cur] && !(t->flags & FLAGS_MEM) && (t->flags & FLAGS_HOST)) {
-		emit_save_flags(&t->e);
+		emit_save_flags(&t->e, !t->t1_used);
 		t->flags |= FLAGS_MEM;
 	}
 	t->flags &= ~(unsigned)FLAGS_HOST;
@@ -54,7 +54,7 @@ void tr_flags_clobber(struct tr *t)
 void tr_flags_to_mem(struct tr *t)
 {
 	if ((t->flags & FLAGS_HOST) && !(t->flags & FLAGS_MEM)) {
-		emit_save_flags(&t->e);
+		emit_save_flags(&t->e, !t->t1_used);
 		t->flags |= FLAGS_MEM;
 	}
 }
@@ -62,7 +62,7 @@ void tr_flags_to_mem(struct tr *t)
 void tr_flags_to_host(struct tr *t)
 {
 	if (!(t->flags & FLAGS_HOST) && (t->flags & FLAGS_MEM)) {
-		emit_restore_flags(&t->e);
+		emit_restore_flags(&t->e, !t->t1_used);
 		t->flags |= FLAGS_HOST;
 	}
 }
@@ -387,6 +387,7 @@ static void emit_body(struct tr *t)
 		const struct insn *i = &t->insn[t->cur];
 
 		t->accesses = 0;
+		t->t1_used = false;
 		t->t0_kept = false;
 
 		t->map[t->cur] = (struct block_map){.host = emit_pos(&t->e), .guest = t->off[t->cur],
@@ -475,6 +476,7 @@ struct block *translate(struct bt_vcpu *v, uint64_t gpa, const uint8_t *page, ui
 	t->n = t->ncold = t->nmemo = 0;
 	t->lines = 0;
 	t->cur = 0;
+	t->t1_used = false;
 	t->done = t->failed = false;
 	t->links = NULL;
 	t->block = blk;

@@ -91,6 +91,7 @@ struct tr {
 	struct planned plan[BLOCK_INSNS_MAX][2];
 	unsigned accesses; /* of the current instruction, so far */
 	uint8_t t0_group;  /* the group whose distance is in T0, or GROUP_NONE */
+	bool t1_used;	   /* T1 holds something that saving flags must not clobber */
 	bool t0_kept;	   /* the current instruction leaves it there */
 
 	struct cold cold[COLD_MAX];
