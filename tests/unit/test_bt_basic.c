@@ -64,10 +64,13 @@ static void test_statistics(unsigned runs)
 			ok(false, "op %u has a name", op);
 }
 
-int main(void)
+/* @options as in MARU_BT_DEBUG. */
+static void test_all(const char *options)
 {
 	struct x86_regs r;
 
+	diag("options: %s", options);
+	setenv("MARU_BT_DEBUG", options, 1);
 	guest_open(&g, 1);
 	for (unsigned cpl = 0; cpl <= 3; cpl += 3) {
 		RUN(arith, cpl);
@@ -97,5 +100,13 @@ int main(void)
 	}
 	test_statistics(2 * 7);
 	guest_close(&g);
+}
+
+int main(void)
+{
+	static const char *const options[] = {"", "exact-flags", "single", "no-link", "bounce", "no-group", "poll"};
+
+	for (unsigned k = 0; k < sizeof(options) / sizeof(options[0]); k++)
+		test_all(options[k]);
 	return done_testing();
 }

@@ -382,8 +382,12 @@ static void test_wrap(bool compatibility)
 	is_u64(bp, X86_BP, "%s: ran to its end", name);
 }
 
-int main(void)
+/* @options as in MARU_BT_DEBUG. */
+static void test_all(const char *options)
 {
+	diag("options: %s", options);
+	setenv("MARU_BT_DEBUG", options, 1);
+	tables = 0;
 	guest_open(&g, 1);
 	test_not_canonical();
 	test_limit();
@@ -394,5 +398,13 @@ int main(void)
 	test_wrap(true);
 	test_wrap(false);
 	guest_close(&g);
+}
+
+int main(void)
+{
+	static const char *const options[] = {"", "exact-flags", "single", "no-link", "bounce", "no-group", "poll"};
+
+	for (unsigned k = 0; k < sizeof(options) / sizeof(options[0]); k++)
+		test_all(options[k]);
 	return done_testing();
 }
