@@ -55,6 +55,7 @@ static void look(void *opaque, const char *group, const char *name, uint64_t val
 
 static void test_statistics(unsigned runs)
 {
+	by_reason = 0;
 	engine_statistics(g.engine, look, NULL);
 	is_u64(outs, runs, "statistics: each program's OUT");
 	ok(by_reason && by_reason <= exits, "%llu exits of %llu have a reason", (unsigned long long)by_reason,
