@@ -32,8 +32,8 @@ static void string_init(struct string *s, struct bt_vcpu *v, const struct insn *
 	s->source = i->seg % X86_SEG_COUNT;
 	s->down = v->sysflags & X86_DF;
 	v->in_rep = false;
-	/* CPUs clear the upper half even if the count is 0 or the first element faults. */
-	if (repeats(i) && i->addrsize == 4)
+	/* CPUs clear the upper half even if the count is 0 or the first element faults; but not without the right to a port. */
+	if (repeats(i) && i->addrsize == 4 && i->op != OP_INS && i->op != OP_OUTS)
 		v->regs[X86_RCX] = (uint32_t)v->regs[X86_RCX];
 }
 
