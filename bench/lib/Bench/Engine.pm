@@ -12,12 +12,13 @@ use Bench::Process;
 use Time::HiRes qw(clock_gettime CLOCK_MONOTONIC);
 
 # start(KIND, { cpus, name, home, scratch, maru, append }) — KIND is native, maru, tcg or tcg-new; home is the folder
-# that bench/disk made, scratch one for overlays and logs; append takes the place of what makes the agent start.
+# that bench/disk made, scratch one for logs and the second disk; append takes the place of what makes the agent start.
 sub start {
 	my ($class, $kind, $o) = @_;
 	my $self = bless { kind => $kind, cpus => $o->{cpus} // 1, pending => '', home => $o->{home} }, $class;
 	my $id = join '-', $o->{name} // 'run', $kind, $self->{cpus};
-	$self->{overlay} = "$o->{scratch}/$id.qcow2";
+	# Beside the disk below it: maru does not follow an image to elsewhere.
+	$self->{overlay} = "$self->{home}/.run-$$-$id.qcow2";
 	$self->{disk} = $kind eq 'native' ? "/tmp/disk.raw" : '/dev/vdb';
 	$self->{data} = "$o->{scratch}/$id.raw";
 	$self->{log} = "$o->{scratch}/$id.log";
