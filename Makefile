@@ -165,7 +165,7 @@ TEST_SCRIPTS := $(sort $(wildcard tests/*/test_*.sh tests/*/test_*.pl))
 TEST_SCRIPTS := $(filter-out tests/boot/%,$(TEST_SCRIPTS)) $(filter tests/boot/%,$(TEST_SCRIPTS))
 RUN_TESTS := BUILD=build/release CC="$(CC)" BT_LIGHT="$(BT_LIGHT:.c=.o)" tests/run -o build/log
 
-test: deps $(addprefix build/release/,$(PROGRAMS)) $(UNIT_PROGRAMS) $(FUZZ_PROGRAMS) $(BARE) ## all tests but the long ones
+test: deps $(addprefix build/release/,$(PROGRAMS)) $(addprefix build/tsan/,$(PROGRAMS)) $(UNIT_PROGRAMS) $(FUZZ_PROGRAMS) $(BARE) ## all tests but the long ones
 	@$(RUN_TESTS) -j 2 tests/arrows tests/headers tests/light $(UNIT_PROGRAMS) tests/fuzz $(BARE) $(TEST_SCRIPTS)
 
 test-unit: $(addprefix build/release/,maru-nat) $(UNIT_PROGRAMS) ## the unit tests only

@@ -157,10 +157,55 @@ static enum bt_result store_element(struct bt_vcpu *v, const struct string *s, u
 		}                                                                           \
 	} while (0)
 
+/* Which registers move on after an element. */
+enum { MOVES_RSI = 1, MOVES_RDI = 2, MOVES_BOTH = 3 };
+
+/*
+ * What all have in common. @many: elements handled in one go, 0 if there is no such way; @one: an element by the
+ * general way; @ends: does it end the repetition? Each use gets a copy of its own, without calls by pointer.
+ */
+static inline __attribute__((always_inline)) enum bt_result
+repeat(struct bt_vcpu *v, const struct insn *i, unsigned moves,
+       uint64_t (*many)(struct bt_vcpu *v, const struct insn *i, const struct string *s, uint64_t count),
+       enum bt_result (*one)(struct bt_vcpu *v, const struct string *s),
+       bool (*ends)(const struct bt_vcpu *v, const struct insn *i))
+{
+	uint16_t flags = v->aflags;
+	uint64_t count, n;
+	struct string s;
+
+	string_init(&s, v, i);
+	while ((count = get_count(v, i)) != 0) {
+		n = many(v, i, &s, count);
+		if (!n) {
+			if (one(v, &s) == BT_FAULT) {
+				/* Flags as they were before the instruction (SDM vol. 2, REP). */
+				v->aflags = flags;
+				return BT_FAULT;
+			}
+			n = 1;
+		}
+		if (moves & MOVES_RSI)
+			advance(v, &s, X86_RSI, n);
+		if (moves & MOVES_RDI)
+			advance(v, &s, X86_RDI, n);
+		count_down(v, i, n);
+		if (!repeats(i) || ends(v, i))
+			break;
+		if (leaves(v, i))
+			return BT_EXIT;
+	}
+	return BT_NEXT;
+}
+
+static bool never_ends(const struct bt_vcpu *v, const struct insn *i)
+{
+	return false;
+}
+
 /* MOVS ----------------------------------------------------------------------------------------- */
 
-/* Elements moved at once; 0: none. */
-static uint64_t move_span(struct bt_vcpu *v, const struct string *s, uint64_t count)
+static uint64_t move_many(struct bt_vcpu *v, const struct insn *i, const struct string *s, uint64_t count)
 {
 	uint8_t *from, *to;
 	uint64_t n = count, left;
@@ -176,33 +221,22 @@ static uint64_t move_span(struct bt_vcpu *v, const struct string *s, uint64_t co
 	return n;
 }
 
+static enum bt_result move_one(struct bt_vcpu *v, const struct string *s)
+{
+	uint64_t value;
+
+	BT_TRY(load_element(v, s, s->source, X86_RSI, &value));
+	return store_element(v, s, value);
+}
+
 enum bt_result bt_op_movs(struct bt_vcpu *v, const struct insn *i)
 {
-	uint64_t count, n, value;
-	struct string s;
-
-	string_init(&s, v, i);
-	while ((count = get_count(v, i)) != 0) {
-		n = move_span(v, &s, count);
-		if (!n) {
-			BT_TRY(load_element(v, &s, s.source, X86_RSI, &value));
-			BT_TRY(store_element(v, &s, value));
-			n = 1;
-		}
-		advance(v, &s, X86_RSI, n);
-		advance(v, &s, X86_RDI, n);
-		count_down(v, i, n);
-		if (!repeats(i))
-			break;
-		if (leaves(v, i))
-			return BT_EXIT;
-	}
-	return BT_NEXT;
+	return repeat(v, i, MOVES_BOTH, move_many, move_one, never_ends);
 }
 
 /* STOS ----------------------------------------------------------------------------------------- */
 
-static uint64_t store_span(struct bt_vcpu *v, const struct string *s, uint64_t count)
+static uint64_t store_many(struct bt_vcpu *v, const struct insn *i, const struct string *s, uint64_t count)
 {
 	uint64_t n = count, left;
 	uint8_t *to = span(v, s, X86_ES, offset_of(v, s, X86_RDI), BT_WRITE, &n);
@@ -217,47 +251,36 @@ static uint64_t store_span(struct bt_vcpu *v, const struct string *s, uint64_t c
 	return n;
 }
 
+static enum bt_result store_one(struct bt_vcpu *v, const struct string *s)
+{
+	return store_element(v, s, bt_truncate(v->regs[X86_RAX], s->size));
+}
+
 enum bt_result bt_op_stos(struct bt_vcpu *v, const struct insn *i)
 {
-	uint64_t count, n;
-	struct string s;
-
-	string_init(&s, v, i);
-	while ((count = get_count(v, i)) != 0) {
-		n = store_span(v, &s, count);
-		if (!n) {
-			BT_TRY(store_element(v, &s, bt_truncate(v->regs[X86_RAX], s.size)));
-			n = 1;
-		}
-		advance(v, &s, X86_RDI, n);
-		count_down(v, i, n);
-		if (!repeats(i))
-			break;
-		if (leaves(v, i))
-			return BT_EXIT;
-	}
-	return BT_NEXT;
+	return repeat(v, i, MOVES_RDI, store_many, store_one, never_ends);
 }
 
 /* LODS ----------------------------------------------------------------------------------------- */
 
-enum bt_result bt_op_lods(struct bt_vcpu *v, const struct insn *i)
+/* Nobody repeats it to get the last element only. */
+static uint64_t load_many(struct bt_vcpu *v, const struct insn *i, const struct string *s, uint64_t count)
+{
+	return 0;
+}
+
+static enum bt_result load_one(struct bt_vcpu *v, const struct string *s)
 {
 	uint64_t value;
-	struct string s;
 
-	string_init(&s, v, i);
-	while (get_count(v, i)) {
-		BT_TRY(load_element(v, &s, s.source, X86_RSI, &value));
-		bt_set_reg(v, X86_RAX, s.size, true, value);
-		advance(v, &s, X86_RSI, 1);
-		count_down(v, i, 1);
-		if (!repeats(i))
-			break;
-		if (leaves(v, i))
-			return BT_EXIT;
-	}
+	BT_TRY(load_element(v, s, s->source, X86_RSI, &value));
+	bt_set_reg(v, X86_RAX, s->size, true, value);
 	return BT_NEXT;
+}
+
+enum bt_result bt_op_lods(struct bt_vcpu *v, const struct insn *i)
+{
+	return repeat(v, i, MOVES_RSI, load_many, load_one, never_ends);
 }
 
 /* CMPS, SCAS ----------------------------------------------------------------------------------- */
@@ -287,7 +310,7 @@ static bool compare_ends(const struct bt_vcpu *v, const struct insn *i)
 {
 	bool equal = v->aflags & 0x4000;
 
-	return !repeats(i) || (i->repne ? equal : !equal);
+	return i->repne ? equal : !equal;
 }
 
 /* clang-format off */
@@ -310,13 +333,14 @@ static bool compare_ends(const struct bt_vcpu *v, const struct insn *i)
 /* clang-format on */
 
 /* Elements compared, up to the one that ends it; flags are those of the last. */
-static uint64_t compare_span(struct bt_vcpu *v, const struct string *s, bool until_equal,
-			     uint64_t count)
+static uint64_t compare_many(struct bt_vcpu *v, const struct insn *i, const struct string *s, uint64_t count)
 {
 	uint64_t n = count, left;
 	uint8_t *a, *b;
 	uint64_t flags = 0;
 
+	if (!repeats(i))
+		return 0;
 	a = span(v, s, s->source, offset_of(v, s, X86_RSI), BT_READ, &n);
 	if (!a)
 		return 0;
@@ -324,7 +348,7 @@ static uint64_t compare_span(struct bt_vcpu *v, const struct string *s, bool unt
 	if (!b)
 		return 0;
 	left = n;
-	if (until_equal) {
+	if (i->repne) {
 		switch (s->size | s->down << 4) {
 			SCAN_CASES("repne cmps", CMPS_OPERANDS)
 		}
@@ -337,51 +361,31 @@ static uint64_t compare_span(struct bt_vcpu *v, const struct string *s, bool unt
 	return n - left;
 }
 
-/* A fault leaves the flags as they were before the instruction (SDM vol. 2, REP). */
-static enum bt_result compare_fault(struct bt_vcpu *v, uint16_t flags)
+static enum bt_result compare_one(struct bt_vcpu *v, const struct string *s)
 {
-	v->aflags = flags;
-	return BT_FAULT;
+	uint64_t a, b;
+
+	/* In the order in which Intel's CPUs do it. */
+	BT_TRY(load_element(v, s, X86_ES, X86_RDI, &b));
+	BT_TRY(load_element(v, s, s->source, X86_RSI, &a));
+	v->aflags = compare(a, b, s->size);
+	return BT_NEXT;
 }
 
 enum bt_result bt_op_cmps(struct bt_vcpu *v, const struct insn *i)
 {
-	uint16_t flags = v->aflags;
-	uint64_t count, n, a, b;
-	struct string s;
-
-	string_init(&s, v, i);
-	while ((count = get_count(v, i)) != 0) {
-		n = repeats(i) ? compare_span(v, &s, i->repne, count) : 0;
-		if (!n) {
-			/* In the order in which Intel's CPUs do it. */
-			if (load_element(v, &s, X86_ES, X86_RDI, &b) == BT_FAULT ||
-			    load_element(v, &s, s.source, X86_RSI, &a) == BT_FAULT)
-				return compare_fault(v, flags);
-			v->aflags = compare(a, b, s.size);
-			n = 1;
-		}
-		advance(v, &s, X86_RSI, n);
-		advance(v, &s, X86_RDI, n);
-		count_down(v, i, n);
-		if (compare_ends(v, i))
-			break;
-		if (leaves(v, i))
-			return BT_EXIT;
-	}
-	return BT_NEXT;
+	return repeat(v, i, MOVES_BOTH, compare_many, compare_one, compare_ends);
 }
 
-static uint64_t scan_span(struct bt_vcpu *v, const struct string *s, bool until_equal,
-			  uint64_t count)
+static uint64_t scan_many(struct bt_vcpu *v, const struct insn *i, const struct string *s, uint64_t count)
 {
 	uint64_t n = count, left, flags = v->regs[X86_RAX];
-	uint8_t *p = span(v, s, X86_ES, offset_of(v, s, X86_RDI), BT_READ, &n);
+	uint8_t *p = repeats(i) ? span(v, s, X86_ES, offset_of(v, s, X86_RDI), BT_READ, &n) : NULL;
 
 	if (!p)
 		return 0;
 	left = n;
-	if (until_equal) {
+	if (i->repne) {
 		switch (s->size | s->down << 4) {
 			SCAN_CASES("repne scas", SCAS_OPERANDS)
 		}
@@ -394,29 +398,18 @@ static uint64_t scan_span(struct bt_vcpu *v, const struct string *s, bool until_
 	return n - left;
 }
 
+static enum bt_result scan_one(struct bt_vcpu *v, const struct string *s)
+{
+	uint64_t value;
+
+	BT_TRY(load_element(v, s, X86_ES, X86_RDI, &value));
+	v->aflags = compare(v->regs[X86_RAX], value, s->size);
+	return BT_NEXT;
+}
+
 enum bt_result bt_op_scas(struct bt_vcpu *v, const struct insn *i)
 {
-	uint16_t flags = v->aflags;
-	uint64_t count, n, value;
-	struct string s;
-
-	string_init(&s, v, i);
-	while ((count = get_count(v, i)) != 0) {
-		n = repeats(i) ? scan_span(v, &s, i->repne, count) : 0;
-		if (!n) {
-			if (load_element(v, &s, X86_ES, X86_RDI, &value) == BT_FAULT)
-				return compare_fault(v, flags);
-			v->aflags = compare(v->regs[X86_RAX], value, s.size);
-			n = 1;
-		}
-		advance(v, &s, X86_RDI, n);
-		count_down(v, i, n);
-		if (compare_ends(v, i))
-			break;
-		if (leaves(v, i))
-			return BT_EXIT;
-	}
-	return BT_NEXT;
+	return repeat(v, i, MOVES_RDI, scan_many, scan_one, compare_ends);
 }
 
 /* INS, OUTS ------------------------------------------------------------------------------------ */
