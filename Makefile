@@ -49,7 +49,7 @@ CFLAGS_asan := -O1 -g -fno-omit-frame-pointer $(SANITIZE) -Wno-maybe-uninitializ
 CFLAGS_tsan := -O1 -g -fsanitize=thread -Wno-maybe-uninitialized -Wno-tsan
 CFLAGS_fuzz := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link $(SANITIZE)
 # gcc loses sight of initializations under sanitizers, and TSan of fences; clang knows neither warning.
-COMMON := -std=gnu17 -Wall -Wextra -Werror -Wno-unused-parameter -Wno-unknown-warning-option -D_GNU_SOURCE -I. -pthread -fPIE
+COMMON := -std=gnu17 -Wall -Wextra -Werror -Wno-unused-parameter -Wno-unknown-warning-option -Wno-gnu-variable-sized-type-not-at-end -D_GNU_SOURCE -I. -pthread -fPIE
 LINK := -pthread -pie -Wl,-z,relro,-z,now,-z,noexecstack,--as-needed
 
 # The translator's helpers run between guest instructions, with the guest's x87 and SIMD state in the
