@@ -348,12 +348,21 @@ static void watch_page(struct bt_vcpu *v, uint64_t gpa)
 	uint8_t old = atomic_fetch_or(state, PAGE_CODE);
 	unsigned owner = old & PAGE_OWNER_MASK;
 
-	if (old & PAGE_CODE && !owner)
+	if (!owner)
 		return;
-	if (owner == v->index + 1)
-		tlb_revoke_writes_page(v, gpa);
-	else if (owner)
-		run_revoke_writes_all(v);
+	for (unsigned k = 0; k < e->vcpu_count; k++) {
+		if (owner != PAGE_OWNER_MANY && owner != k + 1)
+			continue;
+		if (!atomic_load(&e->vcpus[k]->priv->may_write[may_write_index(gpa)]))
+			continue;
+		/* All pages at once: the next ones will find nothing to do. */
+		if (e->vcpus[k] == v) {
+			tlb_revoke_writes(v);
+		} else {
+			run_revoke_writes_all(v);
+			return;
+		}
+	}
 }
 
 /*

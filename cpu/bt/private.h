@@ -188,7 +188,7 @@ struct code_page {
 /* One byte a RAM page (engine->page_state). */
 enum { PAGE_CODE = 0x80, PAGE_OWNER_MASK = 0x7f, PAGE_OWNER_MANY = 0x7f };
 
-#define BLOCK_HASH_BITS 16
+#define BLOCK_HASH_BITS 18
 #define BLOCK_INSNS_MAX 64
 #define CODE_CACHE_BYTES (96u << 20)
 #define CODE_HOT_BYTES (40u << 20) /* the part for straight paths; the rest is for cold ones */
@@ -287,6 +287,12 @@ struct bt_stats {
 	uint64_t exits_by_reason[EXIT_REASONS], op_calls[OP_COUNT];
 };
 
+#define MAY_WRITE_BYTES 16384u
+static inline unsigned may_write_index(uint64_t gpa)
+{
+	return (unsigned)(gpa >> 12) & (MAY_WRITE_BYTES - 1);
+}
+
 #define BOUNCE_BYTES 512
 #define VCPU_STACK_BYTES (256u << 10)
 
@@ -304,6 +310,8 @@ struct bt_private {
 
 	struct tlb_slot *slot, *slots; /* current; array of TLB_SLOTS */
 	uint64_t slot_clock;
+	/* By a hash of the RAM page: may the TLB have an entry that allows writes? Others read it. */
+	_Atomic uint8_t may_write[MAY_WRITE_BYTES];
 
 	_Atomic uint32_t requests;
 	uint8_t sipi_vector;
@@ -366,7 +374,6 @@ enum bt_result tlb_fetch(struct bt_vcpu *v, uint64_t lin, uint64_t *gpa, bool *g
 void tlb_init(struct bt_vcpu *v);	  /* own thread or none: first slot */
 void tlb_bind(struct bt_vcpu *v);	  /* own thread: sets the GS base to the current slot */
 void tlb_revoke_writes(struct bt_vcpu *v); /* own thread: no TLB entry allows writes any more */
-void tlb_revoke_writes_page(struct bt_vcpu *v, uint64_t gpa);
 void tlb_flush_jump_caches(struct bt_vcpu *v);
 void jc_clear(struct bt_vcpu *v, struct jump_cache *jc);
 void jc_insert(struct bt_vcpu *v, uint64_t lin, const struct block *b, bool global);

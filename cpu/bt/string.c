@@ -414,11 +414,15 @@ enum bt_result bt_op_scas(struct bt_vcpu *v, const struct insn *i)
 
 /* INS, OUTS ------------------------------------------------------------------------------------ */
 
-static void port_string_init(struct string *s, struct bt_vcpu *v, const struct insn *i)
+/* The port is checked also with a count of 0, and before the upper half of RCX is cleared. */
+static enum bt_result port_string_init(struct string *s, struct bt_vcpu *v, const struct insn *i, uint16_t port)
 {
+	unsigned size = i->opcode & 1 ? MIN(i->opsize, 4u) : 1;
+
+	BT_TRY(bt_check_port(v, port, size));
 	string_init(s, v, i);
-	if (s->size == 8)
-		s->size = 4;
+	s->size = size;
+	return BT_NEXT;
 }
 
 /* The destination is checked before the port is read: reading may have an effect. */
@@ -428,8 +432,7 @@ enum bt_result bt_op_ins(struct bt_vcpu *v, const struct insn *i)
 	struct string s;
 	uint64_t lin;
 
-	port_string_init(&s, v, i);
-	BT_TRY(bt_check_port(v, port, s.size)); /* also with a count of 0 */
+	BT_TRY(port_string_init(&s, v, i, port));
 	while (get_count(v, i)) {
 		BT_TRY(bt_linear(v, X86_ES, offset_of(v, &s, X86_RDI), s.size, BT_WRITE, &lin));
 		BT_TRY(bt_probe(v, lin, s.size, BT_WRITE));
@@ -450,8 +453,7 @@ enum bt_result bt_op_outs(struct bt_vcpu *v, const struct insn *i)
 	struct string s;
 	uint64_t value;
 
-	port_string_init(&s, v, i);
-	BT_TRY(bt_check_port(v, port, s.size)); /* also with a count of 0 */
+	BT_TRY(port_string_init(&s, v, i, port));
 	while (get_count(v, i)) {
 		BT_TRY(load_element(v, &s, s.source, X86_RSI, &value));
 		bt_port_write(v, port, value, s.size);

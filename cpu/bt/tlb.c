@@ -402,8 +402,12 @@ static bool own_page(struct bt_vcpu *v, uint64_t gpa)
 {
 	struct bt_engine *e = v->engine;
 	_Atomic uint8_t *state = &e->page_state[ram_page_index(e, gpa)];
-	uint8_t old = atomic_load(state), now;
+	uint8_t old, now;
 
+	/* Before the look at PAGE_CODE: who sets it looks here after it (cache.c, watch_page). */
+	if (!atomic_load_explicit(&v->priv->may_write[may_write_index(gpa)], memory_order_relaxed))
+		atomic_store(&v->priv->may_write[may_write_index(gpa)], 1);
+	old = atomic_load(state);
 	do {
 		unsigned owner = old & PAGE_OWNER_MASK;
 
@@ -425,20 +429,7 @@ void tlb_revoke_writes(struct bt_vcpu *v)
 			for (unsigned k = 0; s->info[c].filled && k < table_size(s, c); k++)
 				s->table[c][k].write_tag = tlb_invalid_tag(k);
 	}
-}
-
-void tlb_revoke_writes_page(struct bt_vcpu *v, uint64_t gpa)
-{
-	uint64_t page = gpa & ~0xfffull;
-
-	for (unsigned n = 0; n < TLB_SLOTS; n++) {
-		struct tlb_slot *s = &v->priv->slots[n];
-
-		for (unsigned c = 0; s->valid && c < TLB_CLASSES; c++)
-			for (unsigned k = 0; s->info[c].filled && k < table_size(s, c); k++)
-				if ((s->table[c][k].info & ~0xfffull) == page)
-					s->table[c][k].write_tag = tlb_invalid_tag(k);
-	}
+	bt_zero((void *)v->priv->may_write, sizeof(v->priv->may_write));
 }
 
 /* ---- filling ---- */
