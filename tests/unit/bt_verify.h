@@ -577,7 +577,12 @@ static inline bool verify_follow(struct verify *v)
 	if (m == ZYDIS_MNEMONIC_MOV && verify_is_slot(a) && a->size == 32 && a->mem.disp.value == SLOT(scratch[3]) &&
 	    b->type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
 		v->group = (uint32_t)b->imm.value.u;
-	if (to && m == ZYDIS_MNEMONIC_LEA && v->in.address_width == 64) {
+	if (m == ZYDIS_MNEMONIC_MOV && a->type == ZYDIS_OPERAND_TYPE_REGISTER && a->size == 32 &&
+	    b->type == ZYDIS_OPERAND_TYPE_IMMEDIATE && verify_gpr(a->reg.value) >= 0) {
+		to = &v->now.reg[verify_gpr(a->reg.value)];
+		result = value_constant((uint32_t)b->imm.value.u);
+		known = true;
+	} else if (to && m == ZYDIS_MNEMONIC_LEA && v->in.address_width == 64) {
 		result = verify_address(v, b);
 		known = true;
 	} else if (to && (m == ZYDIS_MNEMONIC_MOV || m == ZYDIS_MNEMONIC_ADD || m == ZYDIS_MNEMONIC_SUB) &&

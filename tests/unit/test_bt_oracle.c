@@ -14,6 +14,7 @@
 #include <time.h>
 
 #include "tests/tap.h"
+#include "tests/unit/bt_verify.h"
 #include "tests/unit/oracle_gen.h"
 
 #define STATES 3 /* each piece is run with */
@@ -552,6 +553,19 @@ static bool is_start(uint64_t rip)
 
 /* ---- main ---- */
 
+/* The last blocks that were made, against what the translator may emit. */
+static void verify_some(const struct mode *mode)
+{
+	static struct verify v;
+	const struct bt_engine *e = (const struct bt_engine *)run.g.engine;
+	unsigned n = 0, bad = 0;
+
+	for (const struct block *b = e->newest; b && n < 300; b = b->older, n++)
+		if (!verify_block(&v, e, b) && !bad++)
+			diag("%#llx, mode %#x: %s", (unsigned long long)b->gpa, b->mode, v.what);
+	ok(!bad, "mode \"%s\": %u of %u blocks do not hold against the verifier", mode->name, bad, n);
+}
+
 static void run_mode(const struct mode *mode, uint64_t seed, uint64_t insns)
 {
 	gen = gens[mode->bits == 32];
@@ -568,6 +582,7 @@ static void run_mode(const struct mode *mode, uint64_t seed, uint64_t insns)
 		pieces++;
 	}
 	alarm(0);
+	verify_some(mode);
 	oracle_close(&run);
 	if (mode->interrupts)
 		ok(run.taken > pieces / 8, "%llu interrupts", (unsigned long long)run.taken);
