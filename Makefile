@@ -21,11 +21,12 @@ $(if $(filter $(MODE),$(MODES)),,$(error MODE=$(MODE) is unknown; it is one of: 
 
 # ---- What is built -----------------------------------------------------------------------------
 
-PROGRAMS := maru maru-vm maru-nat
-MAINS := cli/main vm/main net/nat/main
+PROGRAMS := maru maru-vm maru-nat maru-share
+MAINS := cli/main vm/main net/nat/main share/main
 ROOMS_maru-vm := base mem cpu cpu/bt cpu/kvm dev dev/pci dev/virtio block net ui machine vm
 ROOMS_maru := base block cli
 ROOMS_maru-nat := base net/nat
+ROOMS_maru-share := base share
 PKGS_maru-vm := jansson zlib libzstd
 PKGS_maru := jansson zlib libzstd
 PKGS_maru-nat := slirp glib-2.0

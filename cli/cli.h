@@ -21,6 +21,7 @@ int cmd_run(int argc, char **argv);
 int cmd_image(int argc, char **argv);
 int cmd_balloon(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
+int cmd_guest(int argc, char **argv);
 int cmd_help(int argc, char **argv);
 
 /* help.c: the text for "run", "image" …, NULL when there is none. */

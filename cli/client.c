@@ -53,19 +53,31 @@ struct error *client_socket_path(const char *name, bool create, char *path, size
 	return NULL;
 }
 
+struct error *client_find(const char *vm, const char *suffix, char *path, size_t size)
+{
+	struct error *err = NULL;
+	size_t used;
+
+	if (!strchr(vm, '/'))
+		err = client_socket_path(vm, false, path, size);
+	else if ((size_t)snprintf(path, size, "%s", vm) >= size)
+		err = error_new("the path '%s' is too long for a socket (%zu bytes are possible)", vm, size - 1);
+	if (err)
+		return err;
+	used = strlen(path);
+	if ((size_t)snprintf(path + used, size - used, "%s", suffix) >= size - used)
+		return error_new("the path '%s' is too long for a socket (%zu bytes are possible)", path, size - 1);
+	return NULL;
+}
+
 struct error *client_connect(const char *vm, struct client *out)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 	bool is_path = strchr(vm, '/');
-	struct error *err = NULL;
+	struct error *err;
 
 	*out = (struct client){ .fd = -1 };
-	if (!is_path)
-		err = client_socket_path(vm, false, addr.sun_path, sizeof(addr.sun_path));
-	else if (strlen(vm) >= sizeof(addr.sun_path))
-		err = error_new("the path '%s' is too long for a socket (%zu bytes are possible)", vm, sizeof(addr.sun_path) - 1);
-	else
-		strcpy(addr.sun_path, vm);
+	err = client_find(vm, "", addr.sun_path, sizeof(addr.sun_path));
 	if (err)
 		return err;
 	out->buf = malloc(LINE_MAX_BYTES);

@@ -14,11 +14,18 @@
 
 #define CLIENT_TIMEOUT_MS 10000u
 
+/* The port that the guest's agent opens, and what its socket's name has behind that of the control socket. */
+#define AGENT_PORT "org.qemu.guest_agent.0"
+#define AGENT_SUFFIX ".agent"
+
 /*
  * Where `maru run` puts the control socket of the VM @name: a folder of the user's alone, which is made if
  * @create. What could be put there by somebody else is refused.
  */
 struct error *client_socket_path(const char *name, bool create, char *path, size_t size) MUST_CHECK;
+
+/* The path of the control socket of @vm, a name or such a path (that has a slash), and @suffix behind it. */
+struct error *client_find(const char *vm, const char *suffix, char *path, size_t size) MUST_CHECK;
 
 struct client {
 	int fd;
@@ -27,7 +34,7 @@ struct client {
 	unsigned next_id;
 };
 
-/* @vm is a name, or the path of a control socket: that has a slash. */
+/* @vm as above. */
 struct error *client_connect(const char *vm, struct client *out) MUST_CHECK;
 
 /*

@@ -18,6 +18,7 @@ static const char main_text[] =
 	"  image    guests of the catalogue and disk images\n"
 	"  balloon  memory of a running VM: what it is used for, giving some back\n"
 	"  doctor   what this host can do for VMs, and what to mend\n"
+	"  guest    what the agent in a running guest can do: exec, ip, info, shutdown, freeze ...\n"
 	"  help     this, or 'maru help COMMAND'\n"
 	"\n"
 	"'maru COMMAND --help' shows the options of a command, with examples; man maru has the whole story.\n";
@@ -58,8 +59,12 @@ static const char run_text[] =
 	"  --net user|none           user: the guest reaches the network as your programs do (user)\n"
 	"  --publish [ADDR:]HOSTPORT:GUESTPORT\n"
 	"                            a port of this host leads to the guest's; repeat for more\n"
+	"  --share TAG=FOLDER[,readonly=on]\n"
+	"                            a folder for the guest: mount -t 9p -o trans=virtio,version=9p2000.L TAG /mnt\n"
 	"  --vsock PATH              virtio sockets: a program that connects to PATH and sends 'CONNECT 1234' reaches\n"
 	"                            port 1234 of the guest; the guest's connections to port N of its host reach PATH_N\n"
+	"  --port name=NAME,unix:PATH\n"
+	"                            a port /dev/virtio-ports/NAME of the guest's leads to that socket; repeat for more\n"
 	"  --serial stdio|none|file:PATH|unix:PATH\n"
 	"                            where the serial port goes (stdio)\n"
 	"Tests and debugging:\n"
@@ -112,9 +117,25 @@ static const char doctor_text[] =
 	"\n"
 	"Exit status: 0 virtual machines can run; 1 they cannot; 2 the doctor could not find out.\n";
 
+static const char guest_text[] =
+	"usage: maru guest ping|info|ip|exec|shutdown|freeze|thaw VM ...\n"
+	"\n"
+	"  maru guest ping debian:12                     does the agent answer?\n"
+	"  maru guest info debian:12                     the guest's name and system\n"
+	"  maru guest ip debian:12                       its network addresses\n"
+	"  maru guest exec debian:12 /bin/uname -a       runs a program in the guest; its output and status are ours\n"
+	"  maru guest exec --timeout 60 debian:12 /usr/bin/apt-get update\n"
+	"  maru guest shutdown debian:12                 powers off; with --reboot it starts again\n"
+	"  maru guest freeze debian:12                   its file systems are written out and stand still, for a copy of the disk\n"
+	"  maru guest thaw debian:12                     until this\n"
+	"\n"
+	"VM is the name of a running VM, or the path that --control gave. In the guest runs the stock agent, package\n"
+	"qemu-guest-agent; debian:12 has it. All take -o json.\n";
+
 static const struct {
 	const char *command, *text;
-} texts[] = { { "", main_text }, { "run", run_text }, { "image", image_text }, { "doctor", doctor_text }, { "balloon", balloon_text } };
+} texts[] = { { "", main_text }, { "run", run_text }, { "image", image_text }, { "doctor", doctor_text },
+	    { "balloon", balloon_text }, { "guest", guest_text } };
 
 const char *help_text(const char *command)
 {

@@ -15,6 +15,7 @@
 #include "cli/cli.h"
 
 #define NAME_MAX_BYTES 64u
+#define SHARE_TAG_MAX 32u
 
 struct option {
 	const char *name;
@@ -244,6 +245,57 @@ static struct error *take_debug_exit(struct run_options *o, const char *v)
 	return NULL;
 }
 
+static struct error *take_port(struct run_options *o, const char *v)
+{
+	const char *comma = strchr(v, ','), *name = v + 5;
+	struct run_port *port = &o->ports[o->port_count];
+	bool good = !strncmp(v, "name=", 5) && comma && comma > name && comma - name <= (int)NAME_MAX_BYTES &&
+		    !strncmp(comma + 1, "unix:", 5) && comma[6];
+
+	for (const char *s = name; good && s < comma; s++)
+		good = isalnum((unsigned char)*s) || strchr("-_.:", *s);
+	if (!good)
+		return error_new("--port takes name=NAME,unix:PATH such as name=org.example.0,unix:/tmp/example, not '%s'", v);
+	if (o->port_count == RUN_PORTS_MAX)
+		return error_new("--port: more than %u ports are not possible", RUN_PORTS_MAX);
+	for (unsigned i = 0; i < o->port_count; i++)
+		if (strlen(o->ports[i].name) == (size_t)(comma - name) && !strncmp(o->ports[i].name, name, comma - name))
+			return error_new("--port: two ports are named '%s'", o->ports[i].name);
+	*port = (struct run_port){ strndup(name, comma - name), comma + 6 };
+	if (!port->name)
+		return error_new("--port: no memory");
+	o->port_count++;
+	return NULL;
+}
+
+/* TAG=DIR[,readonly=on|off] */
+static struct error *take_share(struct run_options *o, const char *v)
+{
+	const char *equals = strchr(v, '='), *comma = strrchr(v, ','), *end = v + strlen(v);
+	struct run_share *share = &o->shares[o->share_count];
+	bool good = equals && equals > v && equals - v <= (int)SHARE_TAG_MAX && equals[1], readonly = false;
+
+	for (const char *s = v; good && s < equals; s++)
+		good = isalnum((unsigned char)*s) || strchr("-_.:", *s);
+	if (good && comma && !strncmp(comma, ",readonly=", 10)) {
+		readonly = !strcmp(comma + 10, "on");
+		good = readonly || !strcmp(comma + 10, "off");
+		end = comma;
+	}
+	if (!good || end == equals + 1)
+		return error_new("--share takes TAG=FOLDER[,readonly=on] such as src=/home/me/src, not '%s'", v);
+	if (o->share_count == RUN_SHARES_MAX)
+		return error_new("--share: more than %u folders are not possible", RUN_SHARES_MAX);
+	*share = (struct run_share){ strndup(v, equals - v), strndup(equals + 1, end - equals - 1), readonly };
+	o->share_count++;
+	if (!share->tag || !share->path)
+		return error_new("--share: no memory");
+	for (unsigned i = 0; i + 1 < o->share_count; i++)
+		if (!strcmp(o->shares[i].tag, share->tag))
+			return error_new("--share: two folders have the tag '%s'", share->tag);
+	return NULL;
+}
+
 static struct error *take_vsock(struct run_options *o, const char *v)
 {
 	if (!*v)
@@ -335,7 +387,9 @@ static const struct option options[] = {
 	{ "--net", false, take_net },
 	{ "--publish", false, take_publish },
 	{ "--serial", false, take_serial },
+	{ "--share", false, take_share },
 	{ "--vsock", false, take_vsock },
+	{ "--port", false, take_port },
 	{ "--debug-exit", true, take_debug_exit },
 	{ "--debugcon", false, take_debugcon },
 	{ "--gdb", false, take_gdb },
@@ -419,4 +473,12 @@ void run_options_finish(struct run_options *o)
 	o->disk_count = 0;
 	free(o->gdb);
 	o->gdb = NULL;
+	for (unsigned i = 0; i < o->port_count; i++)
+		free(o->ports[i].name);
+	o->port_count = 0;
+	for (unsigned i = 0; i < o->share_count; i++) {
+		free(o->shares[i].tag);
+		free(o->shares[i].path);
+	}
+	o->share_count = 0;
 }

@@ -12,6 +12,8 @@
 #define RUN_DISKS_MAX 16u
 #define RUN_PUBLISH_MAX 64u
 #define RUN_CPUS_MAX 64u
+#define RUN_SHARES_MAX 4u
+#define RUN_PORTS_MAX 7u /* and the agent's */
 
 enum serial_kind { SERIAL_STDIO, SERIAL_NONE, SERIAL_FILE, SERIAL_UNIX };
 
@@ -37,7 +39,17 @@ struct run_options {
 	const char *publish[RUN_PUBLISH_MAX];
 	enum serial_kind serial;
 	const char *serial_path;
+	unsigned share_count;
+	struct run_share {
+		char *tag, *path;
+		bool readonly;
+	} shares[RUN_SHARES_MAX];
 	const char *vsock;
+	unsigned port_count;
+	struct run_port {
+		char *name;
+		const char *path;
+	} ports[RUN_PORTS_MAX];
 	bool ksm, huge_pages;
 	bool debug_exit, verbose, help;
 	const char *debugcon, *control, *name;

@@ -49,7 +49,9 @@ struct run {
 	struct guard guard;
 	int serial_fd, control_fd; /* our ends; -1: none */
 	char control_path[108];	   /* of a socket that goes by the VM's name */
+	char agent_path[108];
 	pid_t vm, nat, broker;	   /* 0: not started */
+	pid_t shares[RUN_SHARES_MAX];
 };
 
 /* ---- Opening what the VM gets -------------------------------------------------------------------- */
@@ -219,6 +221,7 @@ static struct error *listen_by_name(struct run *r, int *fd)
 			fprintf(stderr, "maru: this VM cannot be found by its name: %s\n", error_message(err));
 		error_free(err);
 		err = NULL;
+		*r->control_path = 0;
 		*fd = -1;
 	}
 	return err;
@@ -363,6 +366,37 @@ static struct error *give_network(struct run *r)
 	return err;
 }
 
+static struct error *give_port(struct run *r, json_t *list, const char *name, const char *path)
+{
+	int fd;
+	struct error *err = guard_listen(&r->guard, "--port", path, &fd);
+
+	if (err)
+		return err;
+	spawn_add_fd(&r->vm_fds, fd);
+	json_array_append_new(list, json_pack("{s:s, s:i}", "name", name, "listen_fd", fd));
+	return NULL;
+}
+
+/* Named ports; the agent's is there without being asked for, if its socket has a place beside the control socket. */
+static struct error *give_ports(struct run *r)
+{
+	const char *control = r->o.control ? r->o.control : r->control_path;
+	json_t *list = json_array();
+	bool has_agent = false;
+	struct error *err = NULL;
+
+	json_object_set_new(r->config, "ports", list);
+	for (unsigned i = 0; !err && i < r->o.port_count; i++) {
+		has_agent |= !strcmp(r->o.ports[i].name, AGENT_PORT);
+		err = give_port(r, list, r->o.ports[i].name, r->o.ports[i].path);
+	}
+	if (err || has_agent || !*control ||
+	    (size_t)snprintf(r->agent_path, sizeof(r->agent_path), "%s%s", control, AGENT_SUFFIX) >= sizeof(r->agent_path))
+		return err;
+	return give_port(r, list, AGENT_PORT, r->agent_path);
+}
+
 static struct error *give_vsock(struct run *r)
 {
 	int listen_fd, ours = -1, theirs = -1;
@@ -381,6 +415,42 @@ static struct error *give_vsock(struct run *r)
 	json_object_set_new(r->config, "vsock", json_pack("{s:i, s:i}", "listen_fd", listen_fd, "broker_fd", theirs));
 	err = broker_start(ours, r->o.vsock, &r->broker);
 	close(ours);
+	return err;
+}
+
+/* A folder, and the process that serves it. */
+static struct error *give_share(struct run *r, json_t *list, const struct run_share *share, pid_t *pid)
+{
+	char fd_text[16], dir_text[16];
+	const char *argv[] = { "maru-share", "--fd", fd_text, "--dir-fd", dir_text, share->readonly ? "--readonly" : NULL, NULL };
+	int dir = open(share->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), ours = -1, theirs = -1;
+	struct spawn_fds fds = { .count = 0 };
+	struct error *err;
+
+	if (dir < 0)
+		return error_errno(errno, "--share: cannot open the folder '%s'", share->path);
+	spawn_add_fd(&fds, dir);
+	err = socket_pair(SOCK_SEQPACKET, &ours, &theirs);
+	if (!err) {
+		spawn_add_fd(&r->vm_fds, ours);
+		spawn_add_fd(&fds, theirs);
+		snprintf(fd_text, sizeof(fd_text), "%d", theirs);
+		snprintf(dir_text, sizeof(dir_text), "%d", dir);
+		err = spawn((char *const *)argv, &fds, pid);
+		json_array_append_new(list, json_pack("{s:s, s:i}", "tag", share->tag, "fd", ours));
+	}
+	spawn_close_fds(&fds);
+	return err;
+}
+
+static struct error *give_shares(struct run *r)
+{
+	json_t *list = json_array();
+	struct error *err = NULL;
+
+	json_object_set_new(r->config, "shares", list);
+	for (unsigned i = 0; !err && i < r->o.share_count; i++)
+		err = give_share(r, list, &r->o.shares[i], &r->shares[i]);
 	return err;
 }
 
@@ -463,7 +533,11 @@ static struct error *prepare(struct run *r)
 	if (!err)
 		err = give_gdb(r);
 	if (!err)
+		err = give_ports(r);
+	if (!err)
 		err = give_vsock(r);
+	if (!err)
+		err = give_shares(r);
 	if (!err)
 		err = give_network(r);
 	return err;
@@ -529,6 +603,9 @@ int cmd_run(int argc, char **argv)
 	guard_finish(&r.guard);
 	if (r.nat)
 		spawn_reap(r.nat, NAT_END_MS);
+	for (unsigned i = 0; i < RUN_SHARES_MAX; i++)
+		if (r.shares[i])
+			spawn_reap(r.shares[i], NAT_END_MS);
 	if (r.broker)
 		spawn_reap(r.broker, NAT_END_MS);
 	json_decref(r.config);

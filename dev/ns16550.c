@@ -356,7 +356,7 @@ struct device *ns16550_create(struct bus *ports, uint16_t base, struct clock *cl
 	};
 	bus_add(ports, &u->region);
 	if (chr)
-		chr->client = (struct chardev_client){ can_receive, receive, u };
+		chr->client = (struct chardev_client){ .can_receive = can_receive, .receive = receive, .opaque = u };
 	reset(&u->dev);
 	return &u->dev;
 }

@@ -34,7 +34,7 @@ static struct virtio_device *devices[KINDS];
 static struct drv d;
 static struct fake_disk disk;
 static struct net_backend net;
-static struct fake_chardev chr;
+static struct fake_chardev chr, named;
 static unsigned net_kept;
 static struct vsock_backend vsock;
 static uint32_t vsock_asked;
@@ -96,7 +96,9 @@ static struct virtio_device *create(unsigned kind)
 	struct virtio_net_config card = { .mem = rig->mem, .loop = rig->loop, .backend = &net };
 	struct virtio_console_config con = { .mem = rig->mem,
 					     .loop = rig->loop,
-					     .chardev = &chr.chr };
+					     .chardev = &chr.chr,
+					     .port_count = 1,
+					     .ports = { { "org.example.0", &named.chr } } };
 
 	struct virtio_vsock_config sockets = { rig->mem, rig->loop, &vsock, 3 };
 
@@ -116,6 +118,7 @@ static void create_all(void)
 	net.ops = &net_fake_ops;
 	vsock.ops = &vsock_fake_ops;
 	fake_chardev_init(&chr);
+	fake_chardev_init(&named);
 	for (unsigned i = 0; i < KINDS; i++) {
 		rig = &rigs[i];
 		rig_init(rig);
@@ -200,6 +203,19 @@ static void play_balloon(struct input *in, struct virtio_device *v)
 	virtio_balloon_set_target(v, take(in, 8));
 	virtio_balloon_get_state(v, &state);
 	virtio_balloon_ask_statistics(v);
+}
+
+/* A console driver's control message, and a buffer for the answer. */
+static void add_port_message(struct input *in)
+{
+	struct drv_buffer b = { 0x1000, 8, false }, answer = { 0x1100, (uint32_t)take(in, 1), true };
+
+	ram_store(rig, 0x1000, take(in, 1) & 3, 4);
+	ram_store(rig, 0x1004, take(in, 1) & 7, 2);
+	ram_store(rig, 0x1006, take(in, 1) & 1, 2);
+	drv_add(&d, 2, &answer, 1);
+	drv_add(&d, 3, &b, 1);
+	drv_kick(&d, 3);
 }
 
 /* A program of the host: connects, or is connected to; says something, and goes or not. */
@@ -296,7 +312,7 @@ static void step(struct input *in, struct virtio_device *v)
 		if (rig == &rigs[0] && d.q[2].size)
 			add_command(in);
 		else if (rig == &rigs[1])
-			fake_chardev_input(&chr, frame, take(in, 1) * 7);
+			fake_chardev_input(op & 64 ? &named : &chr, frame, take(in, 1) * 7);
 		else if (rig == &rigs[5])
 			play_balloon(in, v);
 		else if (rig == &rigs[6])
@@ -318,6 +334,8 @@ static void step(struct input *in, struct virtio_device *v)
 	case 14:
 		if (d.q[1].size && rig == &rigs[6])
 			add_packet(in);
+		else if (d.q[3].size && rig == &rigs[1])
+			add_port_message(in);
 		else if (d.q[q & 1].size)
 			add_block_request(in, q & 1, op & 128 ? 40 : 1);
 		break;

@@ -31,6 +31,7 @@
 #include "dev/pci/q35.h"
 #include "dev/port92.h"
 #include "dev/pvpanic.h"
+#include "dev/virtio/virtio_9p.h"
 #include "dev/virtio/virtio_balloon.h"
 #include "dev/virtio/virtio_blk.h"
 #include "dev/virtio/virtio_console.h"
@@ -67,7 +68,7 @@ struct machine {
 	struct mc146818 *rtc;
 	struct acpi_pm *pm;
 	struct q35 *q35;
-	struct virtio_device *balloon;
+	struct virtio_device *balloon, *console; /* console: NULL without one */
 	uint8_t input[BOARD_INPUTS]; /* which sources hold it */
 };
 
@@ -400,8 +401,8 @@ static void build_pci(struct machine *m)
 }
 
 /* PCI functions, each in a slot of its own: network, disks in their order, console, random numbers, balloon,
- * sockets. */
-static void build_virtio(struct machine *m)
+ * sockets, shared folders. False: the host cannot give what one of them needs, and has said so. */
+static bool build_virtio(struct machine *m)
 {
 	const struct machine_config *c = &m->config;
 	struct pci_bus *bus = &m->q35->bus;
@@ -424,10 +425,15 @@ static void build_virtio(struct machine *m)
 
 		virtio_pci_attach(bus, PCI_DEVFN(slot++, 0), virtio_blk_create(&blk));
 	}
-	if (c->console) {
-		struct virtio_console_config console = { c->mem, c->loop, c->console };
+	if (c->console || c->port_count) {
+		struct virtio_console_config console = { .mem = c->mem, .loop = c->loop, .chardev = c->console,
+							 .port_count = c->port_count };
 
-		virtio_pci_attach(bus, PCI_DEVFN(slot++, 0), virtio_console_create(&console));
+		static_assert(MACHINE_PORTS_MAX <= VIRTIO_CONSOLE_PORTS_MAX, "the console has that many");
+		for (unsigned i = 0; i < c->port_count; i++)
+			console.ports[i] = (struct virtio_console_port){ c->ports[i].name, c->ports[i].chardev };
+		m->console = virtio_console_create(&console);
+		virtio_pci_attach(bus, PCI_DEVFN(slot++, 0), m->console);
 	}
 	virtio_pci_attach(bus, PCI_DEVFN(slot++, 0), virtio_rng_create(c->mem, c->loop));
 	m->balloon = virtio_balloon_create(c->mem, c->loop);
@@ -437,7 +443,15 @@ static void build_virtio(struct machine *m)
 
 		virtio_pci_attach(bus, PCI_DEVFN(slot++, 0), virtio_vsock_create(&vsock));
 	}
+	for (unsigned i = 0; i < c->share_count; i++) {
+		struct virtio_device *share = virtio_9p_create(c->mem, c->loop, c->shares[i].tag, c->shares[i].fd);
+
+		if (!share)
+			return false;
+		virtio_pci_attach(bus, PCI_DEVFN(slot++, 0), share);
+	}
 	assert(slot <= Q35_LPC_SLOT);
+	return true;
 }
 
 struct error *machine_create(const struct machine_config *config, struct machine **out)
@@ -453,7 +467,10 @@ struct error *machine_create(const struct machine_config *config, struct machine
 	build_timers(m);
 	build_isa(m);
 	build_pci(m);
-	build_virtio(m);
+	if (!build_virtio(m)) {
+		machine_destroy(m);
+		return error_new("the machine's devices cannot be made");
+	}
 	*out = m;
 	return NULL;
 }
@@ -567,4 +584,9 @@ void machine_power_button(struct machine *m)
 struct virtio_device *machine_balloon(struct machine *m)
 {
 	return m->balloon;
+}
+
+bool machine_port_open(struct machine *m, const char *name)
+{
+	return m->console && virtio_console_guest_open(m->console, name);
 }

@@ -22,6 +22,8 @@
 #include "ui/chardev.h"
 
 #define MACHINE_DISKS_MAX 16u
+#define MACHINE_PORTS_MAX 8u
+#define MACHINE_SHARES_MAX 4u
 
 /*
  * What the guest asks of its surroundings. Called from inside a vCPU's access, with the lock held: take note and
@@ -44,10 +46,20 @@ struct machine_config {
 	struct machine_events events;
 	/* Back ends stay the caller's and outlive the machine; NULL or count 0: the chip has none. */
 	struct chardev *serial, *console, *debugcon; /* COM1, virtio console, port 0xe9 */
+	unsigned port_count; /* named ports of the virtio console */
+	struct machine_port {
+		const char *name;
+		struct chardev *chardev;
+	} ports[MACHINE_PORTS_MAX];
 	struct block_device *disks[MACHINE_DISKS_MAX];
 	unsigned disk_count;
 	struct net_backend *net; /* NULL: no network card */
 	uint8_t mac[6];
+	unsigned share_count; /* shared folders */
+	struct machine_share {
+		const char *tag;
+		int fd; /* to the process that serves it; the machine takes it */
+	} shares[MACHINE_SHARES_MAX];
 	struct vsock_backend *vsock; /* NULL: no virtio sockets */
 	bool debug_exit;
 	const char *version;
@@ -70,5 +82,7 @@ struct error *machine_reset(struct machine *m) MUST_CHECK;
 
 void machine_power_button(struct machine *m);
 struct virtio_device *machine_balloon(struct machine *m); /* virtio_balloon.h */
+/* Whether a program in the guest has opened that port. */
+bool machine_port_open(struct machine *m, const char *name);
 
 #endif

@@ -18,6 +18,8 @@ struct chardev_client {
 	size_t (*can_receive)(void *opaque);
 	void (*receive)(void *opaque, const uint8_t *buf, size_t len);
 	void *opaque;
+	/* Optional: there may be more room() than before. From the loop. */
+	void (*writable)(void *opaque);
 };
 
 struct chardev;
@@ -29,6 +31,11 @@ struct chardev_ops {
 	/* The chip has room again. */
 	void (*resume)(struct chardev *chr);
 	void (*destroy)(struct chardev *chr); /* writes out what it still can within a second */
+	/*
+	 * Optional: how much can be written now of which nothing is dropped, for chips that would rather wait
+	 * (client.writable); any amount while nobody is there to read it.
+	 */
+	size_t (*room)(struct chardev *chr);
 };
 
 struct chardev {
@@ -41,6 +48,11 @@ static inline void chardev_write(struct chardev *chr, const uint8_t *buf, size_t
 {
 	if (chr)
 		chr->ops->write(chr, buf, len);
+}
+
+static inline size_t chardev_room(struct chardev *chr)
+{
+	return chr && chr->ops->room ? chr->ops->room(chr) : SIZE_MAX;
 }
 
 static inline void chardev_resume(struct chardev *chr)

@@ -4,7 +4,8 @@
  *
  * While nobody is connected, output is kept in the ring (outbuf.h), so that whoever connects sees the
  * last of what was printed. While somebody is connected, nobody else is accepted: further clients wait
- * in the socket's backlog. Input is read only while the chip has room.
+ * in the socket's backlog. Input is read only while the chip has room; a chip that does not want to lose output can
+ * wait for whoever is connected.
  *
  * Threading: the loop's monitor.
  */
@@ -38,6 +39,13 @@ static void set_events(struct chardev_socket *c)
 	if (c->fd >= 0)
 		loop_fd_set_events(&c->watch, (c->full ? 0 : (uint32_t)EPOLLIN) |
 						      (c->out.used ? (uint32_t)EPOLLOUT : 0));
+}
+
+/* The chip may be waiting for somebody to read. Not while it is writing. */
+static void tell_writable(struct chardev_socket *c)
+{
+	if (c->chr.client.writable)
+		c->chr.client.writable(c->chr.client.opaque);
 }
 
 static void hang_up(struct chardev_socket *c)
@@ -99,6 +107,8 @@ static void on_ready(void *opaque, uint32_t events)
 	else if (c->fd >= 0 && !c->full && (events & (EPOLLHUP | EPOLLERR)))
 		hang_up(c); /* while full there may be something left to read */
 	set_events(c);
+	if ((events & EPOLLOUT) || c->fd < 0)
+		tell_writable(c);
 }
 
 static void on_connect(void *opaque, uint32_t events UNUSED)
@@ -140,6 +150,13 @@ static void socket_write(struct chardev *chr, const uint8_t *buf, size_t len)
 	set_events(c);
 }
 
+static size_t socket_room(struct chardev *chr)
+{
+	const struct chardev_socket *c = container_of(chr, struct chardev_socket, chr);
+
+	return c->fd < 0 ? SIZE_MAX : OUTBUF_BYTES - c->out.used;
+}
+
 static void socket_resume(struct chardev *chr)
 {
 	struct chardev_socket *c = container_of(chr, struct chardev_socket, chr);
@@ -171,6 +188,7 @@ static void socket_destroy(struct chardev *chr)
 static const struct chardev_ops socket_ops = {
 	.name = "socket",
 	.write = socket_write,
+	.room = socket_room,
 	.resume = socket_resume,
 	.destroy = socket_destroy,
 };

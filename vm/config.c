@@ -22,6 +22,8 @@
 
 #define APPEND_MAX 65536u
 #define NAME_MAX_BYTES 4096u
+#define PORT_NAME_MAX 64u
+#define SHARE_TAG_MAX 32u
 #define MEMORY_MIN (8 * MiB)
 #define MEMORY_MAX (16 * TiB)
 
@@ -119,7 +121,7 @@ static struct error *get_bool(struct parse *p, const char *name, json_t *v, bool
 static struct error *get_fd(struct parse *p, const char *name, json_t *v, int *out)
 {
 	struct vm_config *c = p->c;
-	uint64_t fd;
+	uint64_t fd = 0;
 	unsigned at;
 	struct error *err = get_integer(p, name, v, 3, 1u << 20, &fd);
 
@@ -356,6 +358,85 @@ static struct error *take_console(struct parse *p, const char *name, json_t *v)
 	return take_chardev(p, name, v, members, ARRAY_SIZE(members), &p->c->console);
 }
 
+static struct error *take_port_name(struct parse *p, const char *name, json_t *v)
+{
+	struct vm_config_port *port = &p->c->ports[p->c->port_count - 1];
+	struct error *err = get_string(p, name, v, PORT_NAME_MAX, &port->name);
+
+	if (err)
+		return err;
+	for (const char *s = port->name; *s; s++)
+		if (!isalnum((unsigned char)*s) && !strchr("-_.:", *s))
+			return complain(p, name, "may consist of letters, digits and - _ . : only");
+	for (unsigned i = 0; i + 1 < p->c->port_count; i++)
+		if (!strcmp(p->c->ports[i].name, port->name))
+			return complain(p, name, "is the name of another port");
+	return *port->name ? NULL : complain(p, name, "is empty");
+}
+
+static struct error *take_port_listen(struct parse *p, const char *name, json_t *v)
+{
+	return get_fd(p, name, v, &p->c->ports[p->c->port_count - 1].listen_fd);
+}
+
+static struct error *take_ports(struct parse *p, const char *name, json_t *v)
+{
+	static const struct member members[] = { { "name", true, take_port_name },
+						 { "listen_fd", true, take_port_listen } };
+	struct error *err;
+	char label[32];
+
+	if (!json_is_array(v) || json_array_size(v) > VM_CONFIG_PORTS)
+		return complain(p, name, "has to be an array of at most 8 ports");
+	for (size_t i = 0; i < json_array_size(v); i++) {
+		p->c->port_count++;
+		snprintf(label, sizeof(label), "ports[%zu]", i);
+		err = take_object(p, label, json_array_get(v, i), members, ARRAY_SIZE(members));
+		if (err)
+			return err;
+	}
+	return NULL;
+}
+
+static struct error *take_share_tag(struct parse *p, const char *name, json_t *v)
+{
+	struct vm_config_share *share = &p->c->shares[p->c->share_count - 1];
+	struct error *err = get_string(p, name, v, SHARE_TAG_MAX, &share->tag);
+
+	if (err)
+		return err;
+	for (const char *s = share->tag; *s; s++)
+		if (!isalnum((unsigned char)*s) && !strchr("-_.:", *s))
+			return complain(p, name, "may consist of letters, digits and - _ . : only");
+	for (unsigned i = 0; i + 1 < p->c->share_count; i++)
+		if (!strcmp(p->c->shares[i].tag, share->tag))
+			return complain(p, name, "is the tag of another shared folder");
+	return *share->tag ? NULL : complain(p, name, "is empty");
+}
+
+static struct error *take_share_fd(struct parse *p, const char *name, json_t *v)
+{
+	return get_fd(p, name, v, &p->c->shares[p->c->share_count - 1].fd);
+}
+
+static struct error *take_shares(struct parse *p, const char *name, json_t *v)
+{
+	static const struct member members[] = { { "tag", true, take_share_tag }, { "fd", true, take_share_fd } };
+	struct error *err;
+	char label[32];
+
+	if (!json_is_array(v) || json_array_size(v) > VM_CONFIG_SHARES)
+		return complain(p, name, "has to be an array of at most 4 shared folders");
+	for (size_t i = 0; i < json_array_size(v); i++) {
+		p->c->share_count++;
+		snprintf(label, sizeof(label), "shares[%zu]", i);
+		err = take_object(p, label, json_array_get(v, i), members, ARRAY_SIZE(members));
+		if (err)
+			return err;
+	}
+	return NULL;
+}
+
 static const struct member top[] = {
 	{ "config", true, take_version },
 	{ "name", true, take_name },
@@ -373,6 +454,8 @@ static const struct member top[] = {
 	{ "net", false, take_net },
 	{ "serial", false, take_serial },
 	{ "console", false, take_console },
+	{ "ports", false, take_ports },
+	{ "shares", false, take_shares },
 	{ "vsock", false, take_vsock },
 	{ "control", false, take_control },
 	{ "gdb", false, take_gdb },
@@ -454,5 +537,9 @@ void vm_config_finish(struct vm_config *c)
 	free(c->append);
 	for (unsigned i = 0; i < c->disk_count; i++)
 		free(c->disks[i].name);
+	for (unsigned i = 0; i < c->port_count; i++)
+		free(c->ports[i].name);
+	for (unsigned i = 0; i < c->share_count; i++)
+		free(c->shares[i].tag);
 	*c = (struct vm_config){ 0 };
 }

@@ -18,7 +18,9 @@
 #define VM_CONFIG_BYTES_MAX (1u << 20)
 #define VM_CONFIG_DISKS 16u
 #define VM_CONFIG_CPUS 64u
-#define VM_CONFIG_FDS (VM_CONFIG_DISKS * BLOCK_CHAIN_MAX + 16u)
+#define VM_CONFIG_PORTS 8u
+#define VM_CONFIG_SHARES 4u
+#define VM_CONFIG_FDS (VM_CONFIG_DISKS * BLOCK_CHAIN_MAX + 64u)
 
 struct vm_config_file {
 	int fd; /* -1: none */
@@ -52,6 +54,16 @@ struct vm_config {
 	struct vm_config_chardev {
 		int in_fd, out_fd, listen_fd; /* -1: not that way */
 	} serial, console;
+	unsigned port_count;
+	struct vm_config_port {
+		char *name;
+		int listen_fd;
+	} ports[VM_CONFIG_PORTS];
+	unsigned share_count;
+	struct vm_config_share {
+		char *tag;
+		int fd;
+	} shares[VM_CONFIG_SHARES];
 	int vsock_listen_fd, vsock_broker_fd;
 	int control_listen_fd, control_client_fd;
 	int gdb_listen_fd;

@@ -285,6 +285,8 @@ static struct error *open_backends(struct vm *vm)
 
 	if (!err)
 		err = open_chardev(vm, &c->console, &vm->console);
+	for (unsigned i = 0; !err && i < c->port_count; i++)
+		err = chardev_socket_create(vm->loop, c->ports[i].listen_fd, &vm->ports[i]);
 	if (!err && c->debugcon_fd >= 0)
 		err = chardev_fd_create(vm->loop, -1, c->debugcon_fd, &vm->debugcon);
 	if (!err)
@@ -321,6 +323,12 @@ static struct error *create_machine(struct vm *vm)
 	struct error *err;
 
 	memcpy(m.disks, vm->disks, sizeof(vm->disks));
+	m.share_count = c->share_count;
+	for (unsigned i = 0; i < c->share_count; i++)
+		m.shares[i] = (struct machine_share){ c->shares[i].tag, c->shares[i].fd };
+	m.port_count = c->port_count;
+	for (unsigned i = 0; i < c->port_count; i++)
+		m.ports[i] = (struct machine_port){ c->ports[i].name, vm->ports[i] };
 	memcpy(m.mac, c->mac, sizeof(m.mac));
 	err = check_payload(&c->kernel, "kernel", c->memory_bytes, &m.payload.kernel);
 	if (!err && c->initrd.fd >= 0)
@@ -483,6 +491,8 @@ void vm_destroy(struct vm *vm)
 	chardev_destroy(vm->serial);
 	chardev_destroy(vm->console);
 	chardev_destroy(vm->debugcon);
+	for (unsigned i = 0; i < VM_CONFIG_PORTS; i++)
+		chardev_destroy(vm->ports[i]);
 	control_destroy(vm->control);
 	if (vm->signal_fd >= 0) {
 		loop_fd_remove(&vm->signals);

@@ -47,6 +47,20 @@ static json_t *balloon_json(struct vm *vm)
 	return json;
 }
 
+/* The named ports, and whether a program in the guest has opened them. */
+static json_t *ports_json(struct vm *vm)
+{
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < vm->config.port_count; i++) {
+		const char *name = vm->config.ports[i].name;
+
+		json_array_append_new(list, json_pack("{s:s, s:b}", "name", name, "guest_open",
+						      machine_port_open(vm->machine, name)));
+	}
+	return list;
+}
+
 static struct error *status(struct vm *vm, json_t *args, json_t **result)
 {
 	const struct sandbox *s = &vm->sandbox;
@@ -62,6 +76,7 @@ static struct error *status(struct vm *vm, json_t *args, json_t **result)
 			    "namespaces", s->namespaces, "empty_root", s->empty_root,
 			    "landlock", s->landlock, "seccomp", s->seccomp);
 	json_object_set_new(*result, "balloon", balloon_json(vm));
+	json_object_set_new(*result, "ports", ports_json(vm));
 	json_object_set_new(*result, "host_memory", memstat_json(&vm->memstat, vm->mem));
 	return NULL;
 }

@@ -66,7 +66,7 @@ struct vm {
 	struct sandbox sandbox;
 
 	/* Back ends */
-	struct chardev *serial, *console, *debugcon;
+	struct chardev *serial, *console, *debugcon, *ports[VM_CONFIG_PORTS];
 	struct block_device *disks[VM_CONFIG_DISKS];
 	struct net_backend *net;
 	struct vsock_backend *vsock;

@@ -11,9 +11,11 @@ _maru()
 
 	COMPREPLY=()
 	if [ "$COMP_CWORD" -eq 1 ]; then
-		words="run image balloon help --help"
+		words="run image balloon guest help --help"
 	elif [ "$command" = image ] && [ "$COMP_CWORD" -eq 2 ]; then
 		words="pull list create info rm"
+	elif [ "$command" = guest ] && [ "$COMP_CWORD" -eq 2 ]; then
+		words="ping info ip exec shutdown freeze thaw"
 	else
 		case $prev in
 		--engine) words="auto bt kvm" ;;

@@ -61,6 +61,11 @@ refused 2 "no VM named 'nobody' is running" balloon nobody
 refused 2 "No such file" balloon "$dir/none"
 refused 2 "needs the name of a running VM" balloon
 refused 2 "takes a size such as 512M" balloon nobody much
+refused 2 "did you mean 'ping'" guest pnig nobody
+refused 2 "no VM named 'nobody' is running" guest ping nobody
+refused 2 "needs a program" guest exec nobody
+refused 2 "one word too many" guest ip nobody eth0
+refused 2 "--port takes name=NAME,unix:PATH" run --kernel "$dir/halt.bin" --port "name=a/b,unix:$dir/p" "${common[@]}"
 refused 2 "No such file" run --kernel "$dir/none" "${common[@]}"
 refused 2 "empty" run --kernel "$dir/empty" "${common[@]}"
 refused 2 "is not a Linux bzImage" run --kernel "$dir/text" "${common[@]}"

@@ -148,6 +148,7 @@ struct fake_chardev {
 	char out[256];
 	size_t out_len;
 	unsigned resumed;
+	bool no_room; /* for those who would rather wait */
 };
 
 static inline void fake_chardev_write(struct chardev *chr, const uint8_t *buf, size_t len)
@@ -156,6 +157,11 @@ static inline void fake_chardev_write(struct chardev *chr, const uint8_t *buf, s
 
 	for (size_t i = 0; i < len && f->out_len < sizeof(f->out); i++)
 		f->out[f->out_len++] = (char)buf[i];
+}
+
+static inline size_t fake_chardev_room(struct chardev *chr)
+{
+	return container_of(chr, struct fake_chardev, chr)->no_room ? 0 : SIZE_MAX;
 }
 
 static inline void fake_chardev_resume(struct chardev *chr)
@@ -170,8 +176,11 @@ static inline void fake_chardev_destroy(struct chardev *chr)
 
 static inline void fake_chardev_init(struct fake_chardev *f)
 {
-	static const struct chardev_ops ops = { "fake", fake_chardev_write, fake_chardev_resume,
-						fake_chardev_destroy };
+	static const struct chardev_ops ops = { .name = "fake",
+						.write = fake_chardev_write,
+						.resume = fake_chardev_resume,
+						.destroy = fake_chardev_destroy,
+						.room = fake_chardev_room };
 
 	*f = (struct fake_chardev){ .chr.ops = &ops };
 }

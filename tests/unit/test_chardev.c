@@ -41,7 +41,7 @@ static struct chardev *make(struct loop *loop, int in, int out, struct chip *chi
 		diag("%s", error_message(err));
 		exit(1);
 	}
-	chr->client = (struct chardev_client){ chip_can_receive, chip_receive, chip };
+	chr->client = (struct chardev_client){ .can_receive = chip_can_receive, .receive = chip_receive, .opaque = chip };
 	return chr;
 }
 
@@ -182,7 +182,7 @@ static void test_socket(struct loop *loop)
 	if (bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0 || listen(fd, 4) < 0)
 		exit(1);
 	ok(!chardev_socket_create(loop, fd, &chr), "made");
-	chr->client = (struct chardev_client){ chip_can_receive, chip_receive, &chip };
+	chr->client = (struct chardev_client){ .can_receive = chip_can_receive, .receive = chip_receive, .opaque = &chip };
 	chardev_write(chr, (const uint8_t *)"early ", 6);
 	one = dial(&a);
 	two = dial(&a);
