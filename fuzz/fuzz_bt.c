@@ -249,7 +249,7 @@ int __lsan_is_turned_off(void)
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
-	struct engine_config c = {.kind = ENGINE_BT, .vcpu_count = 1, .vm_time_ns = vm_time};
+	struct engine_config c = {.kind = ENGINE_BT, .vcpu_count = 1, .vm_time_ns = vm_time, .paravirt = true, .kvm_fd = -1};
 	struct loop *loop;
 	pthread_t thread;
 

@@ -9,6 +9,7 @@
 #include <linux/kvm.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -95,12 +96,15 @@ static bool set_state(struct probe *p, uint32_t iterations)
 
 static bool set_cpuid(struct probe *p, int kvm_fd)
 {
-	struct {
-		struct kvm_cpuid2 head;
-		struct kvm_cpuid_entry2 entries[256];
-	} c = { .head.nent = 256 };
+	struct kvm_cpuid2 *c = calloc(1, sizeof(*c) + 256 * sizeof(c->entries[0]));
+	bool done;
 
-	return ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, &c) == 0 && ioctl(p->vcpu, KVM_SET_CPUID2, &c) == 0;
+	if (!c)
+		return false;
+	c->nent = 256;
+	done = ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, c) == 0 && ioctl(p->vcpu, KVM_SET_CPUID2, c) == 0;
+	free(c);
+	return done;
 }
 
 /* What could not be made, or NULL. */

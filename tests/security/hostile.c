@@ -139,6 +139,22 @@ static void msrs(void)
 		wrmsr(n, n == 0xc0000080 ? rdmsr(n) ^ 1ull << below(16) : odd_number());
 }
 
+/* Registrations anywhere, hypercalls with anything. */
+static void paravirtual(void)
+{
+	uint64_t at = below(2) ? (uint64_t)(rings + below(1 << 20)) & ~63ul : odd_address(), nr = below(4) ? below(13) : odd_number();
+
+	switch (below(4)) {
+	case 0: wrmsr(0x4b564d00 + below(9), at | below(4)); break;
+	case 1: wrmsr(0x11 + below(2), (at + below(2) * below(64)) | below(2)); break;
+	case 2: rdmsr(0x4b564d00 + below(9)); break;
+	default:
+		__asm__ volatile("vmcall" : "+a"(nr)
+				 : "b"(below(2) ? at : odd_number()), "c"(below(2) ? below(8) : odd_number()), "d"(odd_number()),
+				   "S"(below(2) ? 0x20 + below(0xd0) : odd_number()) : "memory");
+	}
+}
+
 static void control_registers(void)
 {
 	static const word keep0 = 1ul << 31 | 1, keep4 = 1 << 5;
@@ -284,7 +300,7 @@ static void random_code(void)
 			 "S"(odd_address()), "D"(rings + below(1 << 20)) : "r8", "r9", "r10", "r11", "memory", "cc");
 }
 
-static void (*const actions[])(void) = {ports, mmio, mmio, msrs, control_registers, page_tables, page_tables, rewritten_code,
+static void (*const actions[])(void) = {ports, mmio, mmio, msrs, paravirtual, control_registers, page_tables, page_tables, rewritten_code,
 					rewritten_code, virtio, pci, interrupts, segments};
 
 static void be_hostile(void *arg)

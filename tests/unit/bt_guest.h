@@ -59,7 +59,7 @@ static inline void guest_open(struct bt_guest *g, unsigned vcpus)
 {
 	static const struct io_ops ops = {.read = guest_port_read, .write = guest_port_write};
 	struct engine_config c = {.kind = ENGINE_BT, .vcpu_count = vcpus, .vm_time_ns = guest_time,
-				  .paravirt = GUEST_PARAVIRT};
+				  .paravirt = GUEST_PARAVIRT, .kvm_fd = -1};
 
 	if (memory_create(GUEST_RAM, &g->mem) || loop_create(&g->loop))
 		abort();
