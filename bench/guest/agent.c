@@ -18,7 +18,8 @@
 // The host takes the time between @@start and @@end with its own clock, as that of a guest may be wrong. What is
 // between the two here is therefore as little as possible: the output goes to a file and is hashed afterwards.
 //
-// Natively it is called with --native; with --pin besides each program is bound to the processor that is at hand when it starts, as it is in a VM of one.
+// Natively it is called with --native; with --pin besides, each program is bound to the processor that is at hand when
+// it starts, as it is in a VM of one.
 
 #include <errno.h>
 #include <fcntl.h>

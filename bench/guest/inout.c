@@ -20,7 +20,7 @@
 
 static uint64_t *part;
 
-static void die(const char *what)
+static _Noreturn void die(const char *what)
 {
 	perror(what);
 	exit(1);

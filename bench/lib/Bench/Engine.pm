@@ -70,11 +70,11 @@ sub machine {
 		'--disk', $self->{overlay}, '--disk', "$self->{data},format=raw", '--memory', $memory, '--cpus', $self->{cpus},
 		'--net', 'user', '--serial', 'stdio') if $self->{kind} eq 'maru';
 	# QEMU takes maru's lock on the disk below the overlays for that of somebody who wants it alone: it is not to look.
-	return (qemu($self->{kind}, $home), '-accel', 'tcg,thread=multi', qw(-cpu max -M q35 -nodefaults -no-user-config -display none
-		-no-reboot -serial stdio), '-m', $memory, '-smp', $self->{cpus}, '-kernel', "$home/vmlinuz", '-initrd',
-		"$home/initrd.img", '-append', $append, '-drive', "file=$self->{overlay},format=qcow2,if=virtio,backing.file.locking=off",
-		'-drive', "file=$self->{data},format=raw,if=virtio", '-netdev', 'user,id=n', '-device',
-		'virtio-net-pci,netdev=n');
+	return (qemu($self->{kind}, $home), '-accel', 'tcg,thread=multi', qw(-cpu max -M q35 -nodefaults -no-user-config),
+		qw(-display none -no-reboot -serial stdio), '-m', $memory, '-smp', $self->{cpus},
+		'-kernel', "$home/vmlinuz", '-initrd', "$home/initrd.img", '-append', $append,
+		'-drive', "file=$self->{overlay},format=qcow2,if=virtio,backing.file.locking=off",
+		'-drive', "file=$self->{data},format=raw,if=virtio", '-netdev', 'user,id=n', '-device', 'virtio-net-pci,netdev=n');
 }
 
 # The program itself; the one of the backports runs from the folder where it was unpacked.
@@ -134,13 +134,16 @@ sub run {
 	my ($self, $command, $limit) = @_;
 	local $SIG{PIPE} = 'IGNORE';
 	# Whose processor time it is that it takes; natively the agent knows it better.
-	my @family = $self->{kind} eq 'native' ? () : @{ $self->{family} //= [keys %{{ Bench::Process::family($self->{pid}) }}] };
+	$self->{family} //= [ keys %{{ Bench::Process::family($self->{pid}) }} ];
+	my @family = $self->{kind} eq 'native' ? () : @{ $self->{family} };
 	my $used = Bench::Process::cpu_seconds(@family);
 	syswrite($self->{in}, "run $limit $command\n") or return { error => 'it has ended' };
 	my $start = $self->wait_for(qr/^\@\@start\r?\n/m, 30) // return { error => 'it does not answer' };
-	my $end = $self->wait_for(qr/^\@\@end (\d+) (\d+) (\d+)\r?\n/m, $limit + 60) // return { error => 'no end within the time' };
+	my $end = $self->wait_for(qr/^\@\@end (\d+) (\d+) (\d+)\r?\n/m, $limit + 60)
+		// return { error => 'no end within the time' };
 	$used = @family ? Bench::Process::cpu_seconds(@family) - $used : $self->{found}[2] / 1e9;
-	my %result = (cpu => $used, seconds => $end - $start, status => $self->{found}[0], guest_seconds => $self->{found}[1] / 1e9);
+	my ($status, $guest_ns) = @{ $self->{found} };
+	my %result = (cpu => $used, seconds => $end - $start, status => $status, guest_seconds => $guest_ns / 1e9);
 	$self->wait_for(qr/^\@\@sum (\S+) (\d+)\r?\n/m, 120) // return { error => 'no check sum' };
 	@result{qw(sum bytes)} = @{ $self->{found} };
 	$result{errors} = join "\n", $self->{before} =~ /^\@\@err (.*?)\r?$/mg;
@@ -161,7 +164,8 @@ sub last_words {
 	for my $path ($self->{log}, "$self->{log}.errors") {
 		open(my $f, '<', $path) or next;
 		my @lines = readline $f;
-		$text .= join '', map { s/[\r\n]*$//r =~ s/[^ -~]/?/gr =~ s/^/    | /r . "\n" } @lines[@lines > 12 ? -12 : 0 .. $#lines];
+		@lines = @lines[-12 .. -1] if @lines > 12;
+		$text .= join '', map { s/[\r\n]*$//r =~ s/[^ -~]/?/gr =~ s/^/    | /r . "\n" } @lines;
 	}
 	return $text;
 }
