@@ -317,7 +317,6 @@ struct bt_private {
 	uint8_t sipi_vector;
 	_Atomic uint32_t in_guest; /* 1: in light or translated code: others wait for it */
 	_Atomic uint32_t wake;	   /* futex: bumped by kicks */
-	uint32_t pauses; /* PAUSE instructions run */
 	unsigned heavy_depth;
 	struct vcpu_debug debug;
 	bool breakpoints; /* the debugger has some */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * How the threads of one engine wait for each other, without libc: a futex lock, stopping the world, and
- * asking other vCPUs to forget which pages they may write; and PAUSE, by which guests wait for each other.
+ * asking other vCPUs to forget which pages they may write.
  *
  * A vCPU is "in the guest" (priv->in_guest) while it runs light or translated code; it leaves only in its run
  * loop, never from C code that translated code called. Whoever has the world stopped (engine->exclusive) waits
@@ -12,7 +12,6 @@
 #include <sys/syscall.h>
 #include <time.h>
 
-#include "cpu/bt/ops.h"
 #include "cpu/bt/private.h"
 
 static long raw_syscall(long nr, long a, long b, long c, long d)
@@ -161,22 +160,8 @@ void run_revoke_writes_all(struct bt_vcpu *v)
 	}
 }
 
-static void yield(void)
+void bt_yield(struct bt_vcpu *v)
 {
-	raw_syscall(SYS_sched_yield, 0, 0, 0, 0);
-}
-
-/*
- * A vCPU that spins waits for another, which may be waiting for this host CPU: now and then it is given up. Without
- * that a ticket lock on more vCPUs than CPUs is handed on once a time slice of the host.
- */
-#define PAUSES_PER_YIELD 32
-
-enum bt_result bt_op_pause(struct bt_vcpu *v, const struct insn *i)
-{
-	if (v->engine->vcpu_count > 1 && ++v->priv->pauses % PAUSES_PER_YIELD == 0)
-		yield();
-	else
-		__builtin_ia32_pause();
-	return BT_NEXT;
+	if (v->engine->vcpu_count > 1)
+		raw_syscall(SYS_sched_yield, 0, 0, 0, 0);
 }

@@ -14,6 +14,21 @@ static void set_pair(struct bt_vcpu *v, uint64_t value)
 	v->regs[X86_RDX] = value >> 32;
 }
 
+/*
+ * A vCPU that spins waits for another, which may be waiting for this host CPU: now and then it is given up. Without
+ * that a ticket lock on more vCPUs than CPUs is handed on once a time slice of the host.
+ */
+#define PAUSES_PER_YIELD 32
+
+enum bt_result bt_op_pause(struct bt_vcpu *v, const struct insn *i)
+{
+	if (++v->pauses % PAUSES_PER_YIELD == 0)
+		bt_yield(v);
+	else
+		__builtin_ia32_pause();
+	return BT_NEXT;
+}
+
 enum bt_result bt_op_hlt(struct bt_vcpu *v, const struct insn *i)
 {
 	if (v->cpl)

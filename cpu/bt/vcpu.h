@@ -123,6 +123,7 @@ struct bt_vcpu {
 	unsigned index;
 	struct vcpu_irqchip chip;
 	const struct cpuid_model *cpuid; /* the guest's CPUID, shared by all vCPUs */
+	uint32_t pauses;	/* PAUSE instructions run */
 	uint64_t monitor_gpa;	/* MONITOR's line, 0 none */
 	bool debugger_steps;	/* the debugger wants one instruction per block (MODE_STEP) */
 	bool in_rep;		/* stopped between two iterations of a REP string instruction at v->rip */
@@ -304,6 +305,9 @@ void bt_port_write(struct bt_vcpu *v, uint16_t port, uint64_t value, unsigned si
 uint64_t bt_guest_tsc(const struct bt_vcpu *v); /* host TSC + offset */
 uint64_t bt_tsc_hz(const struct bt_vcpu *v);
 uint64_t bt_vm_time_ns(struct bt_vcpu *v);	/* heavy section is taken inside */
+
+/* Gives up the host's CPU if other vCPUs may be waiting for it. (sync.c) */
+void bt_yield(struct bt_vcpu *v);
 
 /* The machine's lock, in a heavy section: what struct vcpu_irqchip's functions are called with. (vm.c) */
 void bt_machine_lock(struct bt_vcpu *v);

@@ -156,6 +156,10 @@ enum bt_result bt_tlb_load_pdptes(struct bt_vcpu *v, uint64_t cr3)
 	return cr3 == 0xbad000 ? bt_raise_error(v, X86_GP, 0) : BT_NEXT;
 }
 
+void bt_yield(struct bt_vcpu *v)
+{
+}
+
 void bt_heavy_begin(struct bt_vcpu *v)
 {
 }
