@@ -302,7 +302,9 @@ static bool page_prepare(struct bt_engine *e, uint64_t page)
 	cp = cache_meta_alloc(e, sizeof(*cp));
 	if (!cp)
 		return false;
-	*cp = (struct code_page){.index = index, .next = e->pages};
+	bt_zero(cp, sizeof(*cp));
+	cp->index = index;
+	cp->next = e->pages;
 	e->pages = cp;
 	e->code_pages[index] = cp;
 	return true;

@@ -15,6 +15,8 @@
 #define CPU_BT_PRIVATE_H
 
 
+#include <pthread.h>
+
 #include "cpu/bt/decode.h"
 #include "cpu/bt/emit.h"
 #include "cpu/bt/vcpu.h"
@@ -216,6 +218,7 @@ struct bt_engine {
 	struct bt_vcpu **vcpus;
 	struct decode_features features;
 	struct cpuid_model *cpuid;
+	pthread_mutex_t tsc_lock;
 	uint64_t tsc_hz; /* 0 until a vCPU runs */
 	uint64_t tsc_first, tsc_first_ns; /* the host's TSC and monotonic clock when the engine was made */
 	uint64_t tsc_start; /* of the host, when the vCPUs were reset */

@@ -269,13 +269,14 @@ static bool groups_allowed(const struct tr *t)
 
 void tr_plan_groups(struct tr *t)
 {
-	struct group_plan p = {.next_slot = 0};
+	struct group_plan p;
 
 	t->ngroups = 0;
 	for (unsigned k = 0; k < t->n; k++)
 		t->plan[k][0].group = t->plan[k][1].group = GROUP_NONE;
 	if (!groups_allowed(t))
 		return;
+	p.next_slot = 0;
 	no_live_groups(&p);
 	values_start(&p.values);
 	for (unsigned k = 0; k < t->n; k++) {

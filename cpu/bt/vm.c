@@ -197,7 +197,7 @@ static void settle_tsc(struct bt_engine *e)
 {
 	uint64_t now, tsc, hz;
 
-	bt_lock(&e->lock);
+	pthread_mutex_lock(&e->tsc_lock);
 	if (!e->tsc_hz) {
 		now = monotonic_ns() - e->tsc_first_ns;
 		if (now < TSC_WINDOW_NS)
@@ -210,7 +210,7 @@ static void settle_tsc(struct bt_engine *e)
 			cpuid_add_paravirt(e->cpuid, PARAVIRT | (e->clock.stable ? PV_CLOCK_STABLE : 0), hz);
 		__atomic_store_n(&e->tsc_hz, hz, __ATOMIC_RELEASE);
 	}
-	bt_unlock(&e->lock);
+	pthread_mutex_unlock(&e->tsc_lock);
 }
 
 static uint64_t host_xcr0(void)
