@@ -168,7 +168,7 @@ host_sources()
 	END { stanza() }' "${files[@]}"
 }
 
-# debian_sources SUITE MIRROR — what to build from: MIRROR when given, else what the host uses, else Debian's own.
+# debian_sources SUITE MIRROR — what to build from: MIRROR when given, else what the host uses.
 debian_sources()
 {
 	local found
@@ -180,8 +180,7 @@ debian_sources()
 	if grep -q " $1/\? main$" <<<"$found"; then
 		printf '%s\n' "$found"
 	else
-		printf 'deb http://deb.debian.org/debian %s main\n' "$1" "$1-updates"
-		printf 'deb http://deb.debian.org/debian-security %s-security main\n' "$1"
+		die "this host's apt has no source of Debian's $1: name one with --mirror URL"
 	fi
 }
 
