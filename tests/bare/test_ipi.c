@@ -20,11 +20,12 @@ static volatile bool stop;
 
 static void on_ipi(struct frame *f)
 {
-	__atomic_fetch_add(&got[cpu_index()], 1, __ATOMIC_SEQ_CST);
+	/* First the EOI: who has seen it counted may rely on this processor's priority being that of its TPR again. */
 	if (x2)
 		wrmsr(X2APIC_EOI, 0);
 	else
 		apic_write(APIC_EOI, 0);
+	__atomic_fetch_add(&got[cpu_index()], 1, __ATOMIC_SEQ_CST);
 }
 
 /* The other processors wait for interrupts, and for something to do to themselves. */
