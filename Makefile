@@ -64,7 +64,7 @@ LIGHT := -mgeneral-regs-only -fno-stack-protector
 light_flags = $(filter-out -fsanitize=% -fno-sanitize%,$(CFLAGS_$(1))) $(LIGHT)
 lib_flags = $(if $(filter net/nat/%,$(1)),$(shell pkg-config --cflags $(PKGS_maru-nat)))
 flags = $(COMMON) $(if $(filter $(BT_LIGHT),$(2)),$(light_flags),$(CFLAGS_$(1))) $(call lib_flags,$(2)) $(CFLAGS)
-libs = $(shell pkg-config --libs $(1))
+libs = $(if $(strip $(1)),$(shell pkg-config --libs $(1)))
 
 # The rules of one tree, build/$(1)/.
 define tree
