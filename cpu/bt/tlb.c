@@ -24,10 +24,17 @@ static unsigned page_filter(uint64_t lin)
 	return (unsigned)(lin >> 12) & 4095;
 }
 
-static void ring_clear(struct jump_cache *jc)
+/*
+ * Whatever the tag of an empty entry is, a guest can return there; so the entry is a good one: that goes by the jump
+ * cache. And 0 is canonical, which a return by the ring does not look at.
+ */
+static void ring_clear(struct bt_vcpu *v, struct jump_cache *jc)
 {
+	struct bt_engine *e = v->engine;
+	uint32_t stub = jc == bt_kernel_jc(v) ? e->stub.jump_kernel : e->stub.jump_user;
+
 	for (unsigned k = 0; k < ARRAY_SIZE(jc->ring); k++)
-		jc->ring[k].tag = 1ull << 63; /* not canonical: no target */
+		jc->ring[k] = (struct jc_entry){.tag = 0, .code = (uint64_t)(e->cache_rx + stub)};
 }
 
 void jc_clear(struct bt_vcpu *v, struct jump_cache *jc)
@@ -36,7 +43,7 @@ void jc_clear(struct bt_vcpu *v, struct jump_cache *jc)
 
 	if (!jc->used && !jc->entered)
 		return;
-	ring_clear(jc);
+	ring_clear(v, jc);
 	jc->entered = false;
 	if (jc->used <= JC_LOG) {
 		for (uint32_t k = 0; k < jc->used; k++)
@@ -96,7 +103,7 @@ static void jc_drop_page(struct bt_vcpu *v, struct jump_cache *jc, uint64_t lin)
 
 	if (!(jc->pages[page_filter(lin) >> 6] >> (page_filter(lin) & 63) & 1))
 		return;
-	ring_clear(jc);
+	ring_clear(v, jc);
 	if (jc->used <= JC_LOG) {
 		for (uint32_t k = 0; k < jc->used; k++) {
 			struct jc_entry *e = &jc->entry[jc->log[k]];

@@ -39,7 +39,7 @@ static bool plain_code(const struct tr *t, const struct insn *i)
 	return t->code_bits == 64 || ((t->mode & MODE_FLAT_CODE) && (!i || i->opsize != 2));
 }
 
-void tr_jump_cache(struct tr *t, unsigned flags)
+void tr_jump_cache(struct tr *t)
 {
 	struct emit *e = &t->e;
 
@@ -187,7 +187,7 @@ void tr_cold_far(struct tr *t, const struct cold *c)
 	tr_linear_of(t, c->target);
 	if (may_miss(t, c->target))
 		check_target(t);
-	tr_jump_cache(t, t->flags);
+	tr_jump_cache(t);
 }
 
 void tr_goto(struct tr *t, int64_t target)
@@ -203,7 +203,7 @@ void tr_goto(struct tr *t, int64_t target)
 	}
 	tr_flags_to_mem(t);
 	tr_linear_of(t, target);
-	tr_jump_cache(t, t->flags);
+	tr_jump_cache(t);
 }
 
 /* T0 holds an offset in CS: makes it linear, and goes there. Flags are in memory. */
@@ -214,7 +214,7 @@ static void goto_offset_t0(struct tr *t)
 		emit_op_mem(&t->e, true, 0x03, T0, H_RSP, H_NONE, 0, SLOT(cs_base));
 		emit_mov_reg(&t->e, false, T0, T0);
 	}
-	tr_jump_cache(t, FLAGS_MEM);
+	tr_jump_cache(t);
 }
 
 /* T0 := offset in CS of page offset @off, plus @disp, as a branch of @i's size computes it. Flags clobbered. */

@@ -187,6 +187,9 @@ static void plan_access(struct tr *t, struct group_plan *p, unsigned k, unsigned
 	int64_t at = base.offset + index.offset * (1 << ea.scale) + ea.disp;
 	struct group *g = NULL;
 
+	if (ea.base == REG_PC && at != (int32_t)at)
+		return; /* it is to be a displacement */
+
 	for (unsigned s = 0; s < BT_GROUP_SLOTS; s++) {
 		struct group *old = p->live[s] == GROUP_NONE ? NULL : &t->group[p->live[s]];
 
@@ -209,7 +212,8 @@ static void plan_access(struct tr *t, struct group_plan *p, unsigned k, unsigned
 	g->writes |= access & ACCESS_WRITE;
 	g->count++;
 	*a = (struct planned){.group = (uint8_t)(g - t->group), .size = (uint8_t)size,
-			      .writes = access & ACCESS_WRITE, .disp = ea.disp, .at = at};
+			      .writes = access & ACCESS_WRITE, .base = ea.base, .index = ea.index,
+			      .disp = ea.disp, .at = at};
 }
 
 /* The accesses of one instruction, in the order in which tr_*.c makes them. */

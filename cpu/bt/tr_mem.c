@@ -253,7 +253,8 @@ static struct group *group_of(struct tr *t, const struct ea *ea, unsigned size, 
 	if (t->cur >= t->n || j >= 2)
 		return NULL;
 	a = &t->plan[t->cur][j];
-	if (a->group == GROUP_NONE || a->size != size || a->disp != ea->disp || (access & ACCESS_WRITE && !a->writes))
+	if (a->group == GROUP_NONE || a->size != size || a->base != ea->base || a->index != ea->index ||
+	    a->disp != ea->disp || (access & ACCESS_WRITE && !a->writes))
 		return NULL;
 	g = &t->group[a->group];
 	if (g->count < 2 || ea->disp - (a->at - g->low) < INT32_MIN)

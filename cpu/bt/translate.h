@@ -39,6 +39,7 @@ struct planned {
 	uint8_t group; /* or GROUP_NONE */
 	uint8_t size;
 	bool writes;
+	uint8_t base, index;
 	int64_t disp, at; /* of the operand; in the group's terms */
 };
 
@@ -144,7 +145,7 @@ bool tr_is_branch(const struct insn *i);
 void tr_branch(struct tr *t, const struct insn *i);
 void tr_goto(struct tr *t, int64_t target); /* ends the block: to page offset @target (may be outside of the page) */
 void tr_linear_of(struct tr *t, int64_t target); /* T0 := linear address of a page offset */
-void tr_jump_cache(struct tr *t, unsigned flags); /* jump to linear T0; flags must be in memory */
+void tr_jump_cache(struct tr *t); /* jump to linear T0; flags must be in memory */
 void tr_goto_twin(struct tr *t, unsigned insn); /* to this instruction in the twin; flags as the block's state says */
 void tr_cold_link(struct tr *t, const struct cold *c);
 void tr_cold_ret(struct tr *t, const struct cold *c);

@@ -160,9 +160,9 @@ static void test_not_canonical(void)
 	};
 	static const uint64_t targets[] = {0x800000000000, 0xffff7fffffffffff, 0x8000000000000000, 0x0001000000200000};
 
-	for (unsigned k = 0; k < sizeof(branches) / sizeof(branches[0]); k++) {
-		struct branch b = branches[k];
-		uint64_t target = targets[k % 4];
+	for (unsigned n = 0; n < 4 * sizeof(branches) / sizeof(branches[0]); n++) {
+		struct branch b = branches[n / 4];
+		uint64_t target = targets[n % 4];
 		struct x86_sregs s;
 		struct x86_regs r;
 
@@ -183,6 +183,45 @@ static void test_not_canonical(void)
 		}
 		expect_gp(&b, &r, b.at + b.len);
 	}
+}
+
+/* A return to 0, before anything has been called: what an empty record of calls may look like. */
+static void test_return_to_zero(void)
+{
+	static const uint8_t ret[] = {0xc3}, ud2[] = {0x0f, 0x0b};
+	struct x86_sregs s;
+	struct end end;
+
+	guest_load(&g, 0x500100, ret, sizeof(ret));
+	map(0x900000, 0x500000);
+	set_up(CODE64, 0x900100, 0, &s);
+	guest_load(&g, 0, ud2, sizeof(ud2));
+	guest_put64(&g, GUEST_STACK, 0);
+	go(&end);
+	is_u64(end.vector, X86_UD, "RET to 0: #UD of the UD2 there");
+	is_u64(end.rip, 0, "RET to 0: goes there");
+	is_u64(end.rsp, GUEST_STACK + 8, "RET to 0: rSP");
+}
+
+/* Two reads that share a check, RIP-relative, where offset in the page and displacement are more than 31 bits. */
+static void test_far_group(void)
+{
+	static const uint8_t code[] = {0x48, 0x8b, 0x05, 0xe0, 0xff, 0xff, 0x7f,  /* mov rax, [rip + 0x7fffffe0] */
+				       0x48, 0x8b, 0x1d, 0xe0, 0xff, 0xff, 0x7f, /* mov rbx, [rip + 0x7fffffe0] */
+				       0x0f, 0x0b};
+	struct x86_sregs s;
+	struct end end;
+
+	guest_load(&g, 0x500800, code, sizeof(code));
+	map(0x900000, 0x500000);
+	map(0x80900000, 0x501000);
+	set_up(CODE64, 0x900800, 0, &s);
+	guest_put64(&g, 0x5017ee, 0x1122334455667788);
+	guest_put64(&g, 0x5017e7, 0x8877665544332211); /* its last byte is the first of the other */
+	go(&end);
+	is_u64(end.vector, X86_UD, "RIP-relative reads 2 GiB away: they end");
+	is_u64(end.r.gpr[X86_RAX], 0x8877665544332211, "RIP-relative reads 2 GiB away: the first");
+	is_u64(end.r.gpr[X86_RBX], 0x1122334455667788, "RIP-relative reads 2 GiB away: the second");
 }
 
 /* Beyond the limit of CS: 16-bit protected mode. */
@@ -390,6 +429,8 @@ static void test_all(const char *options)
 	tables = 0;
 	guest_open(&g, 1);
 	test_not_canonical();
+	test_return_to_zero();
+	test_far_group();
 	test_limit();
 	test_far();
 	test_sti_shadow(GUEST_CODE, "in a block");
