@@ -188,6 +188,26 @@ static bool invariant_tsc(void)
 	(PV_CLOCK | PV_NO_IO_DELAY | PV_CLOCK_NEW | PV_STEAL_TIME | PV_EOI | PV_UNHALT | PV_TLB_FLUSH |        \
 	 PV_SEND_IPI | PV_POLL_CONTROL | PV_YIELD)
 
+/* What a debug option takes away, to see what an interface is worth: "no-pv-clock" and so on. */
+static uint32_t paravirt_wanted(void)
+{
+	static const struct {
+		const char *option;
+		uint32_t features;
+	} parts[] = {
+		{ "no-pv-clock", PV_CLOCK | PV_CLOCK_NEW }, { "no-pv-steal", PV_STEAL_TIME }, { "no-pv-eoi", PV_EOI },
+		{ "no-pv-unhalt", PV_UNHALT },		    { "no-pv-flush", PV_TLB_FLUSH },  { "no-pv-ipi", PV_SEND_IPI },
+		{ "no-pv-yield", PV_YIELD },
+	};
+	const char *text = getenv("MARU_BT_DEBUG");
+	uint32_t features = PARAVIRT;
+
+	for (unsigned k = 0; text && k < ARRAY_SIZE(parts); k++)
+		if (strstr(text, parts[k].option))
+			features &= ~parts[k].features;
+	return features;
+}
+
 /*
  * The TSC's frequency, by how far it has come since the engine was made: what was done meanwhile takes nearly as
  * long as the measurement needs, an error of some 20 ns in 5 ms. Before any vCPU executes an instruction.
@@ -207,7 +227,7 @@ static void settle_tsc(struct bt_engine *e)
 		cpuid_model_set_tsc(e->cpuid, hz);
 		pv_clock_init(&e->clock, hz, invariant_tsc());
 		if (e->paravirt)
-			cpuid_add_paravirt(e->cpuid, PARAVIRT | (e->clock.stable ? PV_CLOCK_STABLE : 0), hz);
+			cpuid_add_paravirt(e->cpuid, paravirt_wanted() | (e->clock.stable ? PV_CLOCK_STABLE : 0), hz);
 		__atomic_store_n(&e->tsc_hz, hz, __ATOMIC_RELEASE);
 	}
 	pthread_mutex_unlock(&e->tsc_lock);

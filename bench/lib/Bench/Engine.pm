@@ -7,16 +7,18 @@ package Bench::Engine;
 
 use strict;
 use warnings;
+use JSON::PP;
 use POSIX qw(:sys_wait_h setpgid);
 use Bench::Process;
 use Time::HiRes qw(clock_gettime CLOCK_MONOTONIC);
 
-# start(KIND, { cpus, name, home, scratch, maru, append }) — KIND is native, maru, tcg or tcg-new; home is the folder
-# that bench/disk made, scratch one for logs and the second disk; append takes the place of what makes the agent start.
+# start(KIND, { cpus, name, home, scratch, maru, append, paravirt }) — KIND is native, maru-bt, maru-kvm, tcg or tcg-new; home
+# is the folder that bench/disk made, scratch one for logs and the second disk; append takes the place of what makes the agent
+# start; paravirt is off or the name of an interface that the guest is to do without (maru only).
 sub start {
 	my ($class, $kind, $o) = @_;
 	my $self = bless { kind => $kind, cpus => $o->{cpus} // 1, pending => '', home => $o->{home} }, $class;
-	my $id = join '-', $o->{name} // 'run', $kind, $self->{cpus};
+	my $id = join '-', $o->{name} // 'run', $kind, $self->{cpus}, $o->{paravirt} // ();
 	# Beside the disk below it: maru does not follow an image to elsewhere.
 	$self->{overlay} = "$self->{home}/.run-$$-$id.qcow2";
 	$self->{disk} = $kind eq 'native' ? "/tmp/disk.raw" : '/dev/vdb';
@@ -66,9 +68,12 @@ sub machine {
 	unlink $self->{overlay};
 	my $said = qx("$o->{maru}" image create "$self->{overlay}" --backing "$home/disk.raw,format=raw" 2>&1);
 	die "bench: no overlay for the disk: $said" if $? != 0;
-	return ($o->{maru}, 'run', '--kernel', "$home/vmlinuz", '--initrd', "$home/initrd.img", '--append', $append,
+	my $without = $o->{paravirt} // '';
+	my ($engine) = $self->{kind} =~ /^maru-(.*)/;
+	return ('env', ($without =~ /^(|off)$/ ? () : "MARU_BT_DEBUG=no-pv-$without"), $o->{maru}, 'run', '--engine', $engine,
+		'--paravirt', $without eq 'off' ? 'off' : 'on', '--kernel', "$home/vmlinuz", '--initrd', "$home/initrd.img", '--append', $append,
 		'--disk', $self->{overlay}, '--disk', "$self->{data},format=raw", '--memory', $memory, '--cpus', $self->{cpus},
-		'--net', 'user', '--serial', 'stdio') if $self->{kind} eq 'maru';
+		'--net', 'user', '--serial', 'stdio') if $engine;
 	# QEMU takes maru's lock on the disk below the overlays for that of somebody who wants it alone: it is not to look.
 	return (qemu($self->{kind}, $home), '-accel', 'tcg,thread=multi', qw(-cpu max -M q35 -nodefaults -no-user-config),
 		qw(-display none -no-reboot -serial stdio), '-m', $memory, '-smp', $self->{cpus},
@@ -88,11 +93,22 @@ sub qemu {
 		"$root/usr/bin/qemu-system-x86_64", '-L', "$root/usr/share/qemu", '-L', "$root/usr/share/seabios");
 }
 
+# no_kvm(MARU) — why what it says of this host's KVM (maru doctor) leaves nothing to compare with; undef when KVM is there
+# and really fast. Where /dev/kvm emulates, its times say nothing about KVM.
+sub no_kvm {
+	my ($maru) = @_;
+	my $said = eval { JSON::PP->new->utf8->decode(scalar qx("$maru" doctor -o json 2>/dev/null)) };
+	my $engine = ref $said eq 'HASH' ? $said->{engine} : undef;
+	return "$maru doctor says nothing about it" unless ref $engine eq 'HASH';
+	return ($engine->{chosen} // '') eq 'kvm' ? undef : $engine->{reason} // 'maru doctor does not choose it';
+}
+
 # version(KIND, HOME, MARU) — what it says about itself; undef when it does not run.
 sub version {
 	my ($kind, $home, $maru) = @_;
 	return 'this host' if $kind eq 'native';
-	return $maru if $kind eq 'maru';
+	return "$maru, the translator" if $kind eq 'maru-bt';
+	return "$maru with KVM" if $kind eq 'maru-kvm';
 	open(my $p, '-|', qemu($kind, $home), '--version') or return undef;
 	my ($version) = (readline($p) // '') =~ /^(QEMU.*)/;
 	return $version;

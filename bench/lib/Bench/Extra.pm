@@ -29,7 +29,7 @@ sub first_instruction {
 		if (!$pid) {
 			open(STDIN, '<', '/dev/null');
 			open(STDERR, '>', "$scratch/first.errors");
-			exec($maru, 'run', '--kernel', $elf, '--memory', '1G', '--net', 'none', '--serial', 'none',
+			exec($maru, 'run', '--engine', 'bt', '--kernel', $elf, '--memory', '1G', '--net', 'none', '--serial', 'none',
 				'--debug-exit', '--debugcon', $fifo) or POSIX::_exit(127);
 		}
 		my $set = '';

@@ -4,16 +4,21 @@
 #
 # A result is what bench/run writes as JSON:
 #
-#   { format => 1, created, reps, commit, host => {…}, engines => { KIND => version },
-#     programs => [ { name, group, runs => { KIND => { seconds => […], cpu => […], sums => […], failures => […] } } } ],
-#     extra => { NAME => { value, unit, … } } }
+#   { format => 1, created, reps, commit, host => {…}, engines => { KIND => version }, without => { KIND => why },
+#     programs => [ { name, group, interface, runs => { COLUMN => { seconds => […], cpu => […], sums => […],
+#     failures => […] } } } ], extra => { NAME => { value, unit, … } } }
 #
-# Speeds are ratios of medians; more is better. "vs TCG" is against the faster of the TCGs, program by program.
+# A column is an engine: native, maru-bt (the translator), maru-kvm, tcg, tcg-new; for programs of the group paravirt also
+# an engine that offers its guest all interfaces but one (maru-bt-without) or none (maru-bt-off).
+#
+# Speeds are ratios of medians; more is better. What maru is compared with is the translator: its share of the native
+# speed, and "vs TCG", against the faster of the TCGs, program by program. KVM is beside it, where it is really there.
 
 package Bench::Report;
 
 use strict;
 use warnings;
+use JSON::PP;
 
 # name of the target, wanted, at least (1) or at most (-1), and how to show it. The values come from figures().
 my @targets = (
@@ -30,6 +35,20 @@ my @targets = (
 	['NAT to the guest', 'nat-down', 1, 1, "%.2fx TCG's"],
 	['NAT from the guest', 'nat-up', 1, 1, "%.2fx TCG's"],
 );
+
+# load(PATH) — a result from a file; dies when it is none. There was a time with one engine, called maru.
+sub load {
+	my ($path) = @_;
+	open(my $f, '<', $path) or die "bench: $path: $!\n";
+	local $/;
+	my $r = eval { JSON::PP->new->utf8->decode(scalar <$f>) };
+	ref $r eq 'HASH' && ($r->{format} // 0) == 1 or die "bench: $path is no result of bench/run\n";
+	for my $of ($r->{engines} // {}, map { $_->{runs} } @{ $r->{programs} }) {
+		$of->{'maru-bt'} = delete $of->{maru} if $of->{maru};
+	}
+	$r->{extra}{'idle-maru-bt'} = delete $r->{extra}{'idle-maru'} if $r->{extra}{'idle-maru'};
+	return $r;
+}
 
 sub median {
 	my @v = sort { $a <=> $b } grep { defined } @_;
@@ -53,15 +72,16 @@ sub ratio {
 # row(PROGRAM, BY) — medians and ratios of one program; BY is seconds (wall) or cpu.
 sub row {
 	my ($program, $by) = @_;
-	my %row = (name => $program->{name}, group => $program->{group});
+	my %row = (name => $program->{name}, group => $program->{group}, interface => $program->{interface});
 	for my $kind (keys %{ $program->{runs} }) {
 		my $run = $program->{runs}{$kind};
 		$row{$kind} = median(@{ $run->{$by} });
 	}
 	my ($best) = sort { $a <=> $b } grep { defined } @row{qw(tcg tcg-new)};
-	$row{of_native} = ratio($row{native}, $row{maru});
+	$row{of_native} = ratio($row{native}, $row{'maru-bt'});
+	$row{kvm_of_native} = ratio($row{native}, $row{'maru-kvm'});
 	$row{tcg_of_native} = ratio($row{native}, $best);
-	$row{over_tcg} = ratio($best, $row{maru});
+	$row{over_tcg} = ratio($best, $row{'maru-bt'});
 	return \%row;
 }
 
@@ -80,14 +100,15 @@ sub figures {
 		all => geomean(map { $_->{over_tcg} } @rows),
 		fp => geomean(map { $_->{over_tcg} } grep { $_->{group} eq 'fp' } @rows),
 		# Two vCPUs do not make less work, they do it in less time.
-		parallel => $by eq 'seconds' ? ratio($row{'make-j1'}{maru}, $row{'make-j2'}{maru}) : undef,
+		parallel => $by eq 'seconds' ? ratio($row{'make-j1'}{'maru-bt'}, $row{'make-j2'}{'maru-bt'}) : undef,
 	);
-	($figure{slowest}) = sort { $a <=> $b } grep { defined } map { $_->{over_tcg} } @rows;
+	my ($slowest) = sort { $a->{over_tcg} <=> $b->{over_tcg} } grep { defined $_->{over_tcg} } @rows;
+	@figure{qw(slowest slowest-name)} = @$slowest{qw(over_tcg name)} if $slowest;
 	my $boot = $row{'boot-1cpu'}{over_tcg};
 	$figure{boot} = 1 / $boot if $boot;
 	$figure{$_} = $row{$_}{of_native} for qw(blk-read blk-write);
 	$figure{$_} = $row{$_}{over_tcg} for qw(nat-down nat-up);
-	my %extra = (first => 'first-instruction', memory => 'memory-beyond', idle => 'idle-maru');
+	my %extra = (first => 'first-instruction', memory => 'memory-beyond', idle => 'idle-maru-bt');
 	$figure{$_} = ($result->{extra}{ $extra{$_} } // {})->{value} for keys %extra;
 	return \%figure;
 }
@@ -99,7 +120,7 @@ sub judge {
 		my ($name, $key, $wanted, $sign, $format) = @$_;
 		my $value = $figure->{$key};
 		[ $name, ($sign > 0 ? '>= ' : '<= ') . sprintf($format =~ s/\.\d+f/g/r, $wanted),
-			defined $value ? sprintf($format, $value) : '-',
+			defined $value ? sprintf($format, $value) . ($figure->{"$key-name"} ? " ($figure->{\"$key-name\"})" : '') : '-',
 			!defined $value ? 'not measured' : ($value - $wanted) * $sign >= 0 ? 'met' : 'MISSED' ]
 	} @targets;
 }
@@ -135,32 +156,67 @@ sub waiting {
 	} grep { $_->{group} =~ /^(int|fp)$/ } @{ $result->{programs} });
 }
 
+# Where KVM was not measured there is no column for it.
+sub show_programs {
+	my ($by, @rows) = @_;
+	my @kinds = grep { my $k = $_; grep { defined $_->{$k} } @rows } qw(native maru-bt maru-kvm tcg tcg-new);
+	my @ratios = ([ 'of native', 'of_native', '%.3f' ], [ 'KVM: same', 'kvm_of_native', '%.3f' ],
+		[ 'TCG: same', 'tcg_of_native', '%.3f' ], [ 'vs TCG', 'over_tcg', '%.2fx' ]);
+	splice @ratios, 1, 1 unless grep { $_ eq 'maru-kvm' } @kinds;
+	my $text = sprintf "%-11s %-4s%s %s\n", 'program', '', join('', map { sprintf '%10s', $_ } @kinds),
+		join('', map { sprintf '%10s', $_->[0] } @ratios);
+	for my $r (@rows) {
+		$text .= sprintf "%-11s %-4s%s %s\n", $r->{name}, $r->{group},
+			join('', map { sprintf '%10s', number('%.3f', $r->{$_}) } @kinds),
+			join('', map { sprintf '%10s', number($_->[2], $r->{ $_->[1] }) } @ratios);
+	}
+	$text .= "\n" . ($by eq 'cpu' ? 'processor' : 'median')
+		. " seconds; \"of native\" is speed: the translator's, then that of others\n\n"
+		. sprintf("%-24s %3s%s\n", 'geometric means', '', join('', map { sprintf '%10s', $_->[0] } @ratios));
+	my %group = (all => 1, map { $_->{group} => 1 } @rows);
+	for my $g (grep { $group{$_} } qw(all int fp sys io smp boot)) {
+		my @of = grep { $g eq 'all' || $_->{group} eq $g } @rows;
+		$text .= sprintf "%-24s %3d%s\n", $g, scalar @of,
+			join('', map { my ($name, $key, $format) = @$_; sprintf '%10s', number($format, geomean(map { $_->{$key} } @of)) } @ratios);
+	}
+	return $text;
+}
+
+# What paravirtual interfaces are worth: each by a program that uses it, and all of them. More than 1 is a gain.
+sub show_paravirt {
+	my ($by, @rows) = @_;
+	my $text = '';
+	for my $kind (qw(maru-bt maru-kvm)) {
+		my @of = grep { defined $_->{$kind} } @rows or next;
+		$text .= sprintf "%s%-11s %-10s%10s%10s%10s %10s%10s\n", $text eq '' ? '' : "\n", 'paravirt', 'interface',
+			$kind, 'without', 'all off', 'its gain', 'of all';
+		for my $r (@of) {
+			my ($on, $without, $off) = @$r{ $kind, "$kind-without", "$kind-off" };
+			$text .= sprintf "%-11s %-10s%10s%10s%10s %10s%10s\n", $r->{name}, $r->{interface},
+				map({ number('%.3f', $_) } $on, $without, $off),
+				map { number('%.2fx', ratio($_, $on)) } $without, $off;
+		}
+	}
+	$text .= "\n" . ($by eq 'cpu' ? 'processor' : 'median')
+		. " seconds, with all paravirtual interfaces, without the one named, without any\n" if $text ne '';
+	return $text;
+}
+
 # show(RESULT, BY) — the whole report, as text.
 sub show {
 	my ($result, $by) = @_;
 	$by //= 'seconds';
-	my @kinds = grep { my $k = $_; grep { $_->{runs}{$k} } @{ $result->{programs} } } qw(native maru tcg tcg-new);
-	my @rows = rows($result, $by);
-	my $text = sprintf "%-11s %-4s%s  %9s %9s %7s\n", 'program', '', join('', map { sprintf '%10s', $_ } @kinds),
-		'of native', 'TCG: same', 'vs TCG';
-	for my $r (@rows) {
-		$text .= sprintf "%-11s %-4s%s  %9s %9s %7s\n", $r->{name}, $r->{group},
-			join('', map { sprintf '%10s', number('%.3f', $r->{$_}) } @kinds), number('%.3f', $r->{of_native}),
-			number('%.3f', $r->{tcg_of_native}), number('%.2fx', $r->{over_tcg});
-	}
-	$text .= "\n" . ($by eq 'cpu' ? 'processor' : 'median') . " seconds; \"of native\" is speed: maru's, then that of the faster TCG\n\n"
-		. sprintf("%-24s %3s %10s %10s %8s\n", 'geometric means', '', 'of native', 'TCG: same', 'vs TCG');
-	my %group = (all => 1, map { $_->{group} => 1 } @rows);
-	for my $g (grep { $group{$_} } qw(all int fp sys io smp boot)) {
-		my @of = grep { $g eq 'all' || $_->{group} eq $g } @rows;
-		$text .= sprintf "%-24s %3d %10s %10s %8s\n", $g, scalar @of,
-			number('%.3f', geomean(map { $_->{of_native} } @of)),
-			number('%.3f', geomean(map { $_->{tcg_of_native} } @of)),
-			number('%.2fx', geomean(map { $_->{over_tcg} } @of));
-	}
+	my @all = rows($result, $by);
+	my @rows = grep { !$_->{interface} } @all;
+	my $text = @rows ? show_programs($by, @rows) : '';
 	my @slow = sort { $a->{over_tcg} <=> $b->{over_tcg} } grep { defined $_->{over_tcg} } @rows;
 	$text .= 'slowest against TCG: ' . join(', ', map { sprintf '%s %.2fx', $_->{name}, $_->{over_tcg} }
 		@slow[0 .. ($#slow < 4 ? $#slow : 4)]) . "\n" if @slow;
+	my $paravirt = show_paravirt($by, grep { $_->{interface} } @all);
+	$text .= ($text eq '' ? '' : "\n") . $paravirt if $paravirt ne '';
+	my $without = $result->{without} // {};
+	$text .= "\n" if %$without;
+	$text .= "without $_: $without->{$_}\n" for sort keys %$without;
 	my $extra = $result->{extra} // {};
 	$text .= "\n" if %$extra;
 	$text .= sprintf "%-20s %s %s%s\n", $_, number('%.4g', $extra->{$_}{value}), $extra->{$_}{unit},
@@ -187,7 +243,7 @@ sub moved {
 	return $change > log 1.03 && ($o[-1] < $n[0] || $n[-1] < $o[0]);
 }
 
-# compare(OLD, NEW, BY) — what changed for maru. When both runs have native measurements, speeds are taken relative
+# compare(OLD, NEW, BY) — what changed for the translator. When both runs have native measurements, speeds are taken relative
 # to these, so that a host which was busier for one of them matters less.
 sub compare {
 	my ($old, $new, $by) = @_;
@@ -197,9 +253,9 @@ sub compare {
 	for my $p (@{ $new->{programs} }) {
 		my $b = $before{ $p->{name} };
 		my ($ro, $rn) = (row($b // { name => '', group => '', runs => {} }, $by), row($p, $by));
-		next unless defined $ro->{maru} && defined $rn->{maru};
-		my ($measure_o, $measure_n) = ($b->{runs}{maru}{$by}, $p->{runs}{maru}{$by});
-		my $factor = $ro->{maru} / $rn->{maru};
+		next unless defined $ro->{'maru-bt'} && defined $rn->{'maru-bt'};
+		my ($measure_o, $measure_n) = ($b->{runs}{'maru-bt'}{$by}, $p->{runs}{'maru-bt'}{$by});
+		my $factor = $ro->{'maru-bt'} / $rn->{'maru-bt'};
 		if ($ro->{native} && $rn->{native}) {
 			$measure_o = [ map { $_ / $ro->{native} } @$measure_o ];
 			$measure_n = [ map { $_ / $rn->{native} } @$measure_n ];
