@@ -17,9 +17,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <asm/prctl.h>
-#include <linux/audit.h>
-#include <linux/filter.h>
-#include <linux/landlock.h>
 #include <linux/seccomp.h>
 #include <sched.h>
 #include <signal.h>
@@ -36,6 +33,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/cage.h"
 #include "base/util.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -50,19 +48,6 @@
 #endif
 
 /* Newer than the kernel headers of Debian 12. */
-#ifndef LANDLOCK_ACCESS_FS_TRUNCATE
-#define LANDLOCK_ACCESS_FS_TRUNCATE (1ull << 14)
-#endif
-#ifndef LANDLOCK_ACCESS_FS_REFER
-#define LANDLOCK_ACCESS_FS_REFER (1ull << 13)
-#endif
-#define LANDLOCK_FS_IOCTL_DEV (1ull << 15)
-#define LANDLOCK_NET_BOTH 3ull /* bind and connect TCP */
-#define LANDLOCK_SCOPE_BOTH 3ull /* abstract Unix sockets, signals */
-#ifndef __NR_landlock_create_ruleset
-#define __NR_landlock_create_ruleset 444
-#define __NR_landlock_restrict_self 446
-#endif
 #ifndef HWCAP2_FSGSBASE
 #define HWCAP2_FSGSBASE (1 << 1)
 #endif
@@ -140,125 +125,17 @@ void sandbox_isolate(struct sandbox *s)
 
 /* ---- Landlock ---------------------------------------------------------------------------------- */
 
+/* Binds the calling thread and its children: the other threads have seccomp, and cannot open either. */
 static const char *landlock(void)
 {
-	/* The structure of newer kernels; older ones take the beginning they know. */
-	struct {
-		uint64_t fs, net, scoped;
-	} attr = { 0 };
-	size_t size = sizeof(uint64_t);
-	long abi = syscall(__NR_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
-	int fd, rc;
+	int rc = cage_enter_landlock(-1, 0, false);
 
-	if (abi < 1)
+	if (rc == ENOSYS)
 		return "off: this kernel does not have it";
-	attr.fs = (1ull << 13) - 1;
-	if (abi >= 2)
-		attr.fs |= LANDLOCK_ACCESS_FS_REFER;
-	if (abi >= 3)
-		attr.fs |= LANDLOCK_ACCESS_FS_TRUNCATE;
-	if (abi >= 4) {
-		attr.net = LANDLOCK_NET_BOTH;
-		size = 2 * sizeof(uint64_t);
-	}
-	if (abi >= 5)
-		attr.fs |= LANDLOCK_FS_IOCTL_DEV;
-	if (abi >= 6) {
-		attr.scoped = LANDLOCK_SCOPE_BOTH;
-		size = 3 * sizeof(uint64_t);
-	}
-	fd = syscall(__NR_landlock_create_ruleset, &attr, size, 0);
-	if (fd < 0)
-		return "off: this kernel refuses it";
-	rc = syscall(__NR_landlock_restrict_self, fd, 0);
-	close(fd);
-	/* It binds the calling thread and its children: the other threads have seccomp, and cannot open either. */
 	return rc ? "off: this kernel refuses it" : SANDBOX_IN_FORCE;
 }
 
 /* ---- seccomp ----------------------------------------------------------------------------------- */
-
-#define OFFSET(member) offsetof(struct seccomp_data, member)
-#define ARG_LOW(n) (OFFSET(args) + (n) * 8)
-
-#define PROGRAM_MAX 384u
-struct program {
-	struct sock_filter code[PROGRAM_MAX];
-	unsigned length;
-};
-
-static void emit(struct program *p, uint16_t code, uint8_t jt, uint8_t jf, uint32_t k)
-{
-	if (p->length < PROGRAM_MAX)
-		p->code[p->length++] = (struct sock_filter)BPF_JUMP(code, k, jt, jf);
-}
-
-static void emit_load(struct program *p, uint32_t offset)
-{
-	emit(p, BPF_LD | BPF_W | BPF_ABS, 0, 0, offset);
-}
-
-static void emit_return(struct program *p, uint32_t action)
-{
-	emit(p, BPF_RET | BPF_K, 0, 0, action);
-}
-
-/* Only x86-64 system calls, and not those of x32; the call's number is loaded when it goes on. */
-static void emit_head(struct program *p)
-{
-	emit_load(p, OFFSET(arch));
-	emit(p, BPF_JMP | BPF_JEQ | BPF_K, 1, 0, AUDIT_ARCH_X86_64);
-	emit_return(p, SECCOMP_RET_KILL_PROCESS);
-	emit_load(p, OFFSET(nr));
-	emit(p, BPF_JMP | BPF_JGE | BPF_K, 0, 1, 0x40000000);
-	emit_return(p, SECCOMP_RET_KILL_PROCESS);
-}
-
-static void emit_allow(struct program *p, const int *calls, unsigned count)
-{
-	for (unsigned i = 0; i < count; i++) {
-		emit(p, BPF_JMP | BPF_JEQ | BPF_K, 0, 1, calls[i]);
-		emit_return(p, SECCOMP_RET_ALLOW);
-	}
-}
-
-/* @nr only if argument @arg has none of the bits @mask in its low half (mmap, mprotect: PROT_EXEC). */
-static void emit_allow_without(struct program *p, int nr, unsigned arg, uint32_t mask)
-{
-	emit(p, BPF_JMP | BPF_JEQ | BPF_K, 0, 4, nr);
-	emit_load(p, ARG_LOW(arg));
-	emit(p, BPF_JMP | BPF_JSET | BPF_K, 1, 0, mask);
-	emit_return(p, SECCOMP_RET_ALLOW);
-	emit_return(p, SECCOMP_RET_KILL_PROCESS);
-}
-
-/* @nr only if argument @arg is @value. */
-static void emit_allow_with(struct program *p, int nr, unsigned arg, uint32_t value)
-{
-	emit(p, BPF_JMP | BPF_JEQ | BPF_K, 0, 4, nr);
-	emit_load(p, ARG_LOW(arg));
-	emit(p, BPF_JMP | BPF_JEQ | BPF_K, 0, 1, value);
-	emit_return(p, SECCOMP_RET_ALLOW);
-	emit_return(p, SECCOMP_RET_KILL_PROCESS);
-}
-
-/* @nr only if argument @arg is @value or @other. */
-static void emit_allow_either(struct program *p, int nr, unsigned arg, uint32_t value, uint32_t other)
-{
-	emit(p, BPF_JMP | BPF_JEQ | BPF_K, 0, 5, nr);
-	emit_load(p, ARG_LOW(arg));
-	emit(p, BPF_JMP | BPF_JEQ | BPF_K, 1, 0, value);
-	emit(p, BPF_JMP | BPF_JEQ | BPF_K, 0, 1, other);
-	emit_return(p, SECCOMP_RET_ALLOW);
-	emit_return(p, SECCOMP_RET_KILL_PROCESS);
-}
-
-/* A call that is refused with an error instead of killing: libraries try it and do without. */
-static void emit_refuse(struct program *p, int nr, int error)
-{
-	emit(p, BPF_JMP | BPF_JEQ | BPF_K, 0, 1, nr);
-	emit_return(p, SECCOMP_RET_ERRNO | error);
-}
 
 /* What every thread needs: memory, locks, time, signals to handle a fault or an assert, and to end. */
 static const int common_calls[] = {
@@ -286,73 +163,51 @@ static const int worker_calls[] = {
 	__NR_seccomp,
 };
 
-/* The engine's requests; any other ioctl goes on. */
-static void emit_ioctls(struct program *p, const struct sandbox *s)
-{
-	if (!s->ioctl_count)
-		return;
-	assert(s->ioctl_count < 100);
-	emit(p, BPF_JMP | BPF_JEQ | BPF_K, 0, 2 + 2 * s->ioctl_count, __NR_ioctl);
-	emit_load(p, ARG_LOW(1));
-	for (unsigned i = 0; i < s->ioctl_count; i++) {
-		emit(p, BPF_JMP | BPF_JEQ | BPF_K, 0, 1, s->ioctls[i]);
-		emit_return(p, SECCOMP_RET_ALLOW);
-	}
-	emit_load(p, OFFSET(nr));
-}
+#define ALLOW(f, calls) cage_allow(f, calls, ARRAY_SIZE(calls))
 
-static void emit_common(struct program *p, const struct sandbox *s)
+static void allow_common(struct cage_filter *f, const struct sandbox *s)
 {
-	emit_head(p);
-	emit_allow(p, common_calls, ARRAY_SIZE(common_calls));
-	emit_allow_without(p, __NR_mmap, 2, PROT_EXEC);
-	emit_allow_without(p, __NR_mprotect, 2, PROT_EXEC);
 	/* free() and the end of a thread; memory that the guest gives back. */
-	emit_allow_either(p, __NR_madvise, 2, MADV_DONTNEED, MADV_REMOVE);
-	emit_allow_with(p, __NR_tgkill, 0, getpid());
-	emit_allow_with(p, __NR_prctl, 0, PR_SET_NAME);
-	emit_ioctls(p, s);
-	emit_refuse(p, __NR_ioctl, ENOTTY); /* isatty() of stdio */
-	emit_refuse(p, __NR_openat, EACCES); /* free() in a thread looks for /proc/sys/vm/overcommit_memory */
+	static const uint32_t advice[] = { MADV_DONTNEED, MADV_REMOVE }, name[] = { PR_SET_NAME }, gs[] = { ARCH_SET_GS };
+	const uint32_t self[] = { (uint32_t)getpid() };
+
+	cage_begin(f);
+	ALLOW(f, common_calls);
+	cage_allow_memory(f);
+	cage_allow_with(f, __NR_madvise, 2, advice, ARRAY_SIZE(advice));
+	cage_allow_with(f, __NR_tgkill, 0, self, 1);
+	cage_allow_with(f, __NR_prctl, 0, name, 1);
+	if (s->ioctl_count)
+		cage_allow_with(f, __NR_ioctl, 1, s->ioctls, s->ioctl_count);
+	cage_refuse(f, __NR_ioctl, ENOTTY); /* isatty() of stdio */
+	cage_refuse(f, __NR_openat, EACCES); /* free() in a thread looks for /proc/sys/vm/overcommit_memory */
 	if (!(getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE)) /* the translator's GS base where WRGSBASE is not to be had */
-		emit_allow_with(p, __NR_arch_prctl, 0, ARCH_SET_GS);
-}
-
-static int install(struct program *p, unsigned flags)
-{
-	struct sock_fprog prog;
-
-	emit_return(p, SECCOMP_RET_KILL_PROCESS);
-	assert(p->length < PROGRAM_MAX);
-	prog = (struct sock_fprog){ .len = p->length, .filter = p->code };
-	return syscall(__NR_seccomp, SECCOMP_SET_MODE_FILTER, flags, &prog);
+		cage_allow_with(f, __NR_arch_prctl, 0, gs, 1);
 }
 
 static const char *seccomp_all(const struct sandbox *s)
 {
-	struct program p = { .length = 0 };
+	struct cage_filter f;
 
-	emit_common(&p, s);
-	emit_allow(&p, device_calls, ARRAY_SIZE(device_calls));
-	emit_allow(&p, loop_calls, ARRAY_SIZE(loop_calls));
-	emit_allow(&p, worker_calls, ARRAY_SIZE(worker_calls));
-	if (install(&p, SECCOMP_FILTER_FLAG_TSYNC))
-		return "off: this kernel refuses it";
-	return SANDBOX_IN_FORCE;
+	allow_common(&f, s);
+	ALLOW(&f, device_calls);
+	ALLOW(&f, loop_calls);
+	ALLOW(&f, worker_calls);
+	return cage_install(&f, SECCOMP_FILTER_FLAG_TSYNC) ? "off: this kernel refuses it" : SANDBOX_IN_FORCE;
 }
 
 void sandbox_narrow(struct sandbox *s, enum sandbox_thread kind)
 {
-	struct program p = { .length = 0 };
+	struct cage_filter f;
 
 	if (strcmp(s->seccomp, SANDBOX_IN_FORCE) != 0)
 		return;
-	emit_common(&p, s);
-	emit_allow(&p, device_calls, ARRAY_SIZE(device_calls));
+	allow_common(&f, s);
+	ALLOW(&f, device_calls);
 	if (kind == SANDBOX_LOOP)
-		emit_allow(&p, loop_calls, ARRAY_SIZE(loop_calls));
+		ALLOW(&f, loop_calls);
 	/* The wider list stays in force when this cannot be: a kernel that took that one takes this one. */
-	install(&p, 0);
+	cage_install(&f, 0);
 }
 
 /* ---- All together ------------------------------------------------------------------------------ */
