@@ -60,7 +60,7 @@ static const char run_text[] =
 	"  --publish [ADDR:]HOSTPORT:GUESTPORT\n"
 	"                            a port of this host leads to the guest's; repeat for more\n"
 	"  --share TAG=FOLDER[,readonly=on]\n"
-	"                            a folder for the guest: mount -t 9p -o trans=virtio,version=9p2000.L TAG /mnt\n"
+	"                            a folder for the guest: mount -t virtiofs TAG /mnt\n"
 	"  --vsock PATH              virtio sockets: a program that connects to PATH and sends 'CONNECT 1234' reaches\n"
 	"                            port 1234 of the guest; the guest's connections to port N of its host reach PATH_N\n"
 	"  --port name=NAME,unix:PATH\n"

@@ -31,7 +31,7 @@
 #include "dev/pci/q35.h"
 #include "dev/port92.h"
 #include "dev/pvpanic.h"
-#include "dev/virtio/virtio_9p.h"
+#include "dev/virtio/virtio_fs.h"
 #include "dev/virtio/virtio_balloon.h"
 #include "dev/virtio/virtio_blk.h"
 #include "dev/virtio/virtio_console.h"
@@ -444,7 +444,7 @@ static bool build_virtio(struct machine *m)
 		virtio_pci_attach(bus, PCI_DEVFN(slot++, 0), virtio_vsock_create(&vsock));
 	}
 	for (unsigned i = 0; i < c->share_count; i++) {
-		struct virtio_device *share = virtio_9p_create(c->mem, c->loop, c->shares[i].tag, c->shares[i].fd);
+		struct virtio_device *share = virtio_fs_create(c->mem, c->loop, c->shares[i].tag, c->shares[i].fd);
 
 		if (!share)
 			return false;

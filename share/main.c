@@ -4,9 +4,8 @@
  *
  *	maru-share --fd N --dir-fd M [--readonly]
  *
- * --fd N	a connected Unix SOCK_SEQPACKET socket to the VM's 9P device. A packet is a number of four bytes that is given
- *		back in front of the reply, and a request; without a request it is the device's reset. When the other
- *		end is closed, maru-share ends
+ * --fd N	a connected Unix SOCK_SEQPACKET socket to the VM's file system device, with the packets of base/share_link.h.
+ *		When the other end is closed, or sends something else, maru-share ends
  * --dir-fd M	the folder
  */
 #include <errno.h>
@@ -23,7 +22,6 @@
 #include "base/util.h"
 #include "share/share.h"
 
-#define ID_BYTES 4u
 #define DESCRIPTORS_MAX 16384u /* bounds what the guest can keep open */
 #define DESCRIPTORS_OURS 64u
 
@@ -65,45 +63,73 @@ static unsigned raise_limit(void)
 	struct rlimit files;
 
 	if (getrlimit(RLIMIT_NOFILE, &files) < 0)
-		return DESCRIPTORS_OURS;
+		return SHARE_FDS_MIN;
 	files.rlim_cur = MIN(files.rlim_max, DESCRIPTORS_MAX);
 	setrlimit(RLIMIT_NOFILE, &files);
-	/* Each may be open twice: as a name, and for reading or writing. */
-	return files.rlim_cur > 2 * DESCRIPTORS_OURS ? (unsigned)(files.rlim_cur - DESCRIPTORS_OURS) / 2 : DESCRIPTORS_OURS / 2;
+	return MAX((unsigned)files.rlim_cur, DESCRIPTORS_OURS + SHARE_FDS_MIN) - DESCRIPTORS_OURS;
 }
 
-static void serve(struct share *s, int fd)
+/* ---- Messages ---- */
+
+struct link {
+	int fd;
+	struct share *share;
+	struct share_packet of; /* the request that is coming, as in its last packet */
+	uint32_t received;
+	uint8_t request[SHARE_MESSAGE_MAX], reply[SHARE_MESSAGE_MAX];
+};
+
+static bool send_reply(struct link *l, size_t len)
 {
-	static uint8_t request[ID_BYTES + SHARE_MESSAGE_MAX], reply[ID_BYTES + SHARE_MESSAGE_MAX];
+	for (size_t at = 0; at < len;) {
+		struct share_packet packet = { .id = l->of.id, .total = (uint32_t)len, .offset = (uint32_t)at };
+		struct iovec iov[2] = { { &packet, sizeof(packet) }, { l->reply + at, MIN(len - at, SHARE_PIECE_MAX) } };
+		struct msghdr msg = { .msg_iov = iov, .msg_iovlen = 2 };
 
-	for (;;) {
-		ssize_t n = recv(fd, request, sizeof(request), 0);
-		size_t len;
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < (ssize_t)ID_BYTES)
-			return;
-		if (n == (ssize_t)ID_BYTES) {
-			share_reset(s);
-			continue;
-		}
-		len = share_handle(s, request + ID_BYTES, (size_t)n - ID_BYTES, reply + ID_BYTES);
-		memcpy(reply, request, ID_BYTES);
-		if (send(fd, reply, ID_BYTES + len, MSG_NOSIGNAL) < 0)
-			return;
+		if (sendmsg(l->fd, &msg, MSG_NOSIGNAL) < 0)
+			return false;
+		at += iov[1].iov_len;
 	}
+	return true;
+}
+
+/* One packet. False: the end, or not the protocol. */
+static bool serve(struct link *l)
+{
+	uint32_t expected = l->received == l->of.total ? 0 : l->received;
+	struct iovec iov[2] = { { &l->of, sizeof(l->of) }, { l->request + expected, sizeof(l->request) - expected } };
+	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = 2 };
+	ssize_t n = recvmsg(l->fd, &msg, 0);
+	size_t piece, len;
+
+	if (n < 0 && errno == EINTR)
+		return true;
+	if (n < (ssize_t)sizeof(l->of) || msg.msg_flags & MSG_TRUNC || l->of.total > SHARE_MESSAGE_MAX)
+		return false;
+	piece = (size_t)n - sizeof(l->of);
+	if (!l->of.total) {
+		share_reset(l->share);
+		l->received = 0;
+		return true;
+	}
+	if (l->of.offset != expected || !piece || expected >= l->of.total || piece > l->of.total - expected)
+		return false;
+	l->received = expected + (uint32_t)piece;
+	if (l->received < l->of.total)
+		return true;
+	len = share_handle(l->share, l->request, l->of.total, l->reply, l->of.room);
+	return send_reply(l, len);
 }
 
 int main(int argc, char **argv)
 {
-	int fd, dir_fd, fds_fd = -1;
-	struct share *s = NULL;
+	static struct link link;
+	int dir_fd, fds_fd = -1;
 	bool readonly;
 	struct error *err;
 
 	log_init("maru-share", LOG_LEVEL_WARN);
-	err = parse(argc, argv, &fd, &dir_fd, &readonly);
+	err = parse(argc, argv, &link.fd, &dir_fd, &readonly);
 	if (!err) {
 		umask(0);
 		fds_fd = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -111,7 +137,7 @@ int main(int argc, char **argv)
 			err = error_errno(errno, "/proc is needed to share a folder");
 	}
 	if (!err)
-		err = share_create(dir_fd, fds_fd, readonly, raise_limit(), &s);
+		err = share_create(dir_fd, fds_fd, readonly, raise_limit(), &link.share);
 	if (!err)
 		err = share_sandbox_enter(dir_fd, readonly);
 	if (err) {
@@ -119,7 +145,8 @@ int main(int argc, char **argv)
 		error_free(err);
 		return 2;
 	}
-	serve(s, fd);
-	share_destroy(s);
+	while (serve(&link))
+		;
+	share_destroy(link.share);
 	return 0;
 }

@@ -41,20 +41,9 @@ static int result(int rc)
 	return rc < 0 ? -errno : rc;
 }
 
-int tree_name(struct reader *r, char name[NAME_BYTES_MAX + 1])
+bool tree_is_name(const char *name)
 {
-	size_t len = get(r, 2);
-	const uint8_t *bytes = get_bytes(r, len);
-
-	if (!bytes)
-		return EINVAL;
-	if (len > NAME_BYTES_MAX)
-		return ENAMETOOLONG;
-	if (len == 0 || memchr(bytes, '/', len) || memchr(bytes, 0, len))
-		return EINVAL;
-	memcpy(name, bytes, len);
-	name[len] = 0;
-	return !strcmp(name, ".") || !strcmp(name, "..") ? EINVAL : 0;
+	return *name && !strchr(name, '/') && strcmp(name, ".") && strcmp(name, "..");
 }
 
 static int open_at(int dir_fd, const char *name, int flags, mode_t mode)
@@ -69,9 +58,9 @@ int tree_walk(int dir_fd, const char *name)
 	return open_at(dir_fd, name, O_PATH, 0);
 }
 
-int tree_stat(int fd, struct stat *st)
+int tree_path(const struct share *s, int fd)
 {
-	return fstat(fd, st) < 0 ? errno : 0;
+	return result(openat(s->fds_fd, fd_name(fd).text, O_PATH | O_CLOEXEC));
 }
 
 int tree_open(const struct share *s, int path_fd, int flags)

@@ -14,7 +14,7 @@
 
 #include "mem/memory.h"
 
-#define VIRTQUEUE_SIZE_MAX 256u
+#define VIRTQUEUE_SIZE_MAX 512u
 
 struct virtqueue {
 	struct memory *mem;
