@@ -139,20 +139,26 @@ bool apic_bus_send_one(struct apic_bus *bus, const struct apic_message *m)
 	return false;
 }
 
-static void send_msi(void *opaque, uint64_t address, uint32_t data)
+bool apic_msi_valid(uint64_t address, uint32_t data)
 {
-	struct apic_message m = msi_message(address, data);
+	unsigned delivery = data >> 8 & 7;
 
 	if (address >> 20 != 0xfee) {
 		log_guest("a device sent an interrupt message to 0x%llx, which no local APIC "
 			  "listens to",
 			  (unsigned long long)address);
-		return;
+		return false;
 	}
 	/* Start-up and the reserved code are not among the delivery modes of an MSI. */
-	if (m.delivery == APIC_SIPI || m.delivery == 3)
-		return;
-	apic_bus_send(opaque, NULL, APIC_TO_DEST, &m);
+	return delivery != APIC_SIPI && delivery != 3;
+}
+
+static void send_msi(void *opaque, uint64_t address, uint32_t data)
+{
+	struct apic_message m = msi_message(address, data);
+
+	if (apic_msi_valid(address, data))
+		apic_bus_send(opaque, NULL, APIC_TO_DEST, &m);
 }
 
 static enum irq_edge msi_edge(void *opaque, uint64_t address, uint32_t data)

@@ -34,6 +34,8 @@ struct ioapic {
 	uint32_t lines; /* asserted pins */
 	uint64_t entry[IOAPIC_PINS];
 	struct io_region region;
+	ioapic_pin_fn *changed; /* NULL: nobody watches */
+	void *changed_opaque;
 };
 
 static uint64_t message_address(uint64_t e)
@@ -112,6 +114,22 @@ void ioapic_eoi(struct ioapic *ioapic, uint8_t vector)
 	}
 }
 
+static void tell(struct ioapic *ioapic, unsigned pin)
+{
+	uint64_t e = ioapic->entry[pin];
+
+	if (ioapic->changed)
+		ioapic->changed(ioapic->changed_opaque, pin, e & IOREDTBL_MASK, message_address(e), message_data(e));
+}
+
+void ioapic_watch(struct ioapic *ioapic, ioapic_pin_fn *changed, void *opaque)
+{
+	ioapic->changed = changed;
+	ioapic->changed_opaque = opaque;
+	for (unsigned pin = 0; pin < IOAPIC_PINS; pin++)
+		tell(ioapic, pin);
+}
+
 static void write_entry(struct ioapic *ioapic, unsigned pin, bool high, uint32_t value)
 {
 	uint64_t *e = &ioapic->entry[pin], wanted;
@@ -120,6 +138,7 @@ static void write_entry(struct ioapic *ioapic, unsigned pin, bool high, uint32_t
 	*e = (*e & RO_BITS) | (wanted & RW_BITS);
 	if (!(*e & IOREDTBL_TRIGGER))
 		*e &= ~(uint64_t)IOREDTBL_REMOTE_IRR;
+	tell(ioapic, pin);
 	service_level(ioapic, pin);
 }
 
@@ -172,8 +191,10 @@ static void reset(struct device *dev)
 
 	ioapic->select = 0;
 	ioapic->id = 0;
-	for (unsigned pin = 0; pin < IOAPIC_PINS; pin++)
+	for (unsigned pin = 0; pin < IOAPIC_PINS; pin++) {
 		ioapic->entry[pin] = IOREDTBL_MASK;
+		tell(ioapic, pin);
+	}
 }
 
 static void destroy(struct device *dev)

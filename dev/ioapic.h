@@ -39,6 +39,10 @@ struct device *ioapic_device(struct ioapic *ioapic);
  */
 void ioapic_set_irq(void *opaque, unsigned pin, bool level);
 
+/* Told what an assertion of @pin sends: from now on, and whenever that may have changed. */
+typedef void ioapic_pin_fn(void *opaque, unsigned pin, bool masked, uint64_t address, uint32_t data);
+void ioapic_watch(struct ioapic *ioapic, ioapic_pin_fn *changed, void *opaque);
+
 /* What would become of an edge on @pin. */
 enum irq_edge ioapic_edge(const struct ioapic *ioapic, unsigned pin);
 

@@ -31,6 +31,7 @@
 #define ICR_LOW_BITS 0x000ccfffu
 #define X2_ICR_RESERVED (0xfffff000u & ~(ICR_LOW_BITS | ICR_BUSY))
 #define SVR_BITS 0x13ffu
+#define ESR_BITS 0xefu
 #define FIRST_VALID_VECTOR 16
 
 static const struct {
@@ -584,6 +585,58 @@ void lapic_set_cr8(struct lapic *l, uint8_t cr8)
 {
 	l->tpr = (uint32_t)(cr8 & 15) << 4;
 	update(l);
+}
+
+void lapic_get_state(struct lapic *l, struct lapic_state *out)
+{
+	lapic_timer_sync(l);
+	*out = (struct lapic_state){
+		.base = l->base,
+		.tsc_deadline = l->timer.tsc_deadline,
+		.deadline_left_ns = lapic_timer_deadline_left(l),
+		.esr_pending = l->esr_pending,
+		.extint = l->extint_message,
+	};
+	for (uint32_t offset = 0; offset < 0x400; offset += 16)
+		read_register(l, offset, &out->reg[offset >> 4]);
+}
+
+static void load_vectors(uint32_t set[8], const uint32_t *reg)
+{
+	for (unsigned k = 0; k < 8; k++)
+		set[k] = reg[k];
+	set[0] &= ~0u << FIRST_VALID_VECTOR;
+}
+
+bool lapic_set_state(struct lapic *l, const struct lapic_state *in)
+{
+	const uint32_t *reg = in->reg;
+	uint64_t address = ((1ull << l->config.phys_bits) - 1) & ~0xfffull;
+
+	if (in->base & ~(address | APIC_BASE_BSP | APIC_BASE_EXTD | APIC_BASE_EN) ||
+	    (in->base & (APIC_BASE_EXTD | APIC_BASE_EN)) == APIC_BASE_EXTD)
+		return false;
+	init_registers(l);
+	l->base = in->base;
+	load_vectors(l->isr, reg + (APIC_ISR >> 4));
+	load_vectors(l->tmr, reg + (APIC_TMR >> 4));
+	load_vectors(l->irr, reg + (APIC_IRR >> 4));
+	l->tpr = reg[APIC_TPR >> 4] & 0xff;
+	l->ldr = lapic_x2apic(l) ? 0 : reg[APIC_LDR >> 4] & 0xff000000;
+	l->dfr = reg[APIC_DFR >> 4] | 0x0fffffff;
+	l->svr = reg[APIC_SVR >> 4] & SVR_BITS;
+	l->esr = reg[APIC_ESR >> 4] & ESR_BITS;
+	l->esr_pending = in->esr_pending & ESR_BITS;
+	l->icr = (reg[APIC_ICR >> 4] & ICR_LOW_BITS) | (uint64_t)reg[APIC_ICR2 >> 4] << 32;
+	l->extint_message = in->extint;
+	for (int i = 0; i < LVT_COUNT; i++) {
+		l->lvt[i] = reg[lvt_info[i].offset >> 4] & (lvt_info[i].writable | (i == LVT_LINT0 ? LVT_REMOTE_IRR : 0));
+		if (!(l->svr & APIC_SVR_ENABLE))
+			l->lvt[i] |= LVT_MASK;
+	}
+	lapic_timer_load(l, in);
+	update(l);
+	return true;
 }
 
 void lapic_set_virtual_wire(struct lapic *l)

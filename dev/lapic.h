@@ -104,6 +104,8 @@ void apic_bus_set_eoi(struct apic_bus *bus, void (*eoi)(void *opaque, uint8_t ve
 /* Told each time that a local APIC has given an interrupt to its processor. */
 void apic_bus_set_taken(struct apic_bus *bus, void (*taken)(void *opaque), void *opaque);
 
+/* Is this message one for local APICs, of a delivery mode that messages may have? Else the log says so. */
+bool apic_msi_valid(uint64_t address, uint32_t data);
 /* Where MSIs and the I/O APIC's messages go. Valid as long as the bus. */
 const struct msi_sink *apic_bus_msi_sink(struct apic_bus *bus);
 
@@ -122,6 +124,21 @@ struct device *lapic_device(struct lapic *lapic);
  * What firmware does for a PC in virtual wire mode: enabled, LINT0 takes ExtINT, LINT1 takes NMI.
  */
 void lapic_set_virtual_wire(struct lapic *lapic);
+
+/*
+ * All that a local APIC is: its registers as the xAPIC page has them, the one at offset n in reg[n / 16] (in x2APIC mode its id, and
+ * the high half of the ICR at APIC_ICR2), and what no register shows.
+ */
+struct lapic_state {
+	uint64_t base; /* IA32_APIC_BASE */
+	uint32_t reg[64];
+	uint64_t tsc_deadline, deadline_left_ns;
+	uint32_t esr_pending;
+	bool extint;
+};
+void lapic_get_state(struct lapic *lapic, struct lapic_state *out);
+/* Of the same processor. False, and nothing changed: no local APIC could be so. Reserved bits are ignored. */
+bool lapic_set_state(struct lapic *lapic, const struct lapic_state *in) MUST_CHECK;
 
 /*
  * Is something to be delivered? Exact under the machine's lock; without it a hint that kick()

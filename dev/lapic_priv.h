@@ -86,6 +86,9 @@ uint32_t lapic_timer_count(const struct lapic *l);
 void lapic_timer_set_divide(struct lapic *l, uint32_t value);
 void lapic_timer_lvt_changed(struct lapic *l, uint32_t old_lvt);
 uint64_t lapic_timer_tsc_deadline(const struct lapic *l);
+uint64_t lapic_timer_deadline_left(const struct lapic *l);
+/* After lapic_timer_reset(), with the LVT as it is to be. */
+void lapic_timer_load(struct lapic *l, const struct lapic_state *in);
 
 /* apic_bus.c */
 void apic_bus_attach(struct apic_bus *bus, struct lapic *l);

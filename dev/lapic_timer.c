@@ -149,6 +149,31 @@ uint64_t lapic_timer_tsc_deadline(const struct lapic *l)
 	return l->timer.tsc_deadline;
 }
 
+uint64_t lapic_timer_deadline_left(const struct lapic *l)
+{
+	uint64_t now = clock_now_ns(l->clock);
+
+	return l->timer.tsc_deadline && l->timer.deadline_ns > now ? l->timer.deadline_ns - now : 0;
+}
+
+void lapic_timer_load(struct lapic *l, const struct lapic_state *in)
+{
+	struct lapic_timer *t = &l->timer;
+	uint64_t now = clock_now_ns(l->clock), left = in->deadline_left_ns;
+	bool armed = in->tsc_deadline;
+
+	t->dcr = in->reg[APIC_TDCR >> 4] & 0xb;
+	if (mode_of(l->lvt[LVT_TIMER]) == TSC_DEADLINE) {
+		t->tsc_deadline = in->tsc_deadline;
+	} else {
+		t->initial = in->reg[APIC_TMICT >> 4];
+		armed = in->reg[APIC_TMCCT >> 4];
+		left = (uint64_t)in->reg[APIC_TMCCT >> 4] * divide(t);
+	}
+	if (armed)
+		start(l, left > UINT64_MAX - now ? UINT64_MAX : now + left);
+}
+
 void lapic_timer_reset(struct lapic *l)
 {
 	stop(l);

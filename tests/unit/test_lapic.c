@@ -529,6 +529,91 @@ static void test_deferred_eoi(void)
 	ok(lapic_send_ipi(cpu[0].apic, 3, 0x400) && cpu[3].nmis, "but NMI");
 }
 
+static bool same_state(const struct lapic_state *a, const struct lapic_state *b)
+{
+	return a->base == b->base && !memcmp(a->reg, b->reg, sizeof(a->reg)) && a->tsc_deadline == b->tsc_deadline &&
+	       a->deadline_left_ns == b->deadline_left_ns && a->esr_pending == b->esr_pending && a->extint == b->extint;
+}
+
+/* Out, reset, in: whether it is as before. @s: what it was. */
+static bool there_and_back(unsigned c, struct lapic_state *s)
+{
+	struct lapic_state now;
+
+	lapic_get_state(cpu[c].apic, s);
+	lapic_device(cpu[c].apic)->ops->reset(lapic_device(cpu[c].apic));
+	if (!lapic_set_state(cpu[c].apic, s))
+		return false;
+	lapic_get_state(cpu[c].apic, &now);
+	return same_state(s, &now);
+}
+
+static void test_state(void)
+{
+	struct lapic_state s, t;
+	uint64_t value;
+
+	wr(1, APIC_TPR, 0x20);
+	wr(1, APIC_LDR, 0x42000000);
+	wr(1, APIC_DFR, 0x0fffffff);
+	wr(1, APIC_LVT_LINT0, APIC_EXTINT << 8);
+	wr(1, APIC_ESR, 0);
+	wr(1, APIC_ICR, 0x00000005); /* an illegal vector */
+	wr(1, APIC_TDCR, 3);	     /* by 16 */
+	wr(1, APIC_LVT_TIMER, 0x20000 | 0x61);
+	wr(1, APIC_TMICT, 1000);
+	fake_clock_advance(&fc, 6000);
+	msi(1, false, 0x51);
+	ok(ack(1) == 0x51, "one in service");
+	msi(1, false, 0x8071);
+	msi(1, false, 0x41);
+	ok(there_and_back(1, &s), "registers, vectors, timer: there and back");
+	is_u64(s.reg[APIC_TMCCT >> 4], 625, "the current count is what is left");
+	ok(pending(1) && ack(1) == 0x71, "what waited is delivered");
+	wr(1, APIC_EOI, 0);
+	ok(!pending(1), "but no lower one than is in service");
+	wr(1, APIC_EOI, 0);
+	ok(ack(1) == 0x41, "which comes then");
+	wr(1, APIC_EOI, 0);
+	fake_clock_advance(&fc, 9999);
+	ok(!pending(1), "the timer goes on");
+	fake_clock_advance(&fc, 1);
+	ok(ack(1) == 0x61, "from where it was");
+	wr(1, APIC_EOI, 0);
+	fake_clock_advance(&fc, 16000);
+	ok(ack(1) == 0x61, "with its period");
+	wr(1, APIC_EOI, 0);
+	wr(1, APIC_ESR, 0);
+	is_u64(rd(1, APIC_ESR), APIC_ESR_SEND_ILLEGAL_VECTOR, "the error was not lost");
+
+	reset_all();
+	ok(lapic_msr_write(cpu[2].apic, MSR_IA32_APIC_BASE, 0xfee00c00) && lapic_msr_write(cpu[2].apic, 0x832, 0x40000 | 0x62), "x2APIC, TSC deadline");
+	lapic_set_tsc_deadline(cpu[2].apic, 123456, clock_now_ns(&fc.clock) + 500);
+	ok(there_and_back(2, &s) && s.tsc_deadline == 123456 && s.deadline_left_ns == 500 && s.reg[APIC_ID >> 4] == 2, "there and back");
+	ok(lapic_msr_read(cpu[2].apic, 0x80d, &value) && value == 4, "the logical id follows from the id");
+	fake_clock_advance(&fc, 500);
+	ok(ack(2) == 0x62 && lapic_msr_read(cpu[2].apic, MSR_IA32_TSC_DEADLINE, &value) && !value, "the deadline comes");
+
+	t = s;
+	t.base = 0xfee00400;
+	ok(!lapic_set_state(cpu[2].apic, &t), "x2APIC mode without the APIC cannot be");
+	t.base = 1ull << 41 | 0xfee00800;
+	ok(!lapic_set_state(cpu[2].apic, &t), "nor an address that the processor does not have");
+	memset(t.reg, 0xff, sizeof(t.reg));
+	t.base = 0xfee00800;
+	t.tsc_deadline = t.deadline_left_ns = UINT64_MAX;
+	t.esr_pending = ~0u;
+	ok(lapic_set_state(cpu[3].apic, &t), "reserved bits are ignored");
+	is_u64(rd(3, APIC_SVR), 0x13ff, "SVR");
+	is_u64(rd(3, APIC_IRR), 0xffff0000, "IRR");
+	is_u64(rd(3, APIC_ID), 3u << 24, "the id is its own");
+	reset_all();
+	for (unsigned c = 0; c < CPUS; c++)
+		lapic_device(cpu[c].apic)->ops->reset(lapic_device(cpu[c].apic));
+	ok(there_and_back(0, &s), "the state after power-on");
+	reset_all();
+}
+
 int main(void)
 {
 	fake_clock_init(&fc);
@@ -563,6 +648,7 @@ int main(void)
 	test_edges();
 	test_deferred_eoi();
 	reset_all();
+	test_state();
 	test_x2apic();
 
 	ioapic_device(ioapic)->ops->destroy(ioapic_device(ioapic));
