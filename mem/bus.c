@@ -15,6 +15,7 @@
 struct bus {
 	const char *name;
 	struct io_region *regions;
+	struct bus_ringer ringer;
 	uint64_t lost_reads, lost_writes;
 };
 
@@ -32,6 +33,22 @@ void bus_destroy(struct bus *bus)
 	free(bus);
 }
 
+void bus_set_ringer(struct bus *bus, const struct bus_ringer *ringer)
+{
+	bus->ringer = ringer ? *ringer : (struct bus_ringer){ 0 };
+}
+
+bool bus_has_ringer(const struct bus *bus)
+{
+	return bus->ringer.set;
+}
+
+static void set_doorbells(struct bus *bus, const struct io_region *region, bool on)
+{
+	for (unsigned k = 0; bus->ringer.set && k < region->doorbell_count; k++)
+		bus->ringer.set(bus->ringer.opaque, region->base + region->doorbells[k].offset, region->doorbells[k].fd, on);
+}
+
 void bus_add(struct bus *bus, struct io_region *region)
 {
 	struct io_region **p = &bus->regions;
@@ -43,6 +60,7 @@ void bus_add(struct bus *bus, struct io_region *region)
 	region->next = *p;
 	*p = region;
 	region->mapped = true;
+	set_doorbells(bus, region, true);
 }
 
 void bus_remove(struct bus *bus, struct io_region *region)
@@ -58,6 +76,7 @@ void bus_remove(struct bus *bus, struct io_region *region)
 	*p = region->next;
 	region->next = NULL;
 	region->mapped = false;
+	set_doorbells(bus, region, false);
 }
 
 /*

@@ -32,12 +32,23 @@ struct io_ops {
 	uint8_t min_width, max_width;
 };
 
+/*
+ * A doorbell: a write at @offset of its region, of any width and value, only says "look". So it may come as a signal on @fd, an eventfd,
+ * instead of a call, later, and several as one.
+ */
+struct io_doorbell {
+	uint64_t offset;
+	int fd;
+};
+
 struct io_region {
 	const char *name;
 	uint64_t base, length; /* length > 0; base + length does not wrap */
 	int priority;	       /* 0 for ordinary chips */
 	const struct io_ops *ops;
 	void *opaque;
+	const struct io_doorbell *doorbells; /* not changed while it is mapped */
+	unsigned doorbell_count;
 	bool mapped; /* set by the bus */
 	uint64_t reads, writes; /* counted by the bus */
 	struct io_region *next; /* private */
@@ -47,6 +58,17 @@ struct bus;
 
 struct bus *bus_create(const char *name);
 void bus_destroy(struct bus *bus); /* NULL-safe; does not free regions */
+
+/*
+ * Who can make signals of writes to doorbells, before they come here: told of each when its region is mapped and when it goes.
+ * What it cannot take comes as a call. Set before a region with doorbells is made; NULL: nobody can.
+ */
+struct bus_ringer {
+	void (*set)(void *opaque, uint64_t addr, int fd, bool on);
+	void *opaque;
+};
+void bus_set_ringer(struct bus *bus, const struct bus_ringer *ringer); /* copied */
+bool bus_has_ringer(const struct bus *bus);
 
 /* The region belongs to the caller and stays in place until bus_remove. */
 void bus_add(struct bus *bus, struct io_region *region);

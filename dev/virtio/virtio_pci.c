@@ -9,6 +9,9 @@
  * its data field makes an access with the offset and length in its other fields, under the same
  * checks as one through the BAR.
  *
+ * Doorbells are declared to the bus: an engine that can makes a signal of each (mem/bus.h), which the loop then serves, while the vCPU
+ * goes on.
+ *
  * Interrupts: with MSI-X on, the vector that the driver chose, or none; else the ISR byte and INTx,
  * which reading the ISR releases. Without bus mastering the device reaches no memory.
  *
@@ -16,6 +19,9 @@
  */
 #include <assert.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "dev/virtio/virtio_pci.h"
 
@@ -29,6 +35,15 @@
 /* struct virtio_pci_cap */
 enum { CAP_LEN = 2, CAP_TYPE = 3, CAP_BAR = 4, CAP_OFFSET = 8, CAP_LENGTH = 12, CAP_EXTRA = 16 };
 
+struct virtio_pci;
+
+/* A doorbell that rings without a visit here. */
+struct doorbell {
+	struct virtio_pci *vp;
+	unsigned queue;
+	struct loop_fd watch;
+};
+
 struct virtio_pci {
 	struct pci_device pci;
 	struct virtio_device *v;
@@ -36,6 +51,9 @@ struct virtio_pci {
 	uint16_t queue_select;
 	uint8_t isr;
 	unsigned peephole; /* offset of VIRTIO_PCI_CAP_PCI */
+	unsigned bell_count; /* 0: all doorbells come as calls */
+	struct doorbell bells[VIRTIO_QUEUES_MAX];
+	struct io_doorbell declared[VIRTIO_QUEUES_MAX];
 };
 
 static struct virtqueue *selected_queue(struct virtio_pci *vp)
@@ -257,6 +275,50 @@ static void vp_config_written(struct pci_device *pci, unsigned offset, unsigned 
 		structures_write(vp, at, pci_get(pci, vp->peephole + CAP_EXTRA, length), length);
 }
 
+static void on_doorbell(void *opaque, uint32_t events)
+{
+	struct doorbell *bell = opaque;
+	uint64_t times;
+
+	if (read(bell->watch.fd, &times, sizeof(times)) == sizeof(times))
+		virtio_notify(bell->vp->v, bell->queue);
+}
+
+/* A host that gives no more descriptors costs speed, nothing else. */
+static void make_doorbells(struct virtio_pci *vp)
+{
+	struct io_region *region = &vp->pci.bars[BAR_STRUCTURES].region;
+
+	for (unsigned q = 0; q < vp->v->queue_count; q++) {
+		struct doorbell *bell = &vp->bells[q];
+		int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+		struct error *err;
+
+		if (fd < 0)
+			break;
+		*bell = (struct doorbell){ .vp = vp, .queue = q };
+		err = loop_fd_add(vp->v->loop, &bell->watch, fd, EPOLLIN, on_doorbell, bell);
+		if (err) {
+			error_free(err);
+			close(fd);
+			break;
+		}
+		vp->declared[q] = (struct io_doorbell){ VIRTIO_PCI_NOTIFY + q * VIRTIO_PCI_NOTIFY_MULTIPLIER, fd };
+		vp->bell_count++;
+	}
+	region->doorbells = vp->declared;
+	region->doorbell_count = vp->bell_count;
+}
+
+/* The BAR is unmapped. */
+static void end_doorbells(struct virtio_pci *vp)
+{
+	for (unsigned q = 0; q < vp->bell_count; q++) {
+		loop_fd_remove(&vp->bells[q].watch);
+		close(vp->declared[q].fd);
+	}
+}
+
 static void vp_reset(struct device *dev)
 {
 	struct virtio_pci *vp = container_of(dev, struct virtio_pci, pci.dev);
@@ -272,6 +334,7 @@ static void vp_destroy(struct device *dev)
 
 	virtio_reset(vp->v);
 	pci_device_finish(&vp->pci);
+	end_doorbells(vp);
 	vp->v->ops->destroy(vp->v);
 	free(vp);
 }
@@ -334,6 +397,8 @@ void virtio_pci_attach(struct pci_bus *bus, uint8_t devfn, struct virtio_device 
 	pci_msix_init(pci, BAR_MSIX, v->queue_count + 1);
 
 	vp->v = v;
+	if (bus_has_ringer(bus->mem->mmio))
+		make_doorbells(vp);
 	v->transport_ops = &transport_ops;
 	v->transport = vp;
 	pci_bus_attach(bus, pci, devfn);

@@ -177,10 +177,53 @@ static void test_statistics(void)
 	bus_destroy(bus);
 }
 
+/* Who rings: what is on, as a text. */
+static struct {
+	char log[256];
+} ringer;
+
+static void ring_set(void *opaque, uint64_t addr, int fd, bool on)
+{
+	size_t len = strlen(ringer.log);
+
+	snprintf(ringer.log + len, sizeof(ringer.log) - len, "%c%" PRIx64 ":%d ", on ? '+' : '-', addr, fd);
+}
+
+static void test_doorbells(void)
+{
+	static const struct io_doorbell bells[] = { { 0, 7 }, { 8, 9 } };
+	const struct bus_ringer r = { ring_set, NULL };
+	struct bus *bus = bus_create("bells");
+	struct chip c;
+
+	chip_init(&c, 0x1000, 64, &any);
+	c.region.doorbells = bells;
+	c.region.doorbell_count = 2;
+	ok(!bus_has_ringer(bus), "nobody rings");
+	bus_add(bus, &c.region);
+	bus_remove(bus, &c.region);
+	is_str(ringer.log, "", "and nobody is told");
+	bus_set_ringer(bus, &r);
+	ok(bus_has_ringer(bus), "somebody rings");
+	bus_add(bus, &c.region);
+	is_str(ringer.log, "+1000:7 +1008:9 ", "a mapped region's doorbells are his");
+	bus_write(bus, 0x1008, 5, 4);
+	is_log(&c, "w8.4=5 ", "what he does not take comes as a call");
+	ringer.log[0] = 0;
+	bus_remove(bus, &c.region);
+	is_str(ringer.log, "-1000:7 -1008:9 ", "until it goes");
+	bus_remove(bus, &c.region);
+	is_str(ringer.log, "-1000:7 -1008:9 ", "once");
+	bus_set_ringer(bus, NULL);
+	ok(!bus_has_ringer(bus), "nobody again");
+	bus_destroy(bus);
+}
+
 int main(void)
 {
 	test_widths();
 	test_overlap();
 	test_statistics();
+	test_doorbells();
 	return done_testing();
 }

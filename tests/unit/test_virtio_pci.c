@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The PCI transport and the status machine of virtio, with the entropy device behind them. */
+#include <unistd.h>
+
 #include "dev/virtio/virtio_rng.h"
 #include "tests/tap.h"
 #include "tests/unit/virtio_driver.h"
@@ -217,6 +219,51 @@ static void test_peephole(void)
 	is_u64(drv_status(&d), 0, "wild offsets and lengths do nothing");
 }
 
+/* The last descriptor of a doorbell, and how many are on. */
+static struct {
+	uint64_t addr;
+	int fd, on;
+} bell;
+
+static void bell_set(void *opaque, uint64_t addr, int fd, bool on)
+{
+	bell.addr = addr;
+	bell.fd = fd;
+	bell.on += on ? 1 : -1;
+}
+
+/* An engine that rings doorbells itself: the queue is served from the loop, wherever the BAR is. */
+static void test_doorbells(void)
+{
+	const struct bus_ringer ringer = { bell_set, NULL };
+	uint64_t one = 1;
+	struct rig own;
+	struct drv drv;
+
+	rig_init(&own);
+	bus_set_ringer(own.mem->mmio, &ringer);
+	virtio_pci_attach(&own.bus, RIG_DEVFN, virtio_rng_create(own.mem, own.loop));
+	is_u64((uint64_t)bell.on, 0, "no doorbell before the BAR is decoded");
+	drv_probe(&drv, &own);
+	ok(bell.on == 1 && bell.addr == drv.notify, "one for the queue, at its place");
+	drv_cfg_write(&drv, PCI_BAR0, RIG_BAR + 0x100000, 4);
+	ok(bell.on == 1 && bell.addr == drv.notify + 0x100000, "it moves with the BAR");
+	drv_cfg_write(&drv, PCI_BAR0, RIG_BAR, 4);
+	drv_start(&drv, FEATURES, 8);
+	drv_add(&drv, 0, &(struct drv_buffer){ DATA_BASE, 64, true }, 1);
+	ok(!drv_used(&drv, 0, NULL, NULL), "nothing is rung");
+	ok(write(bell.fd, &one, sizeof(one)) == sizeof(one), "a signal");
+	rig_run_loop(&own);
+	ok(drv_used(&drv, 0, NULL, NULL), "serves the queue");
+	drv_set_status(&drv, 0);
+	ok(write(bell.fd, &one, sizeof(one)) == sizeof(one), "a signal after a reset");
+	rig_run_loop(&own);
+	drv_cfg_write(&drv, PCI_COMMAND, 0, 2);
+	is_u64((uint64_t)bell.on, 0, "none when the BAR is not decoded");
+	rig_finish(&own);
+	is_u64((uint64_t)bell.on, 0, "nor at the end");
+}
+
 int main(void)
 {
 	rig_init(&rig);
@@ -232,5 +279,6 @@ int main(void)
 	pci_bus_reset(&rig.bus);
 	is_u64(drv_cfg_read(&d, PCI_COMMAND, 2), 0, "the machine's reset");
 	rig_finish(&rig);
+	test_doorbells();
 	return done_testing();
 }
