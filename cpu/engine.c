@@ -2,22 +2,30 @@
 /* Which engine runs: here, and nowhere else outside of its own folder. Calls go on to it. */
 #include "cpu/engine_ops.h"
 
+#include <assert.h>
+#include <stdio.h>
+
 #include "cpu/kvm/probe.h"
 
 struct error *engine_create(const struct engine_config *config, struct engine **out)
 {
-	struct kvm_probe probe;
+	struct kvm_probe probe = { 0 };
+	bool kvm = config->kind == ENGINE_KVM;
+	struct error *err;
 
-	switch (config->kind) {
-	case ENGINE_BT: break;
-	case ENGINE_KVM: return kvm_engine_create(config, out);
-	case ENGINE_AUTO:
+	if (config->kind == ENGINE_AUTO) {
 		kvm_probe_run(config->kvm_fd, &probe);
-		if (probe.good)
-			return kvm_engine_create(config, out);
-		break;
+		kvm = probe.good;
 	}
-	return bt_engine_create(config, out);
+	err = kvm ? kvm_engine_create(config, out) : bt_engine_create(config, out);
+	if (!err)
+		snprintf((*out)->reason, sizeof((*out)->reason), "%s", probe.reason);
+	return err;
+}
+
+const char *engine_reason(const struct engine *e)
+{
+	return e->reason;
 }
 
 void engine_destroy(struct engine *e)
@@ -50,6 +58,42 @@ void engine_statistics(struct engine *e, engine_counter_fn *each, void *opaque)
 void vcpu_set_irqchip(struct vcpu *v, const struct vcpu_irqchip *chip)
 {
 	v->ops->set_irqchip(v, chip);
+}
+
+bool engine_has_lapics(const struct engine *e)
+{
+	return e->ops->set_lapic;
+}
+
+void engine_set_board(struct engine *e, const struct engine_board *board)
+{
+	e->ops->set_board(e, board);
+}
+
+void engine_send_msi(struct engine *e, uint64_t address, uint32_t data)
+{
+	e->ops->send_msi(e, address, data);
+}
+
+void engine_set_intr(struct engine *e, bool level)
+{
+	e->ops->set_intr(e, level);
+}
+
+void engine_set_pin(struct engine *e, unsigned pin, bool masked, uint64_t address, uint32_t data)
+{
+	assert(pin < ENGINE_PINS);
+	e->ops->set_pin(e, pin, masked, address, data);
+}
+
+void vcpu_get_lapic(struct vcpu *v, struct x86_lapic *out)
+{
+	v->ops->get_lapic(v, out);
+}
+
+void vcpu_set_lapic(struct vcpu *v, const struct x86_lapic *in)
+{
+	v->ops->set_lapic(v, in);
 }
 
 void vcpu_run(struct vcpu *v, struct vcpu_exit *exit)
@@ -125,6 +169,16 @@ bool vcpu_get_msr(struct vcpu *v, uint32_t msr, uint64_t *value)
 bool vcpu_set_msr(struct vcpu *v, uint32_t msr, uint64_t value)
 {
 	return v->ops->set_msr(v, msr, value);
+}
+
+void vcpu_get_events(struct vcpu *v, struct x86_events *out)
+{
+	v->ops->get_events(v, out);
+}
+
+void vcpu_set_events(struct vcpu *v, const struct x86_events *in)
+{
+	v->ops->set_events(v, in);
 }
 
 enum vcpu_activity vcpu_activity(struct vcpu *v)

@@ -9,7 +9,9 @@
  * HLT sleeps inside vcpu_run(). State is read and written by register group while the vCPU is stopped.
  *
  * Interrupts: the machine's local APIC tells the engine that something may have changed (vcpu_kick), and
- * the engine asks it back through struct vcpu_irqchip at the next instruction boundary.
+ * the engine asks it back through struct vcpu_irqchip at the next instruction boundary. An engine may have local APICs of its own
+ * (engine_has_lapics): then the machine's rest, messages go to engine_send_msi(), and what the engine needs of the other interrupt
+ * controllers is in struct engine_board.
  */
 #ifndef CPU_ENGINE_H
 #define CPU_ENGINE_H
@@ -88,12 +90,39 @@ struct vcpu_exit {
 struct error *engine_create(const struct engine_config *config, struct engine **out) MUST_CHECK;
 void engine_destroy(struct engine *e); /* NULL-safe; all vCPUs stopped and their threads gone */
 const char *engine_name(const struct engine *e); /* "bt", "kvm" */
+/* Why this engine: a sentence for people when it was ENGINE_AUTO's choice, else "". */
+const char *engine_reason(const struct engine *e);
 /* The ioctl requests that its vCPUs' and the loop's threads make once it exists, for the sandbox; none: *count is 0. */
 const uint32_t *engine_ioctls(const struct engine *e, unsigned *count);
 
 /* The vCPU with APIC id @index; made with the engine, in the state after RESET, BSP (0) running, APs waiting for SIPI. */
 struct vcpu *engine_vcpu(struct engine *e, unsigned index);
 void vcpu_set_irqchip(struct vcpu *v, const struct vcpu_irqchip *chip); /* copied; before the first run */
+
+/*
+ * Local APICs of the engine's own. The functions from here to vcpu_set_lapic() are for such an engine only. In the state after
+ * vcpu_reset() they are as after power-on.
+ */
+bool engine_has_lapics(const struct engine *e);
+struct engine_board {
+	void *opaque;
+	int (*ack)(void *opaque); /* a processor takes the 8259's interrupt: the vector, or -1 when it went away */
+	void (*eoi)(void *opaque, uint8_t vector); /* a level-triggered interrupt has ended */
+};
+void engine_set_board(struct engine *e, const struct engine_board *board); /* copied; before the first run */
+/* A message as in struct msi_sink, fixed or lowest priority, SMI, NMI, INIT or ExtINT. Any thread. */
+void engine_send_msi(struct engine *e, uint64_t address, uint32_t data);
+/* The wire from the 8259 to all LINT0. With the machine's lock held. */
+void engine_set_intr(struct engine *e, bool level);
+/*
+ * What an I/O APIC's input (below ENGINE_PINS) sends when it is asserted: the engine reports the end of interrupts that level-triggered
+ * ones have sent. With the machine's lock held.
+ */
+#define ENGINE_PINS 24u
+void engine_set_pin(struct engine *e, unsigned pin, bool masked, uint64_t address, uint32_t data);
+/* Stopped. Its registers that the guest cannot write are the engine's own. */
+void vcpu_get_lapic(struct vcpu *v, struct x86_lapic *out);
+void vcpu_set_lapic(struct vcpu *v, const struct x86_lapic *in);
 
 /*
  * Executes guest code in the calling thread until there is a reason to return. The machine's lock is not
@@ -120,7 +149,9 @@ void vcpu_get_xstate(struct vcpu *v, struct x86_xstate *out);
 void vcpu_set_xstate(struct vcpu *v, const struct x86_xstate *in);
 bool vcpu_get_msr(struct vcpu *v, uint32_t msr, uint64_t *value);
 bool vcpu_set_msr(struct vcpu *v, uint32_t msr, uint64_t value);
-/* Running, halted, or an AP that waits for SIPI. Any time. */
+void vcpu_get_events(struct vcpu *v, struct x86_events *out);
+void vcpu_set_events(struct vcpu *v, const struct x86_events *in);
+/* Running, halted, or an AP that waits for SIPI. Any time: of a vCPU that runs it may be what was so when it began to. */
 enum vcpu_activity { VCPU_RUNNING, VCPU_HALTED, VCPU_WAIT_SIPI } vcpu_activity(struct vcpu *v);
 
 /* Guest-virtual to guest-physical with the vCPU's current paging, without side effects. Stopped vCPU. */

@@ -10,6 +10,7 @@
 
 struct engine {
 	const struct engine_ops *ops;
+	char reason[160]; /* engine.c's */
 };
 
 struct vcpu {
@@ -23,6 +24,13 @@ struct engine_ops {
 	void (*statistics)(struct engine *e, engine_counter_fn *each, void *opaque);
 	const uint32_t *(*ioctls)(const struct engine *e, unsigned *count); /* NULL: it makes none */
 	void (*set_irqchip)(struct vcpu *v, const struct vcpu_irqchip *chip);
+	/* An engine has all of these or none. */
+	void (*set_board)(struct engine *e, const struct engine_board *board);
+	void (*send_msi)(struct engine *e, uint64_t address, uint32_t data);
+	void (*set_intr)(struct engine *e, bool level);
+	void (*set_pin)(struct engine *e, unsigned pin, bool masked, uint64_t address, uint32_t data);
+	void (*get_lapic)(struct vcpu *v, struct x86_lapic *out);
+	void (*set_lapic)(struct vcpu *v, const struct x86_lapic *in);
 	void (*run)(struct vcpu *v, struct vcpu_exit *exit);
 	void (*kick)(struct vcpu *v);
 	void (*request_stop)(struct vcpu *v);
@@ -38,6 +46,8 @@ struct engine_ops {
 	void (*set_xstate)(struct vcpu *v, const struct x86_xstate *in);
 	bool (*get_msr)(struct vcpu *v, uint32_t msr, uint64_t *value);
 	bool (*set_msr)(struct vcpu *v, uint32_t msr, uint64_t value);
+	void (*get_events)(struct vcpu *v, struct x86_events *out);
+	void (*set_events)(struct vcpu *v, const struct x86_events *in);
 	enum vcpu_activity (*activity)(struct vcpu *v);
 	bool (*translate)(struct vcpu *v, uint64_t gva, uint64_t *gpa);
 	void (*set_debug)(struct vcpu *v, const struct vcpu_debug *debug);

@@ -127,6 +127,28 @@ struct x86_sregs {
 	uint64_t dr[8]; /* DR4 and DR5 unused */
 };
 
+/*
+ * A local APIC: IA32_APIC_BASE, and the registers as its page has them, the one at @offset in reg[offset / 16] (SDM vol. 3, table
+ * 11-1); the id is x2APIC's in x2APIC mode, and the high half of the ICR is at 0x310 in both modes. The current count (0x390) is what
+ * is left of it.
+ */
+struct x86_lapic {
+	uint64_t base;
+	uint32_t reg[64];
+	uint64_t tsc_deadline;	   /* IA32_TSC_DEADLINE; 0: disarmed */
+	uint64_t deadline_left_ns; /* until then */
+	uint32_t esr_pending;	   /* errors that the next write of the ESR shows */
+	bool extint;		   /* an ExtINT came as a message and waits */
+};
+
+/* What is neither in registers nor in a chip: what the processor does, what holds events off, what is on its way. */
+struct x86_events {
+	bool halted, wait_sipi; /* neither: it runs */
+	bool sti_shadow, ss_shadow; /* held off for one instruction, after STI or a move to SS */
+	bool nmi_pending, nmi_blocked;
+	int16_t interrupt; /* a vector taken from its controller, but not delivered; -1: none */
+};
+
 /* The XSAVE area in the standard (non-compacted) format of the host. */
 #define X86_XSAVE_MAX 4096
 struct x86_xstate {

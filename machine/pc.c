@@ -25,7 +25,6 @@
 #include "dev/i8254.h"
 #include "dev/i8259.h"
 #include "dev/ioapic.h"
-#include "dev/lapic.h"
 #include "dev/mc146818.h"
 #include "dev/ns16550.h"
 #include "dev/pci/q35.h"
@@ -40,13 +39,13 @@
 #include "dev/virtio/virtio_rng.h"
 #include "dev/virtio/virtio_vsock.h"
 #include "machine/acpi.h"
+#include "machine/lapics.h"
 #include "machine/layout.h"
 #include "machine/smbios.h"
 
 #define CHIPS_MAX (24u + LAYOUT_VCPU_MAX)
 #define BOARD_INPUTS 24u
 #define GUEST_CID 3u /* every guest is alone on its host, as far as it can tell */
-#define PHYS_BITS 46u /* of IA32_APIC_BASE; what the CPUs have may be less */
 
 /* Who drives an input of the board: a bit in it. */
 enum source { SOURCE_CHIP, SOURCE_LPC, SOURCE_HPET };
@@ -59,8 +58,7 @@ struct machine {
 	struct device *chips[CHIPS_MAX]; /* in the order they were made */
 	unsigned chip_count;
 
-	struct apic_bus *apic_bus;
-	struct lapic *lapics[LAYOUT_VCPU_MAX];
+	struct lapics lapics;
 	struct ioapic *ioapic;
 	struct i8259 *pic;
 	struct hpet *hpet;
@@ -141,107 +139,6 @@ static unsigned pci_isa_irq(unsigned slot, unsigned pin)
 	return ICH9_LPC_ISA_IRQ(q35_gsi(slot, pin) - LAYOUT_PCI_GSI);
 }
 
-/* ---- Local APIC and vCPU ------------------------------------------------------------------------ */
-
-static void cpu_kick(void *opaque)
-{
-	vcpu_kick(opaque);
-}
-
-static void cpu_nmi(void *opaque)
-{
-	vcpu_nmi(opaque);
-}
-
-static void cpu_init(void *opaque)
-{
-	vcpu_init(opaque);
-}
-
-static void cpu_sipi(void *opaque, uint8_t vector)
-{
-	vcpu_sipi(opaque, vector);
-}
-
-static void cpu_smi(void *opaque)
-{
-	log_guest("a system management interrupt was sent; there is no system management mode");
-}
-
-static bool chip_has_interrupt(void *opaque)
-{
-	return lapic_intr_pending(opaque);
-}
-
-static int chip_ack(void *opaque)
-{
-	return lapic_intr_ack(opaque);
-}
-
-static uint32_t chip_mmio_read(void *opaque, uint32_t offset)
-{
-	return lapic_mmio_read(opaque, offset);
-}
-
-static void chip_mmio_write(void *opaque, uint32_t offset, uint32_t value)
-{
-	lapic_mmio_write(opaque, offset, value);
-}
-
-static bool chip_msr_read(void *opaque, uint32_t msr, uint64_t *value)
-{
-	return lapic_msr_read(opaque, msr, value);
-}
-
-static bool chip_msr_write(void *opaque, uint32_t msr, uint64_t value)
-{
-	return lapic_msr_write(opaque, msr, value);
-}
-
-static uint64_t chip_mmio_base(void *opaque)
-{
-	uint64_t base = lapic_apic_base(opaque);
-
-	return (base & (APIC_BASE_EN | APIC_BASE_EXTD)) == APIC_BASE_EN ? align_down(base, 4096) : ~0ull;
-}
-
-static uint8_t chip_get_tpr(void *opaque)
-{
-	return lapic_get_cr8(opaque);
-}
-
-static void chip_set_tpr(void *opaque, uint8_t tpr)
-{
-	lapic_set_cr8(opaque, tpr);
-}
-
-static void chip_set_tsc_deadline(void *opaque, uint64_t guest_tsc, uint64_t deadline_ns)
-{
-	lapic_set_tsc_deadline(opaque, guest_tsc, deadline_ns);
-}
-
-static bool chip_send_ipi(void *opaque, uint32_t apic_id, uint32_t icr)
-{
-	return lapic_send_ipi(opaque, apic_id, icr);
-}
-
-static bool chip_defer_eoi(void *opaque, uint8_t vector)
-{
-	return lapic_defer_eoi(opaque, vector);
-}
-
-static void chip_settle_eoi(void *opaque, bool done)
-{
-	lapic_settle_eoi(opaque, done);
-}
-
-static uint64_t chip_get_tsc_deadline(void *opaque)
-{
-	uint64_t v = 0;
-
-	return lapic_msr_read(opaque, MSR_IA32_TSC_DEADLINE, &v) ? v : 0;
-}
-
 /* ---- What the guest asks of us ------------------------------------------------------------------ */
 
 static void on_reset_line(void *opaque, unsigned pin, bool level)
@@ -290,47 +187,16 @@ static struct irq_line reset_line(struct machine *m, enum reset_source source)
 static void build_interrupts(struct machine *m)
 {
 	const struct machine_config *c = &m->config;
+	const struct lapics_config lapics = { c->engine, c->clock, c->vcpu_count, pic_ack, lapic_eoi, interrupt_taken, m };
 
-	m->apic_bus = apic_bus_create(c->vcpu_count);
-	m->pic = i8259_create(c->mem->ports, (struct irq_line){ apic_bus_set_lint, m->apic_bus, 0 });
+	lapics_init(&m->lapics, &lapics);
+	m->pic = i8259_create(c->mem->ports, (struct irq_line){ lapics_set_lint, &m->lapics, 0 });
 	add(m, i8259_device(m->pic));
-	m->ioapic = ioapic_create(c->mem->mmio, LAYOUT_IOAPIC, apic_bus_msi_sink(m->apic_bus));
+	m->ioapic = ioapic_create(c->mem->mmio, LAYOUT_IOAPIC, lapics_msi_sink(&m->lapics));
 	add(m, ioapic_device(m->ioapic));
-	apic_bus_set_pic(m->apic_bus, pic_ack, m);
-	apic_bus_set_eoi(m->apic_bus, lapic_eoi, m);
-	apic_bus_set_taken(m->apic_bus, interrupt_taken, m);
-
-	for (unsigned i = 0; i < c->vcpu_count; i++) {
-		struct vcpu *v = engine_vcpu(c->engine, i);
-		struct lapic_config l = {
-			.apic_id = i,
-			.bsp = i == 0,
-			.phys_bits = PHYS_BITS,
-			.ops = { cpu_kick, cpu_nmi, cpu_init, cpu_sipi, cpu_smi },
-			.opaque = v,
-		};
-		struct vcpu_irqchip chip = {
-			.has_interrupt = chip_has_interrupt,
-			.ack = chip_ack,
-			.mmio_read = chip_mmio_read,
-			.mmio_write = chip_mmio_write,
-			.msr_read = chip_msr_read,
-			.msr_write = chip_msr_write,
-			.mmio_base = chip_mmio_base,
-			.get_tpr = chip_get_tpr,
-			.set_tpr = chip_set_tpr,
-			.set_tsc_deadline = chip_set_tsc_deadline,
-			.get_tsc_deadline = chip_get_tsc_deadline,
-			.send_ipi = chip_send_ipi,
-			.defer_eoi = chip_defer_eoi,
-			.settle_eoi = chip_settle_eoi,
-		};
-
-		m->lapics[i] = lapic_create(m->apic_bus, c->clock, &l);
-		add(m, lapic_device(m->lapics[i]));
-		chip.opaque = m->lapics[i];
-		vcpu_set_irqchip(v, &chip);
-	}
+	lapics_attach_ioapic(&m->lapics, m->ioapic);
+	for (unsigned i = 0; i < c->vcpu_count; i++)
+		add(m, lapic_device(m->lapics.chip[i]));
 }
 
 /* Timers: HPET, the 8254 and the RTC behind it (the HPET may take over their interrupts). */
@@ -388,7 +254,7 @@ static void build_pci(struct machine *m)
 	const struct machine_config *c = &m->config;
 	struct q35_config q35 = {
 		.mem = c->mem,
-		.msi = *apic_bus_msi_sink(m->apic_bus),
+		.msi = *lapics_msi_sink(&m->lapics),
 		.reset = reset_line(m, RESET_CF9),
 		.ecam_base = LAYOUT_ECAM,
 		.pm_base = LAYOUT_PM_BASE,
@@ -484,7 +350,7 @@ void machine_destroy(struct machine *m)
 
 		chip->ops->destroy(chip);
 	}
-	apic_bus_destroy(m->apic_bus);
+	lapics_finish(&m->lapics);
 	free(m);
 }
 
@@ -520,7 +386,7 @@ static void setup_mtrrs(struct vcpu *v)
 	static const uint64_t wb = 0x0606060606060606;
 
 	vcpu_set_msr(v, 0x200, MEM_LOW_MAX);
-	vcpu_set_msr(v, 0x201, (((1ull << PHYS_BITS) - 1) & ~(MEM_HIGH_BASE - MEM_LOW_MAX - 1)) | 0x800);
+	vcpu_set_msr(v, 0x201, (((1ull << LAYOUT_PHYS_BITS) - 1) & ~(MEM_HIGH_BASE - MEM_LOW_MAX - 1)) | 0x800);
 	vcpu_set_msr(v, 0x250, wb);
 	vcpu_set_msr(v, 0x258, wb);
 	vcpu_set_msr(v, 0x259, 0);
@@ -543,7 +409,7 @@ static uint64_t setup(struct machine *m)
 
 	for (unsigned i = 0; i < c->vcpu_count; i++)
 		setup_mtrrs(engine_vcpu(c->engine, i));
-	lapic_set_virtual_wire(m->lapics[0]);
+	lapics_set_up(&m->lapics);
 	setup_cmos(m);
 	if (!q35_firmware_setup(m->q35, LAYOUT_PCI_MMIO, LAYOUT_PCI_MMIO_END - LAYOUT_PCI_MMIO, LAYOUT_PCI_IO,
 				LAYOUT_PCI_IO_END - LAYOUT_PCI_IO))

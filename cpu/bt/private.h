@@ -318,6 +318,8 @@ struct bt_private {
 
 	_Atomic uint32_t requests;
 	uint8_t sipi_vector;
+	bool interrupt_taken; /* loaded with the state: @interrupt is to be delivered first */
+	uint8_t interrupt;
 	_Atomic uint32_t in_guest; /* 1: in light or translated code: others wait for it */
 	_Atomic uint32_t wake;	   /* futex: bumped by kicks */
 	unsigned heavy_depth;

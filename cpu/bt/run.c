@@ -148,6 +148,10 @@ static bool deliver_interrupts(struct bt_vcpu *v)
 {
 	uint32_t requests = atomic_load(&v->priv->requests);
 
+	if (v->priv->interrupt_taken) {
+		v->priv->interrupt_taken = false;
+		return bt_deliver_interrupt(v, v->priv->interrupt) || shutdown(v);
+	}
 	if (v->interrupt_shadow)
 		return true;
 	if ((requests & REQ_NMI) && !v->nmi_blocked) {

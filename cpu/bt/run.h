@@ -23,6 +23,8 @@ void bt_vcpu_get_xstate(struct vcpu *v, struct x86_xstate *out);
 void bt_vcpu_set_xstate(struct vcpu *v, const struct x86_xstate *in);
 bool bt_vcpu_get_msr(struct vcpu *v, uint32_t msr, uint64_t *value);
 bool bt_vcpu_set_msr(struct vcpu *v, uint32_t msr, uint64_t value);
+void bt_vcpu_get_events(struct vcpu *v, struct x86_events *out);
+void bt_vcpu_set_events(struct vcpu *v, const struct x86_events *in);
 bool bt_vcpu_translate(struct vcpu *v, uint64_t gva, uint64_t *gpa);
 void bt_vcpu_set_debug(struct vcpu *v, const struct vcpu_debug *debug);
 void bt_engine_statistics(struct engine *e, engine_counter_fn *each, void *opaque);

@@ -40,7 +40,7 @@ void bt_init_cpu(struct bt_vcpu *v, bool reset)
 	v->dr[6] = 0xffff0ff0;
 	v->dr[7] = 0x400;
 	v->cpl = 0;
-	v->interrupt_shadow = v->nmi_blocked = v->halted = v->in_rep = false;
+	v->interrupt_shadow = v->nmi_blocked = v->halted = v->in_rep = v->priv->interrupt_taken = false;
 	v->trap_pending = 0;
 	v->step_by_new = false;
 	v->priv->held_dr6 = 0;
@@ -166,6 +166,37 @@ bool bt_vcpu_get_msr(struct vcpu *vcpu, uint32_t msr, uint64_t *value)
 bool bt_vcpu_set_msr(struct vcpu *vcpu, uint32_t msr, uint64_t value)
 {
 	return bt_write_msr(V(vcpu), msr, value) != BT_FAULT;
+}
+
+void bt_vcpu_get_events(struct vcpu *vcpu, struct x86_events *out)
+{
+	const struct bt_vcpu *v = V(vcpu);
+
+	*out = (struct x86_events){
+		.halted = v->halted,
+		.wait_sipi = v->wait_sipi,
+		.sti_shadow = v->interrupt_shadow == SHADOW_STI,
+		.ss_shadow = v->interrupt_shadow == SHADOW_SS,
+		.nmi_pending = atomic_load(&v->priv->requests) & REQ_NMI,
+		.nmi_blocked = v->nmi_blocked,
+		.interrupt = v->priv->interrupt_taken ? v->priv->interrupt : -1,
+	};
+}
+
+void bt_vcpu_set_events(struct vcpu *vcpu, const struct x86_events *in)
+{
+	struct bt_vcpu *v = V(vcpu);
+
+	v->halted = in->halted;
+	v->wait_sipi = in->wait_sipi;
+	v->interrupt_shadow = in->ss_shadow ? SHADOW_SS : in->sti_shadow ? SHADOW_STI : SHADOW_NONE;
+	v->nmi_blocked = in->nmi_blocked;
+	v->priv->interrupt_taken = in->interrupt >= 0;
+	v->priv->interrupt = (uint8_t)in->interrupt;
+	if (in->nmi_pending)
+		atomic_fetch_or(&v->priv->requests, REQ_NMI);
+	else
+		atomic_fetch_and(&v->priv->requests, ~(uint32_t)REQ_NMI);
 }
 
 bool bt_vcpu_translate(struct vcpu *vcpu, uint64_t gva, uint64_t *gpa)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * CPUID for KVM: the guest's model of cpu/cpuid.c, which also the translator shows, cut down to what this kernel says that it
- * supports, so that a guest sees the same machine on both engines as far as the host allows. What the machine's local APIC makes
- * itself is added again.
+ * supports, so that a guest sees the same machine on both engines as far as the host allows. What the kernel's local APIC makes
+ * but does not always say is added again.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -12,8 +12,10 @@
 #include "cpu/pv.h"
 
 #define KVM_ENTRIES 256
-/* Without an interrupt controller in the kernel the others have nobody who does them. */
-#define PARAVIRT (PV_CLOCK | PV_NO_IO_DELAY | PV_CLOCK_NEW | PV_STEAL_TIME | PV_TLB_FLUSH | PV_POLL_CONTROL | PV_CLOCK_STABLE)
+/* Those that the translator has too, and no more: asynchronous page faults and the like have state that nobody would move. */
+#define PARAVIRT                                                                                                       \
+	(PV_CLOCK | PV_NO_IO_DELAY | PV_CLOCK_NEW | PV_STEAL_TIME | PV_EOI | PV_UNHALT | PV_TLB_FLUSH | PV_SEND_IPI | \
+	 PV_POLL_CONTROL | PV_YIELD | PV_CLOCK_STABLE)
 
 static struct cpuid_result supported(const struct kvm_cpuid2 *k, uint32_t leaf, uint32_t subleaf)
 {

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Inside of the KVM engine. The kernel runs the guest's instructions; interrupt controllers and timers are the machine's own,
- * asked through struct vcpu_irqchip, so that their state is the same whatever engine runs (KVM's documentation, api.rst, without
- * KVM_CREATE_IRQCHIP).
+ * Inside of the KVM engine. The kernel runs the guest's instructions, its local APICs and their timers; the 8259, the I/O APIC and
+ * all other timers are the machine's own (KVM's documentation, api.rst: KVM_CAP_SPLIT_IRQCHIP).
  */
 #ifndef CPU_KVM_KVM_PRIV_H
 #define CPU_KVM_KVM_PRIV_H
@@ -17,8 +16,6 @@
 enum kvm_requests {
 	KVM_REQ_STOP = 1,
 	KVM_REQ_NMI = 2,
-	KVM_REQ_INIT = 4,
-	KVM_REQ_SIPI = 8,
 };
 
 struct kvm_vcpu {
@@ -27,20 +24,16 @@ struct kvm_vcpu {
 	unsigned index;
 	int fd;
 	struct kvm_run *run;
-	struct vcpu_irqchip chip;
 
 	/* Any thread */
 	_Atomic uint32_t requests;
-	_Atomic uint32_t wake;	  /* futex: bumped by kicks */
-	_Atomic uint32_t in_run;  /* between here and there a signal is needed to get it out of the kernel */
-	_Atomic int thread;	  /* its id */
-	_Atomic uint8_t sipi_vector;
-	atomic_bool halted, wait_sipi;
+	_Atomic uint32_t in_run; /* between here and there a signal is needed to get it out of the kernel */
+	_Atomic int thread;	 /* its id */
+	_Atomic enum vcpu_activity activity; /* when it was last stopped */
 
 	bool io_pending; /* the last exit's access is completed by the next KVM_RUN */
-	uint8_t cr8;	 /* as the kernel has it */
 	struct vcpu_debug debug;
-	uint64_t exits, io_exits, mmio_exits, msr_exits, halts, interrupts;
+	uint64_t exits, io_exits, mmio_exits, eoi_exits, interrupts;
 };
 
 struct kvm_engine {
@@ -56,11 +49,19 @@ struct kvm_engine {
 	uint64_t tsc_hz;
 	bool paravirt;
 	struct cpuid_model cpuid;
+	struct engine_board board;
+	atomic_bool intr; /* the 8259's output; changed with the machine's lock */
+	struct kvm_irq_routing_entry pins[ENGINE_PINS]; /* gsi: the pin; type 0: sends no level-triggered message */
 	pthread_mutex_t clock_lock; /* a leaf: kvmclock stands still while no vCPU runs */
 	unsigned running;
 	bool clock_saved;
 	uint64_t clock_ns;
 };
+
+static inline struct kvm_engine *kvm_engine_of(struct engine *e)
+{
+	return (struct kvm_engine *)e;
+}
 
 static inline struct kvm_vcpu *kvm_vcpu_of(struct vcpu *v)
 {
@@ -72,14 +73,29 @@ void kvm_vcpu_run(struct vcpu *v, struct vcpu_exit *exit);
 void kvm_vcpu_kick(struct vcpu *v);
 void kvm_vcpu_request(struct kvm_vcpu *v, uint32_t bit);
 
+/* irq.c */
+struct error *kvm_split_irqchip(struct kvm_engine *e) MUST_CHECK;
+void kvm_take_doorbells(struct kvm_engine *e);
+void kvm_set_board(struct engine *e, const struct engine_board *board);
+void kvm_send_msi(struct engine *e, uint64_t address, uint32_t data);
+void kvm_set_intr(struct engine *e, bool level);
+void kvm_set_pin(struct engine *e, unsigned pin, bool masked, uint64_t address, uint32_t data);
+void kvm_vcpu_init(struct vcpu *v);
+void kvm_vcpu_sipi(struct vcpu *v, uint8_t vector);
+void kvm_vcpu_get_lapic(struct vcpu *v, struct x86_lapic *out);
+void kvm_vcpu_set_lapic(struct vcpu *v, const struct x86_lapic *in);
+void kvm_vcpu_get_events(struct vcpu *v, struct x86_events *out);
+void kvm_vcpu_set_events(struct vcpu *v, const struct x86_events *in);
+void kvm_reset_irqs(struct kvm_vcpu *v);
+enum vcpu_activity kvm_vcpu_activity(struct vcpu *v);
+void kvm_note_activity(struct kvm_vcpu *v); /* in its thread, or stopped */
+
 /* cpuid.c */
 struct error *kvm_set_cpuid(struct kvm_engine *e) MUST_CHECK;
 struct error *kvm_set_vcpu_cpuid(struct kvm_vcpu *v) MUST_CHECK;
 
 /* state.c */
-void kvm_vcpu_init_state(struct kvm_vcpu *v, bool reset);
-bool kvm_get_one_msr(struct kvm_vcpu *v, uint32_t msr, uint64_t *value);
-bool kvm_set_one_msr(struct kvm_vcpu *v, uint32_t msr, uint64_t value);
+void kvm_refused(struct kvm_vcpu *v, const char *what); /* logs errno */
 void kvm_vcpu_reset(struct vcpu *v);
 void kvm_vcpu_get_regs(struct vcpu *v, struct x86_regs *out);
 void kvm_vcpu_set_regs(struct vcpu *v, const struct x86_regs *in);
@@ -91,8 +107,5 @@ bool kvm_vcpu_get_msr(struct vcpu *v, uint32_t msr, uint64_t *value);
 bool kvm_vcpu_set_msr(struct vcpu *v, uint32_t msr, uint64_t value);
 bool kvm_vcpu_translate(struct vcpu *v, uint64_t gva, uint64_t *gpa);
 void kvm_vcpu_set_debug(struct vcpu *v, const struct vcpu_debug *debug);
-/* IA32_TSC_DEADLINE and the local APIC's MSRs, which are the machine's; with the machine's lock. *known: they are. */
-bool kvm_chip_get_msr(struct kvm_vcpu *v, uint32_t msr, uint64_t *value, bool *known);
-bool kvm_chip_set_msr(struct kvm_vcpu *v, uint32_t msr, uint64_t value, bool *known);
 
 #endif

@@ -6,10 +6,9 @@
  * The vCPU clears immediate_exit, looks at everything, sets in_run and enters the kernel, which looks at immediate_exit. So
  * a kick either is seen, or makes KVM_RUN return at once, or interrupts it; the signal's handler does nothing.
  *
- * HLT is slept here, on a futex, as is the wait for SIPI: without an interrupt controller in the kernel it knows of neither.
+ * HLT and the wait for SIPI are slept in the kernel.
  */
 #include <errno.h>
-#include <linux/futex.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -27,8 +26,6 @@ void kvm_vcpu_kick(struct vcpu *vcpu)
 	struct kvm_vcpu *v = kvm_vcpu_of(vcpu);
 
 	__atomic_store_n(&v->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
-	atomic_fetch_add(&v->wake, 1);
-	syscall(SYS_futex, &v->wake, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 	if (atomic_load(&v->in_run))
 		syscall(SYS_tgkill, getpid(), atomic_load(&v->thread), SIGUSR1);
 }
@@ -41,78 +38,25 @@ void kvm_vcpu_request(struct kvm_vcpu *v, uint32_t bit)
 
 /* ---- Events ---- */
 
-static bool has_interrupt(const struct kvm_vcpu *v)
-{
-	return v->chip.has_interrupt && v->chip.has_interrupt(v->chip.opaque);
-}
-
 static bool take_request(struct kvm_vcpu *v, uint32_t bit)
 {
 	return atomic_fetch_and(&v->requests, ~bit) & bit;
 }
 
-/* INIT and SIPI (SDM vol. 3, 8.4). */
-static void serve_requests(struct kvm_vcpu *v)
-{
-	if (take_request(v, KVM_REQ_INIT)) {
-		take_request(v, KVM_REQ_NMI);
-		kvm_vcpu_init_state(v, false);
-		v->wait_sipi = v->index != 0;
-	}
-	if (take_request(v, KVM_REQ_SIPI) && v->wait_sipi) {
-		struct x86_sregs s;
-		struct x86_regs r;
-		uint8_t vector = v->sipi_vector;
-
-		kvm_vcpu_get_sregs(&v->base, &s);
-		kvm_vcpu_get_regs(&v->base, &r);
-		s.seg[X86_CS].selector = (uint16_t)(vector << 8);
-		s.seg[X86_CS].base = (uint64_t)vector << 12;
-		r.rip = 0;
-		kvm_vcpu_set_sregs(&v->base, &s);
-		kvm_vcpu_set_regs(&v->base, &r);
-		v->wait_sipi = false;
-	}
-}
-
-static bool wakes(struct kvm_vcpu *v)
-{
-	uint32_t requests = atomic_load(&v->requests);
-
-	if (requests & (KVM_REQ_STOP | KVM_REQ_INIT | KVM_REQ_SIPI))
-		return true;
-	return !v->wait_sipi && ((requests & KVM_REQ_NMI) || (v->run->if_flag && has_interrupt(v)));
-}
-
-static void sleep_halted(struct kvm_vcpu *v)
-{
-	v->halts++;
-	for (;;) {
-		uint32_t seen = atomic_load(&v->wake);
-
-		if (wakes(v))
-			break;
-		syscall(SYS_futex, &v->wake, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
-	}
-	if (!(atomic_load(&v->requests) & KVM_REQ_STOP))
-		v->halted = false;
-}
-
-/* An interrupt that waits goes in if the guest can take it now, else the kernel says when. */
+/* The 8259's interrupt goes in if this processor can take it now, else the kernel says when it can. */
 static void inject(struct kvm_vcpu *v)
 {
+	struct kvm_engine *e = v->engine;
 	struct kvm_interrupt k;
-	int vector;
+	int vector = -1;
 
 	if (take_request(v, KVM_REQ_NMI))
 		ioctl(v->fd, KVM_NMI);
-	v->run->request_interrupt_window = 0;
-	if (!has_interrupt(v))
-		return;
-	if (v->run->ready_for_interrupt_injection) {
-		loop_lock(v->engine->loop);
-		vector = v->chip.ack(v->chip.opaque);
-		loop_unlock(v->engine->loop);
+	if (atomic_load(&e->intr) && v->run->ready_for_interrupt_injection) {
+		loop_lock(e->loop);
+		if (e->intr && e->board.ack) /* nobody else has */
+			vector = e->board.ack(e->board.opaque);
+		loop_unlock(e->loop);
 		if (vector >= 0) {
 			k.irq = (uint32_t)vector;
 			ioctl(v->fd, KVM_INTERRUPT, &k);
@@ -120,31 +64,19 @@ static void inject(struct kvm_vcpu *v)
 			v->interrupts++;
 		}
 	}
-	v->run->request_interrupt_window = has_interrupt(v);
+	v->run->request_interrupt_window = atomic_load(&e->intr);
 }
 
 /* ---- Exits ---- */
-
-static bool in_apic(struct kvm_vcpu *v, uint64_t gpa)
-{
-	return v->chip.mmio_base && (gpa & ~0xfffull) == v->chip.mmio_base(v->chip.opaque);
-}
 
 static void mmio_piece(struct kvm_vcpu *v, uint64_t gpa, uint8_t *data, unsigned len, bool write)
 {
 	struct bus *bus = v->engine->mem->mmio;
 
-	if (!in_apic(v, gpa)) {
-		if (write)
-			bus_write(bus, gpa, load_le(data, len), len);
-		else
-			store_le(data, bus_read(bus, gpa, len), len);
-	} else if (!write) {
-		store_le(data, (uint64_t)v->chip.mmio_read(v->chip.opaque, gpa & 0xffc) >> (8 * (gpa & 3)), len);
-	} else if (len >= 4 && !(gpa & 3)) {
-		/* Only aligned 32-bit writes are defined (SDM vol. 3, 11.4.1). */
-		v->chip.mmio_write(v->chip.opaque, gpa & 0xffc, (uint32_t)load_le(data, 4));
-	}
+	if (write)
+		bus_write(bus, gpa, load_le(data, len), len);
+	else
+		store_le(data, bus_read(bus, gpa, len), len);
 }
 
 static void mmio(struct kvm_vcpu *v)
@@ -185,44 +117,15 @@ static void port_io(struct kvm_vcpu *v)
 	loop_unlock(v->engine->loop);
 }
 
-static void msr(struct kvm_vcpu *v, bool write)
+static void end_of_interrupt(struct kvm_vcpu *v)
 {
-	uint64_t value = v->run->msr.data;
-	bool known, good;
+	struct kvm_engine *e = v->engine;
 
-	v->msr_exits++;
-	loop_lock(v->engine->loop);
-	if (write)
-		good = kvm_chip_set_msr(v, v->run->msr.index, value, &known);
-	else
-		good = kvm_chip_get_msr(v, v->run->msr.index, &value, &known);
-	loop_unlock(v->engine->loop);
-	v->run->msr.error = !good;
-	v->run->msr.data = value;
-	if (!known)
-		log_guest("vCPU %u: %s of MSR 0x%x, which this CPU does not have: #GP", v->index, write ? "write" : "read",
-			  v->run->msr.index);
-}
-
-/* CR8 is in the kernel, TPR in the machine's local APIC: whichever was written last. */
-static void tpr_to_chip(struct kvm_vcpu *v)
-{
-	if (v->run->cr8 == v->cr8 || !v->chip.set_tpr)
-		return;
-	v->cr8 = v->run->cr8 & 15;
-	loop_lock(v->engine->loop);
-	v->chip.set_tpr(v->chip.opaque, v->cr8);
-	loop_unlock(v->engine->loop);
-}
-
-static void tpr_to_kernel(struct kvm_vcpu *v)
-{
-	if (v->chip.get_tpr) {
-		loop_lock(v->engine->loop);
-		v->cr8 = v->chip.get_tpr(v->chip.opaque);
-		loop_unlock(v->engine->loop);
-	}
-	v->run->cr8 = v->cr8;
+	v->eoi_exits++;
+	loop_lock(e->loop);
+	if (e->board.eoi)
+		e->board.eoi(e->board.opaque, v->run->eoi.vector);
+	loop_unlock(e->loop);
 }
 
 /* The bytes at RIP, for a message. */
@@ -284,18 +187,13 @@ static bool handle(struct kvm_vcpu *v, struct vcpu_exit *exit)
 	struct kvm_run *run = v->run;
 
 	v->exits++;
-	tpr_to_chip(v);
-	v->io_pending = run->exit_reason == KVM_EXIT_IO || run->exit_reason == KVM_EXIT_MMIO ||
-			run->exit_reason == KVM_EXIT_X86_RDMSR || run->exit_reason == KVM_EXIT_X86_WRMSR;
+	v->io_pending = run->exit_reason == KVM_EXIT_IO || run->exit_reason == KVM_EXIT_MMIO;
 	switch (run->exit_reason) {
 	case KVM_EXIT_IO: port_io(v); return false;
 	case KVM_EXIT_MMIO: mmio(v); return false;
-	case KVM_EXIT_X86_RDMSR: msr(v, false); return false;
-	case KVM_EXIT_X86_WRMSR: msr(v, true); return false;
-	case KVM_EXIT_HLT: v->halted = true; return false;
+	case KVM_EXIT_IOAPIC_EOI: end_of_interrupt(v); return false;
 	case KVM_EXIT_INTR:
-	case KVM_EXIT_IRQ_WINDOW_OPEN:
-	case KVM_EXIT_SET_TPR: return false;
+	case KVM_EXIT_IRQ_WINDOW_OPEN: return false;
 	case KVM_EXIT_SHUTDOWN:
 		exit->reason = VCPU_EXIT_SHUTDOWN;
 		snprintf(exit->message, sizeof(exit->message), "triple fault");
@@ -365,22 +263,15 @@ static void run(struct kvm_vcpu *v, struct vcpu_exit *exit)
 		int rc;
 
 		__atomic_store_n(&v->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
-		if (atomic_load(&v->requests) & (KVM_REQ_STOP | KVM_REQ_INIT | KVM_REQ_SIPI))
-			if (!complete_access(v, exit))
-				return;
-		serve_requests(v);
-		if (take_request(v, KVM_REQ_STOP))
+		if (atomic_load(&v->requests) & KVM_REQ_STOP) {
+			if (complete_access(v, exit))
+				take_request(v, KVM_REQ_STOP);
 			return;
-		if (v->halted || v->wait_sipi) {
-			sleep_halted(v);
-			continue;
 		}
 		inject(v);
-		tpr_to_kernel(v);
 		rc = enter(v);
 		if (rc == EINTR || rc == EAGAIN) {
 			v->io_pending = false;
-			tpr_to_chip(v);
 			continue;
 		}
 		if (rc) {
@@ -399,7 +290,9 @@ void kvm_vcpu_run(struct vcpu *vcpu, struct vcpu_exit *exit)
 	*exit = (struct vcpu_exit){ .reason = VCPU_EXIT_STOPPED };
 	atomic_store(&v->thread, (int)syscall(SYS_gettid));
 	v->run->ready_for_interrupt_injection = 0; /* somebody may have changed the registers */
+	v->activity = VCPU_RUNNING;
 	clock_start(v);
 	run(v, exit);
 	clock_stop(v);
+	kvm_note_activity(v);
 }

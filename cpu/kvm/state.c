@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A stopped vCPU's state, between the kernel's structures and the register groups of cpu/x86.h; RESET and INIT (SDM vol. 3,
- * table 9-1).
+ * A stopped vCPU's state, between the kernel's structures and the register groups of cpu/x86.h; RESET (SDM vol. 3, table 9-1).
  *
  * The kernel refuses what no processor could have (a reserved bit, a mode without its paging). A loader's state is sound, and a
  * debugger's mistake must not end the VM: refusals are logged.
@@ -14,12 +13,7 @@
 #include "base/log.h"
 #include "cpu/kvm/kvm_priv.h"
 
-#define MSR_TSC 0x10u
-#define MSR_APIC_BASE 0x1bu
-#define MSR_TSC_DEADLINE 0x6e0u
-#define MSR_X2APIC 0x800u
-
-static void refused(struct kvm_vcpu *v, const char *what)
+void kvm_refused(struct kvm_vcpu *v, const char *what)
 {
 	log_warn("vCPU %u: KVM refuses these %s: %s", v->index, what, strerror(errno));
 }
@@ -36,7 +30,7 @@ void kvm_vcpu_get_regs(struct vcpu *vcpu, struct x86_regs *out)
 	unsigned n = 0;
 
 	if (ioctl(v->fd, KVM_GET_REGS, &k) < 0)
-		refused(v, "registers");
+		kvm_refused(v, "registers");
 #define GET(reg) out->gpr[n++] = k.reg;
 	EACH_GPR(GET)
 #undef GET
@@ -54,7 +48,7 @@ void kvm_vcpu_set_regs(struct vcpu *vcpu, const struct x86_regs *in)
 	EACH_GPR(SET)
 #undef SET
 	if (ioctl(v->fd, KVM_SET_REGS, &k) < 0)
-		refused(v, "registers");
+		kvm_refused(v, "registers");
 }
 
 static void segment_out(const struct kvm_segment *k, struct x86_segment *s)
@@ -95,7 +89,7 @@ void kvm_vcpu_get_sregs(struct vcpu *vcpu, struct x86_sregs *out)
 
 	memset(out, 0, sizeof(*out));
 	if (ioctl(v->fd, KVM_GET_SREGS, &k) < 0 || ioctl(v->fd, KVM_GET_DEBUGREGS, &d) < 0)
-		refused(v, "system registers");
+		kvm_refused(v, "system registers");
 	segment_out(&k.es, &out->seg[X86_ES]);
 	segment_out(&k.cs, &out->seg[X86_CS]);
 	segment_out(&k.ss, &out->seg[X86_SS]);
@@ -110,7 +104,7 @@ void kvm_vcpu_get_sregs(struct vcpu *vcpu, struct x86_sregs *out)
 	out->cr2 = k.cr2;
 	out->cr3 = k.cr3;
 	out->cr4 = k.cr4;
-	out->cr8 = v->chip.get_tpr ? v->chip.get_tpr(v->chip.opaque) : k.cr8;
+	out->cr8 = k.cr8;
 	out->efer = k.efer;
 	for (unsigned n = 0; n < 4; n++)
 		out->dr[n] = d.db[n];
@@ -145,16 +139,17 @@ void kvm_vcpu_set_sregs(struct vcpu *vcpu, const struct x86_sregs *in)
 	k.cr2 = in->cr2;
 	k.cr3 = in->cr3;
 	k.cr4 = in->cr4;
+	k.cr8 = in->cr8;
 	k.efer = in->efer;
 	memset(k.interrupt_bitmap, 0, sizeof(k.interrupt_bitmap));
 	if (ioctl(v->fd, KVM_SET_SREGS, &k) < 0)
-		refused(v, "system registers");
+		kvm_refused(v, "system registers");
 	for (unsigned n = 0; n < 4; n++)
 		d.db[n] = in->dr[n];
 	if (ioctl(v->fd, KVM_SET_DEBUGREGS, &d) < 0)
-		refused(v, "debug registers");
+		kvm_refused(v, "debug registers");
 	if (v->engine->cpuid.xcr0 && ioctl(v->fd, KVM_SET_XCRS, &x) < 0)
-		refused(v, "XCR0");
+		kvm_refused(v, "XCR0");
 }
 
 /* The kernel gives the area in the standard format, as struct x86_xstate has it. */
@@ -165,7 +160,7 @@ void kvm_vcpu_get_xstate(struct vcpu *vcpu, struct x86_xstate *out)
 	struct kvm_vcpu *v = kvm_vcpu_of(vcpu);
 
 	if (ioctl(v->fd, KVM_GET_XSAVE, out->area) < 0)
-		refused(v, "vector registers");
+		kvm_refused(v, "vector registers");
 }
 
 void kvm_vcpu_set_xstate(struct vcpu *vcpu, const struct x86_xstate *in)
@@ -180,7 +175,7 @@ void kvm_vcpu_set_xstate(struct vcpu *vcpu, const struct x86_xstate *in)
 	memcpy(x.area + 512, &bv, 8);
 	x.area[26] = x.area[27] = 0; /* reserved bits of MXCSR */
 	if (ioctl(v->fd, KVM_SET_XSAVE, x.area) < 0)
-		refused(v, "vector registers");
+		kvm_refused(v, "vector registers");
 }
 
 /* ---- MSRs ---- */
@@ -192,91 +187,24 @@ struct one_msr {
 };
 static_assert(offsetof(struct one_msr, entry) == offsetof(struct kvm_msrs, entries), "as the kernel has it");
 
-bool kvm_get_one_msr(struct kvm_vcpu *v, uint32_t msr, uint64_t *value)
+bool kvm_vcpu_get_msr(struct vcpu *vcpu, uint32_t msr, uint64_t *value)
 {
 	struct one_msr m = { .count = 1, .entry.index = msr };
 
-	if (ioctl(v->fd, KVM_GET_MSRS, &m) != 1)
+	if (ioctl(kvm_vcpu_of(vcpu)->fd, KVM_GET_MSRS, &m) != 1)
 		return false;
 	*value = m.entry.data;
 	return true;
 }
 
-bool kvm_set_one_msr(struct kvm_vcpu *v, uint32_t msr, uint64_t value)
+bool kvm_vcpu_set_msr(struct vcpu *vcpu, uint32_t msr, uint64_t value)
 {
 	struct one_msr m = { .count = 1, .entry.index = msr, .entry.data = value };
 
-	return ioctl(v->fd, KVM_SET_MSRS, &m) == 1;
+	return ioctl(kvm_vcpu_of(vcpu)->fd, KVM_SET_MSRS, &m) == 1;
 }
 
-static bool is_chip_msr(uint32_t msr)
-{
-	return msr == MSR_APIC_BASE || msr == MSR_TSC_DEADLINE || (msr >= MSR_X2APIC && msr < MSR_X2APIC + 0x100);
-}
-
-bool kvm_chip_get_msr(struct kvm_vcpu *v, uint32_t msr, uint64_t *value, bool *known)
-{
-	*known = is_chip_msr(msr) && v->chip.msr_read;
-	if (!*known)
-		return false;
-	if (msr == MSR_TSC_DEADLINE) {
-		*value = v->chip.get_tsc_deadline(v->chip.opaque);
-		return true;
-	}
-	return v->chip.msr_read(v->chip.opaque, msr, value);
-}
-
-/* The deadline is in guest TSC: a passed one fires at once, 0 disarms (SDM vol. 3, 11.5.4.1). */
-static void set_deadline(struct kvm_vcpu *v, uint64_t deadline)
-{
-	uint64_t tsc, ns = deadline ? v->engine->vm_time_ns(v->engine->vm_time_opaque) : 0;
-	unsigned __int128 wait;
-
-	if (deadline && kvm_get_one_msr(v, MSR_TSC, &tsc) && deadline > tsc && v->engine->tsc_hz) {
-		wait = (unsigned __int128)(deadline - tsc) * NS_PER_SEC / v->engine->tsc_hz;
-		ns = wait > UINT64_MAX - ns ? UINT64_MAX : ns + (uint64_t)wait;
-	}
-	v->chip.set_tsc_deadline(v->chip.opaque, deadline, ns);
-}
-
-bool kvm_chip_set_msr(struct kvm_vcpu *v, uint32_t msr, uint64_t value, bool *known)
-{
-	struct kvm_sregs k;
-
-	*known = is_chip_msr(msr) && v->chip.msr_write;
-	if (!*known)
-		return false;
-	if (msr == MSR_TSC_DEADLINE) {
-		set_deadline(v, value);
-		return true;
-	}
-	if (!v->chip.msr_write(v->chip.opaque, msr, value))
-		return false;
-	/* The kernel's CPUID shows the APIC, or not, by its own copy. */
-	if (msr == MSR_APIC_BASE && ioctl(v->fd, KVM_GET_SREGS, &k) == 0) {
-		k.apic_base = value;
-		ioctl(v->fd, KVM_SET_SREGS, &k);
-	}
-	return true;
-}
-
-bool kvm_vcpu_get_msr(struct vcpu *vcpu, uint32_t msr, uint64_t *value)
-{
-	struct kvm_vcpu *v = kvm_vcpu_of(vcpu);
-	bool known, good = kvm_chip_get_msr(v, msr, value, &known);
-
-	return known ? good : kvm_get_one_msr(v, msr, value);
-}
-
-bool kvm_vcpu_set_msr(struct vcpu *vcpu, uint32_t msr, uint64_t value)
-{
-	struct kvm_vcpu *v = kvm_vcpu_of(vcpu);
-	bool known, good = kvm_chip_set_msr(v, msr, value, &known);
-
-	return known ? good : kvm_set_one_msr(v, msr, value);
-}
-
-/* ---- RESET and INIT ---- */
+/* ---- RESET: INIT is the kernel's ---- */
 
 static const struct x86_segment reset_data = { .limit = 0xffff, .attr = 0x93 };
 
@@ -288,14 +216,17 @@ static void reset_msrs(struct kvm_vcpu *v)
 	} values[] = {
 		{ 0xc0000081, 0 }, { 0xc0000082, 0 }, { 0xc0000083, 0 }, { 0xc0000084, 0 }, { 0xc0000102, 0 },
 		{ 0xc0000103, 0 }, { 0x174, 0 }, { 0x175, 0 }, { 0x176, 0 }, { 0x277, 0x0007040600070406 },
-		{ 0x1a0, 1 }, { 0x2ff, 0 }, { 0x3b, 0 }, { MSR_TSC, 0 }, { 0x48, 0 }, { 0x1d9, 0 },
+		{ 0x1a0, 1 }, { 0x2ff, 0 }, { 0x3b, 0 }, { 0x10, 0 }, { 0x48, 0 }, { 0x1d9, 0 },
 		/* paravirtual */
-		{ 0x4b564d00, 0 }, { 0x4b564d01, 0 }, { 0x4b564d03, 0 }, { 0x4b564d05, 1 },
+		{ 0x4b564d00, 0 }, { 0x4b564d01, 0 }, { 0x4b564d03, 0 }, { 0x4b564d04, 0 }, { 0x4b564d05, 1 },
 	};
 
-	/* What this kernel or CPU has not it refuses. */
+	uint64_t now;
+
+	/* What this kernel or CPU has not it does not read, and would log if it were written. */
 	for (unsigned n = 0; n < ARRAY_SIZE(values); n++)
-		kvm_set_one_msr(v, values[n].msr, values[n].value);
+		if (kvm_vcpu_get_msr(&v->base, values[n].msr, &now) && now != values[n].value)
+			kvm_vcpu_set_msr(&v->base, values[n].msr, values[n].value);
 }
 
 static void reset_xstate(struct kvm_vcpu *v)
@@ -309,41 +240,25 @@ static void reset_xstate(struct kvm_vcpu *v)
 	kvm_vcpu_set_xstate(&v->base, &x);
 }
 
-void kvm_vcpu_init_state(struct kvm_vcpu *v, bool reset)
+void kvm_vcpu_reset(struct vcpu *vcpu)
 {
-	struct kvm_vcpu_events events = { 0 };
-	struct x86_sregs old, s = { 0 };
+	struct kvm_vcpu *v = kvm_vcpu_of(vcpu);
+	struct x86_sregs s = { .cr0 = X86_CR0_ET | X86_CR0_CD | X86_CR0_NW, .dr = { [6] = 0xffff0ff0, [7] = 0x400 }, .xcr0 = X86_XCR0_X87 };
 	struct x86_regs r = { .rip = 0xfff0, .rflags = 2, .gpr = { [X86_RDX] = 0x600 } };
 
-	kvm_vcpu_get_sregs(&v->base, &old);
 	for (unsigned n = 0; n < X86_SEG_COUNT; n++)
 		s.seg[n] = reset_data;
 	s.seg[X86_CS] = (struct x86_segment){ .selector = 0xf000, .base = 0xffff0000, .limit = 0xffff, .attr = 0x9b };
 	s.ldtr = (struct x86_segment){ .limit = 0xffff, .attr = 0x82 };
 	s.tr = (struct x86_segment){ .limit = 0xffff, .attr = 0x8b };
 	s.gdtr = s.idtr = (struct x86_table){ .limit = 0xffff };
-	s.cr0 = X86_CR0_ET | (reset ? X86_CR0_CD | X86_CR0_NW : old.cr0 & (X86_CR0_CD | X86_CR0_NW));
-	s.dr[6] = 0xffff0ff0;
-	s.dr[7] = 0x400;
-	s.xcr0 = reset ? X86_XCR0_X87 : old.xcr0;
+	atomic_store(&v->requests, 0);
+	v->io_pending = false;
 	kvm_vcpu_set_sregs(&v->base, &s);
 	kvm_vcpu_set_regs(&v->base, &r);
-	ioctl(v->fd, KVM_SET_VCPU_EVENTS, &events);
-	v->halted = false;
-	v->cr8 = 0;
-	if (reset) {
-		reset_msrs(v);
-		reset_xstate(v);
-		v->wait_sipi = v->index != 0;
-	}
-}
-
-void kvm_vcpu_reset(struct vcpu *vcpu)
-{
-	struct kvm_vcpu *v = kvm_vcpu_of(vcpu);
-
-	atomic_store(&v->requests, 0);
-	kvm_vcpu_init_state(v, true);
+	reset_msrs(v);
+	reset_xstate(v);
+	kvm_reset_irqs(v);
 }
 
 /* ---- Debugger ---- */
@@ -396,5 +311,5 @@ void kvm_vcpu_set_debug(struct vcpu *vcpu, const struct vcpu_debug *debug)
 	if (k.control)
 		k.control |= KVM_GUESTDBG_ENABLE;
 	if (ioctl(v->fd, KVM_SET_GUEST_DEBUG, &k) < 0)
-		refused(v, "debug settings");
+		kvm_refused(v, "debug settings");
 }

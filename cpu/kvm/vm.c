@@ -19,11 +19,6 @@
 #define TSS_ADDRESS 0xfffbd000ull
 #define IDENTITY_MAP_ADDRESS 0xfffbc000ull
 
-static struct kvm_engine *of(struct engine *e)
-{
-	return (struct kvm_engine *)e;
-}
-
 static void nothing(int sig)
 {
 }
@@ -32,7 +27,7 @@ static struct error *needs(struct kvm_engine *e, int capability, const char *wha
 {
 	if (ioctl(e->fd, KVM_CHECK_EXTENSION, capability) > 0)
 		return NULL;
-	return error_new("this host's KVM cannot do what is needed (%s): a kernel from 5.10 on can; use --engine bt", what);
+	return error_new("this host's KVM cannot do what is needed (%s): a kernel from 4.13 on can; use --engine bt", what);
 }
 
 static struct error *check_host(struct kvm_engine *e)
@@ -46,33 +41,16 @@ static struct error *check_host(struct kvm_engine *e)
 		return error_new("/dev/kvm speaks version %d of its interface, and 12 is needed; use --engine bt", version);
 	err = needs(e, KVM_CAP_IMMEDIATE_EXIT, "immediate exit");
 	if (!err)
-		err = needs(e, KVM_CAP_X86_USER_SPACE_MSR, "MSRs in user space");
+		err = needs(e, KVM_CAP_SPLIT_IRQCHIP, "local APICs without the other interrupt controllers");
 	if (!err)
-		err = needs(e, KVM_CAP_X86_MSR_FILTER, "MSR filters");
+		err = needs(e, KVM_CAP_SIGNAL_MSI, "interrupt messages");
+	if (!err)
+		err = needs(e, KVM_CAP_X2APIC_API, "x2APIC ids");
+	if (!err)
+		err = needs(e, KVM_CAP_TSC_DEADLINE_TIMER, "the TSC-deadline timer");
 	if (!err)
 		err = needs(e, KVM_CAP_XSAVE, "XSAVE");
 	return err;
-}
-
-/* IA32_APIC_BASE and IA32_TSC_DEADLINE come to us, and all that the kernel does not know: the x2APIC's among them. */
-static struct error *route_msrs(struct kvm_engine *e)
-{
-	static uint8_t denied[8];
-	struct kvm_enable_cap cap = {
-		.cap = KVM_CAP_X86_USER_SPACE_MSR,
-		.args = { KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_FILTER },
-	};
-	struct kvm_msr_filter filter = {
-		.flags = KVM_MSR_FILTER_DEFAULT_ALLOW,
-		.ranges = {
-			{ .flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE, .base = 0x1b, .nmsrs = 1, .bitmap = denied },
-			{ .flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE, .base = 0x6e0, .nmsrs = 1, .bitmap = denied },
-		},
-	};
-
-	if (ioctl(e->vm_fd, KVM_ENABLE_CAP, &cap) < 0 || ioctl(e->vm_fd, KVM_X86_SET_MSR_FILTER, &filter) < 0)
-		return error_errno(errno, "KVM does not hand over MSRs");
-	return NULL;
 }
 
 static struct error *map_memory(struct kvm_engine *e, uint32_t slot, uint64_t gpa, uint64_t bytes)
@@ -100,7 +78,7 @@ static struct error *make_vm(struct kvm_engine *e)
 	fcntl(e->vm_fd, F_SETFD, FD_CLOEXEC);
 	if (ioctl(e->vm_fd, KVM_SET_IDENTITY_MAP_ADDR, &identity_map) < 0 || ioctl(e->vm_fd, KVM_SET_TSS_ADDR, TSS_ADDRESS) < 0)
 		return error_errno(errno, "KVM does not make a VM");
-	err = route_msrs(e);
+	err = kvm_split_irqchip(e);
 	if (!err)
 		err = map_memory(e, 0, 0, e->mem->low_bytes);
 	if (!err)
@@ -155,14 +133,15 @@ static struct error *make_vcpus(struct kvm_engine *e)
 	for (unsigned k = 0; !err && k < e->vcpu_count; k++)
 		err = kvm_set_vcpu_cpuid(e->vcpus[k]);
 	for (unsigned k = 0; !err && k < e->vcpu_count; k++)
-		kvm_vcpu_init_state(e->vcpus[k], true);
+		kvm_vcpu_reset(&e->vcpus[k]->base);
 	return err;
 }
 
 static void destroy(struct engine *engine)
 {
-	struct kvm_engine *e = of(engine);
+	struct kvm_engine *e = kvm_engine_of(engine);
 
+	bus_set_ringer(e->mem->mmio, NULL);
 	for (unsigned k = 0; e->vcpus && k < e->vcpu_count; k++) {
 		struct kvm_vcpu *v = e->vcpus[k];
 
@@ -214,20 +193,22 @@ struct error *kvm_engine_create(const struct engine_config *config, struct engin
 		destroy(&e->base);
 		return err;
 	}
+	kvm_take_doorbells(e);
 	*out = &e->base;
 	return NULL;
 }
 
 static struct vcpu *get_vcpu(struct engine *engine, unsigned index)
 {
-	assert(index < of(engine)->vcpu_count);
-	return &of(engine)->vcpus[index]->base;
+	assert(index < kvm_engine_of(engine)->vcpu_count);
+	return &kvm_engine_of(engine)->vcpus[index]->base;
 }
 
 static const uint32_t *ioctls(const struct engine *engine, unsigned *count)
 {
 	static const uint32_t requests[] = {
-		KVM_RUN, KVM_INTERRUPT, KVM_NMI, KVM_GET_REGS, KVM_SET_REGS, KVM_GET_SREGS, KVM_SET_SREGS, KVM_GET_DEBUGREGS,
+		KVM_RUN, KVM_INTERRUPT, KVM_NMI, KVM_SIGNAL_MSI, KVM_SET_GSI_ROUTING, KVM_IOEVENTFD, KVM_GET_LAPIC, KVM_SET_LAPIC,
+		KVM_GET_MP_STATE, KVM_SET_MP_STATE, KVM_GET_VCPU_EVENTS, KVM_GET_REGS, KVM_SET_REGS, KVM_GET_SREGS, KVM_SET_SREGS, KVM_GET_DEBUGREGS,
 		KVM_SET_DEBUGREGS, KVM_GET_XCRS, KVM_SET_XCRS, KVM_GET_XSAVE, KVM_SET_XSAVE, KVM_GET_MSRS, KVM_SET_MSRS,
 		KVM_SET_VCPU_EVENTS, KVM_SET_GUEST_DEBUG, KVM_TRANSLATE, KVM_GET_CLOCK, KVM_SET_CLOCK, KVM_KVMCLOCK_CTRL,
 	};
@@ -243,10 +224,10 @@ static void statistics(struct engine *engine, engine_counter_fn *each, void *opa
 		size_t offset;
 	} counters[] = {
 #define COUNTER(name) { #name, offsetof(struct kvm_vcpu, name) }
-		COUNTER(exits), COUNTER(io_exits), COUNTER(mmio_exits), COUNTER(msr_exits), COUNTER(halts), COUNTER(interrupts),
+		COUNTER(exits), COUNTER(io_exits), COUNTER(mmio_exits), COUNTER(eoi_exits), COUNTER(interrupts),
 #undef COUNTER
 	};
-	struct kvm_engine *e = of(engine);
+	struct kvm_engine *e = kvm_engine_of(engine);
 
 	for (unsigned n = 0; n < ARRAY_SIZE(counters); n++) {
 		uint64_t sum = 0;
@@ -257,9 +238,9 @@ static void statistics(struct engine *engine, engine_counter_fn *each, void *opa
 	}
 }
 
+/* The kernel's local APICs are asked, not the machine's. */
 static void set_irqchip(struct vcpu *v, const struct vcpu_irqchip *chip)
 {
-	kvm_vcpu_of(v)->chip = *chip;
 }
 
 static void request_stop(struct vcpu *v)
@@ -270,24 +251,6 @@ static void request_stop(struct vcpu *v)
 static void nmi(struct vcpu *v)
 {
 	kvm_vcpu_request(kvm_vcpu_of(v), KVM_REQ_NMI);
-}
-
-static void init(struct vcpu *v)
-{
-	kvm_vcpu_request(kvm_vcpu_of(v), KVM_REQ_INIT);
-}
-
-static void sipi(struct vcpu *v, uint8_t vector)
-{
-	kvm_vcpu_of(v)->sipi_vector = vector;
-	kvm_vcpu_request(kvm_vcpu_of(v), KVM_REQ_SIPI);
-}
-
-static enum vcpu_activity activity(struct vcpu *vcpu)
-{
-	struct kvm_vcpu *v = kvm_vcpu_of(vcpu);
-
-	return v->wait_sipi ? VCPU_WAIT_SIPI : v->halted ? VCPU_HALTED : VCPU_RUNNING;
 }
 
 static const struct engine_ops ops = {
@@ -301,8 +264,14 @@ static const struct engine_ops ops = {
 	.kick = kvm_vcpu_kick,
 	.request_stop = request_stop,
 	.nmi = nmi,
-	.init = init,
-	.sipi = sipi,
+	.set_board = kvm_set_board,
+	.send_msi = kvm_send_msi,
+	.set_intr = kvm_set_intr,
+	.set_pin = kvm_set_pin,
+	.get_lapic = kvm_vcpu_get_lapic,
+	.set_lapic = kvm_vcpu_set_lapic,
+	.init = kvm_vcpu_init,
+	.sipi = kvm_vcpu_sipi,
 	.reset = kvm_vcpu_reset,
 	.get_regs = kvm_vcpu_get_regs,
 	.set_regs = kvm_vcpu_set_regs,
@@ -312,7 +281,9 @@ static const struct engine_ops ops = {
 	.set_xstate = kvm_vcpu_set_xstate,
 	.get_msr = kvm_vcpu_get_msr,
 	.set_msr = kvm_vcpu_set_msr,
-	.activity = activity,
+	.get_events = kvm_vcpu_get_events,
+	.set_events = kvm_vcpu_set_events,
+	.activity = kvm_vcpu_activity,
 	.translate = kvm_vcpu_translate,
 	.set_debug = kvm_vcpu_set_debug,
 };

@@ -8,8 +8,10 @@
 #include <unistd.h>
 
 #include "cpu/kvm/probe.h"
+#include "machine/lapics.h"
 #include "tests/tap.h"
 #include "tests/unit/bt_guest.h"
+#include "tests/unit/fakes.h"
 
 #define STEPS 6u
 
@@ -112,6 +114,135 @@ static void compare(const struct state *a, const struct state *b, const char *wh
 	ok(!memcmp(a->msr, b->msr, sizeof(a->msr)), "%s: MSRs", what);
 }
 
+static bool same_events(const struct x86_events *a, const struct x86_events *b)
+{
+	return a->halted == b->halted && a->wait_sipi == b->wait_sipi && (a->sti_shadow || a->ss_shadow) == (b->sti_shadow || b->ss_shadow) &&
+	       a->nmi_pending == b->nmi_pending && a->nmi_blocked == b->nmi_blocked && a->interrupt == b->interrupt;
+}
+
+static void test_events(void)
+{
+	static const struct x86_events events[] = {
+		{ .interrupt = -1 },
+		{ .halted = true, .interrupt = -1 },
+		{ .wait_sipi = true, .interrupt = -1 },
+		{ .sti_shadow = true, .interrupt = -1 },
+		{ .ss_shadow = true, .nmi_blocked = true, .interrupt = -1 },
+		{ .nmi_pending = true, .interrupt = -1 },
+		{ .interrupt = 0x41 },
+		{ .interrupt = -1 },
+	};
+	struct x86_events there, back;
+
+	for (unsigned n = 0; n < ARRAY_SIZE(events); n++) {
+		vcpu_set_events(on[0], &events[n]);
+		vcpu_get_events(on[0], &there);
+		ok(same_events(&there, &events[n]), "events %u on the translator", n);
+		if (!on[1])
+			continue;
+		vcpu_set_events(on[1], &there);
+		vcpu_get_events(on[1], &back);
+		ok(same_events(&back, &events[n]), "events %u on KVM", n);
+		ok(vcpu_activity(on[0]) == vcpu_activity(on[1]), "their activity");
+	}
+}
+
+/* ---- Local APICs ---- */
+
+static struct fake_clock fc;
+static struct lapics lapics[2];
+
+static uint8_t no_pic(void *opaque)
+{
+	return 0xff;
+}
+
+static void no_eoi(void *opaque, uint8_t vector)
+{
+}
+
+static void no_taken(void *opaque)
+{
+}
+
+/* But for what is the chip's: its version and PPR; and the time left, which goes on in the kernel. */
+static bool same_lapic(const struct x86_lapic *a, const struct x86_lapic *b)
+{
+	static const uint16_t own[] = { APIC_LVR, APIC_PPR, APIC_APR, APIC_TMCCT, APIC_LVT_CMCI };
+	struct x86_lapic x = *a, y = *b;
+
+	for (unsigned k = 0; k < ARRAY_SIZE(own); k++)
+		x.reg[own[k] >> 4] = y.reg[own[k] >> 4] = 0;
+	for (unsigned k = 0; k < 64; k++)
+		if (x.reg[k] != y.reg[k])
+			printf("# local APIC, offset %#x: %#x and %#x\n", k * 16, x.reg[k], y.reg[k]);
+	return x.base == y.base && !memcmp(x.reg, y.reg, sizeof(x.reg)) && x.tsc_deadline == y.tsc_deadline;
+}
+
+/* To the translator's chips, from there to KVM (@to: 1) or to chips again (0), and back. */
+static void lapic_travels(const struct x86_lapic *start, unsigned to, const char *what)
+{
+	struct x86_lapic a, b, c;
+
+	loop_lock(g.loop);
+	ok(lapics_set_state(&lapics[0], 0, start), "%s: a local APIC takes it", what);
+	lapics_get_state(&lapics[0], 0, &a);
+	ok(lapics_set_state(&lapics[to], 0, &a), "%s: there", what);
+	lapics_get_state(&lapics[to], 0, &b);
+	ok(same_lapic(&a, &b), "%s: the same there", what);
+	ok(lapics_set_state(&lapics[0], 0, &b), "%s: and back", what);
+	lapics_get_state(&lapics[0], 0, &c);
+	ok(same_lapic(&a, &c), "%s: as it was", what);
+	loop_unlock(g.loop);
+}
+
+static void test_lapics(void)
+{
+	struct lapics_config c = { g.engine, &fc.clock, 1, no_pic, no_eoi, no_taken, NULL };
+	struct x86_lapic x;
+	unsigned to = kvm ? 1 : 0;
+
+	fake_clock_init(&fc);
+	vcpu_reset(on[0]);
+	lapics_init(&lapics[0], &c);
+	if (kvm) {
+		c.engine = kvm;
+		vcpu_reset(on[1]);
+		lapics_init(&lapics[1], &c);
+		ok(lapics[1].engines, "KVM's are in the kernel");
+	}
+	lapics_get_state(&lapics[0], 0, &x);
+	lapic_travels(&x, to, "after power-on");
+	lapics_set_up(&lapics[0]);
+	lapics_get_state(&lapics[0], 0, &x);
+	lapic_travels(&x, to, "virtual wire");
+
+	x.reg[APIC_TPR >> 4] = 0x30;
+	x.reg[APIC_LDR >> 4] = 0x01000000;
+	x.reg[APIC_ISR >> 4 | 2] = 2;
+	x.reg[APIC_IRR >> 4 | 1] = 0x100;
+	x.reg[APIC_TMR >> 4 | 2] = 2;
+	x.reg[APIC_LVT_TIMER >> 4] = 0x20041;
+	x.reg[APIC_TDCR >> 4] = 0xb;
+	x.reg[APIC_TMICT >> 4] = x.reg[APIC_TMCCT >> 4] = 4000000000u;
+	lapic_travels(&x, to, "vectors, a periodic timer");
+	x.reg[APIC_LVT_TIMER >> 4] = 0x40041;
+	x.reg[APIC_TMICT >> 4] = x.reg[APIC_TMCCT >> 4] = 0;
+	x.tsc_deadline = 1ull << 60;
+	x.deadline_left_ns = 1ull << 58;
+	lapic_travels(&x, to, "a deadline");
+	x.base |= APIC_BASE_EXTD;
+	x.reg[APIC_ICR >> 4] = 0x40041;
+	x.reg[APIC_ICR2 >> 4] = 7;
+	x.reg[APIC_DFR >> 4] = ~0u;
+	lapic_travels(&x, to, "x2APIC mode");
+
+	for (unsigned k = 0; k <= to; k++) {
+		lapic_device(lapics[k].chip[0])->ops->destroy(lapic_device(lapics[k].chip[0]));
+		lapics_finish(&lapics[k]);
+	}
+}
+
 /* Runs the program in @STEPS pieces, the n-th on engine (@pattern >> n & 1); its end in @out. */
 static void travel(unsigned pattern, struct state *out)
 {
@@ -208,6 +339,7 @@ int main(void)
 
 	guest_open(&g, 1);
 	g.exit_port.ops = &ops;
+	on[0] = g.vcpu;
 	if (c.kvm_fd < 0) {
 		skip("/dev/kvm cannot be opened, so no state can move");
 	} else {
@@ -217,14 +349,16 @@ int main(void)
 		ok(!err, "the KVM engine is made%s%s", err ? ": " : "", err ? error_message(err) : "");
 		error_free(err);
 		if (kvm) {
-			on[0] = engine_vcpu(g.engine, 0);
 			on[1] = engine_vcpu(kvm, 0);
 			test_groups();
 			test_travels();
 		}
-		engine_destroy(kvm);
-		close(c.kvm_fd);
 	}
+	test_events();
+	test_lapics();
+	engine_destroy(kvm);
+	if (c.kvm_fd >= 0)
+		close(c.kvm_fd);
 	test_without();
 	guest_close(&g);
 	return done_testing();
