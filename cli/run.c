@@ -66,6 +66,7 @@ static struct error *give_engine(struct run *r)
 	if (r->o.verbose)
 		fprintf(stderr, "maru: engine %s: %s\n", host.chosen, host.reason);
 	json_object_set_new(r->config, "engine", json_string(host.chosen));
+	json_object_set_new(r->config, "engine_reason", json_string(host.reason));
 	if (host.kvm_fd < 0)
 		return NULL;
 	if (!strcmp(host.chosen, "kvm")) {

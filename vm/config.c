@@ -149,6 +149,7 @@ static struct error *get_fd(struct parse *p, const char *name, json_t *v, int *o
 FIELD(take_append, append, get_string, APPEND_MAX)
 FIELD(take_verbose, verbose, get_bool)
 FIELD(take_paravirt, paravirt, get_bool)
+FIELD(take_engine_reason, engine_reason, get_string, 256)
 FIELD(take_kvm_fd, kvm_fd, get_fd)
 FIELD(take_paused, paused, get_bool)
 FIELD(take_debug_exit, debug_exit, get_bool)
@@ -445,6 +446,7 @@ static const struct member top[] = {
 	{ "mergeable", false, take_mergeable },
 	{ "huge_pages", false, take_huge_pages },
 	{ "engine", false, take_engine },
+	{ "engine_reason", false, take_engine_reason },
 	{ "paravirt", false, take_paravirt },
 	{ "kvm", false, take_kvm },
 	{ "kernel", true, take_kernel },
@@ -534,6 +536,7 @@ void vm_config_finish(struct vm_config *c)
 	free(c->name);
 	free(c->kernel.name);
 	free(c->initrd.name);
+	free(c->engine_reason);
 	free(c->append);
 	for (unsigned i = 0; i < c->disk_count; i++)
 		free(c->disks[i].name);

@@ -65,10 +65,11 @@ static struct error *status(struct vm *vm, json_t *args, json_t **result)
 {
 	const struct sandbox *s = &vm->sandbox;
 
-	*result = json_pack("{s:s, s:s, s:i, s:I, s:s, s:I, s:b, s:{s:s, s:s, s:s, s:s, s:s, s:s}}",
+	*result = json_pack("{s:s, s:s, s:i, s:I, s:s, s:s, s:I, s:b, s:{s:s, s:s, s:s, s:s, s:s, s:s}}",
 			    "name", vm->config.name, "state", vm_state_name(vm),
 			    "cpus", (int)vm->config.cpus, "memory", (json_int_t)vm->config.memory_bytes,
-			    "engine", engine_name(vm->engine),
+			    "engine", engine_name(vm->engine), "engine_reason",
+			    vm->config.engine_reason ? vm->config.engine_reason : engine_reason(vm->engine),
 			    "uptime_ns", (json_int_t)clock_now_ns(&vm->clock.clock),
 			    "debugger", gdb_attached(vm->gdb),
 			    "sandbox",
