@@ -271,9 +271,9 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 
 static void check_blocks(void)
 {
-	for (const struct block *b = e->newest; b; b = b->older)
+	for (const struct block *b = block_at(e, e->newest); b; b = block_at(e, b->older))
 		if (!verify_block(&verifier, e, b)) {
-			fprintf(stderr, "a block of guest code at %#llx, mode %#x: %s\n", (unsigned long long)b->gpa,
+			fprintf(stderr, "a block of guest code at %#llx, mode %#x: %s\n", (unsigned long long)block_gpa(b),
 				b->mode, verifier.what);
 			abort();
 		}

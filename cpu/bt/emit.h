@@ -157,6 +157,24 @@ static inline void emit_store_slot(struct emit *e, int32_t slot, uint8_t reg)
 	emit_op_mem(e, true, 0x89, reg, H_RSP, H_NONE, 0, slot);
 }
 
+static inline void emit_store_slot_imm(struct emit *e, int32_t slot, uint32_t imm) /* 32 bits */
+{
+	emit8(e, 0xc7);
+	emit_modrm_mem(e, 0, H_RSP, H_NONE, 0, slot);
+	emit32(e, imm);
+}
+
+/* dst := src rotated right; no flags. BMI2. Both are r8 to r15. */
+static inline void emit_rorx(struct emit *e, bool w, uint8_t dst, uint8_t src, uint8_t count)
+{
+	emit8(e, 0xc4);
+	emit8(e, 0x43);
+	emit8(e, w ? 0xfb : 0x7b);
+	emit8(e, 0xf0);
+	emit8(e, 0xc0 | (dst & 7) << 3 | (src & 7));
+	emit8(e, count);
+}
+
 static inline void emit_lea(struct emit *e, bool w, uint8_t reg, uint8_t base, uint8_t index,
 			    unsigned scale, int32_t disp)
 {

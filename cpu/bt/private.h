@@ -14,9 +14,9 @@
 #ifndef CPU_BT_PRIVATE_H
 #define CPU_BT_PRIVATE_H
 
-
 #include <pthread.h>
 
+#include "cpu/bt/blocks.h"
 #include "cpu/bt/decode.h"
 #include "cpu/bt/emit.h"
 #include "cpu/bt/vcpu.h"
@@ -122,75 +122,18 @@ static inline unsigned tlb_index(const struct tlb_slot *s, unsigned class, uint6
 
 /* ---- Blocks --------------------------------------------------------------------------------------- */
 
-#define MODE_PRIVATE_BOUNCE (1u << 30) /* one instruction, every memory access through C */
-#define MODE_PRIVATE_BREAK (1u << 28)  /* the debugger has breakpoints: every block ends in C */
 #define MODE_PRIVATE_TWIN (1u << 26)   /* every memory access is checked by itself (tr_group.c) */
+#define MODE_PRIVATE_EDGE (1u << 27)   /* 64-bit code within EDGE_BYTES of addresses that are not canonical */
+#define MODE_PRIVATE_BREAK (1u << 28)  /* the debugger has breakpoints: every block ends in C */
 #define MODE_PRIVATE_NO_JC (1u << 29)  /* the jump cache holds code of another mode */
-#define MODE_PRIVATE_EDGE (1u << 26)   /* 64-bit code within EDGE_BYTES of addresses that are not canonical */
+#define MODE_PRIVATE_BOUNCE (1u << 30) /* one instruction, every memory access through C */
 #define EDGE_BYTES (64u << 20)
-
-struct block;
-
-/* A direct jump out of a block. */
-struct link {
-	struct block *from;
-	struct block *to;	 /* NULL: not linked */
-	struct link *next_in;	 /* of to's incoming links */
-	struct link *next_out;	 /* of from's links */
-	uint32_t field;		 /* position of the rel32 */
-	uint32_t stub;		 /* where it goes while unlinked */
-	uint16_t target;	 /* offset in the page */
-	bool backward;		 /* enter by the polling entry */
-	bool twin;		 /* goes to the twin without groups of the block there */
-	bool ret;		 /* a return address in the ring: the field is a LEA's */
-	struct link *next_waiting; /* ret: of its page */
-};
-
-/* Where guest instructions that may raise host exceptions begin in host code. */
-struct block_map {
-	uint32_t host;	   /* position of the instruction's first host byte */
-	uint16_t guest;	   /* page offset */
-	uint8_t flags;	   /* enum map_flags */
-	uint8_t borrowed;  /* a bit for each guest register whose value is in its slot while the copy runs */
-};
-enum map_flags { MAP_FLAGS_HOST = 1, MAP_FLAGS_MEMORY = 2, MAP_CAN_TRAP = 4 };
-
-struct block {
-	uint64_t gpa; /* of the first byte */
-	uint64_t gpa2; /* page of the second part, for an instruction that straddles pages; else ~0 */
-	uint32_t mode;
-	uint16_t guest_len;
-	bool dead;
-	bool atomic; /* one locked instruction through the bounce buffer: see bounce_rmw */
-	uint8_t live_in; /* arithmetic flags it reads: non-zero or not */
-	uint64_t lines;	 /* 64-byte lines of the page it was made from */
-	uint64_t lines2; /* of the second page */
-	uint32_t jc_entry, ret_entry, mem_entry, poll_entry, main_entry;
-	uint32_t code_end;
-	uint32_t cold_start, cold_end; /* its cold paths, apart */
-	struct block *hash_next, *page_next, *page2_next;
-	struct block *older; /* made before this one */
-	struct link *in;
-	struct link *links;
-	uint16_t map_count;
-	struct block_map *map;
-};
-
-/* RAM pages that have translated code. */
-struct code_page {
-	uint64_t lines;
-	struct block *blocks; /* by page_next or page2_next */
-	struct link *waiting; /* return addresses in this page */
-	uint32_t slow_writes;
-	uint64_t starts[64];	/* by byte: a block begins here, or did */
-	uint64_t index;		/* in engine->code_pages */
-	struct code_page *next; /* of all there are */
-};
 
 /* One byte a RAM page (engine->page_state). */
 enum { PAGE_CODE = 0x80, PAGE_OWNER_MASK = 0x7f, PAGE_OWNER_MANY = 0x7f };
 
 #define BLOCK_HASH_BITS 18
+#define INSN_HASH_BITS 10
 #define BLOCK_INSNS_MAX 64
 #define CODE_CACHE_BYTES (96u << 20)
 #define CODE_HOT_BYTES (40u << 20) /* the part for straight paths; the rest is for cold ones */
@@ -231,12 +174,12 @@ struct bt_engine {
 	uint8_t *cache_rw, *cache_rx;
 	uint32_t cache_used, cold_used, cache_stubs_end;
 	uint64_t cache_flushes; /* blocks from before the last one are gone */
-	struct block *newest;
-	struct code_page *pages;
-	uint8_t *meta; /* blocks, links, maps, instruction copies */
-	uint64_t meta_used;
-	struct block *hash[1u << BLOCK_HASH_BITS];
-	struct code_page **code_pages; /* by RAM page index, lazily mapped */
+	uint32_t newest, pages; /* block, code_page */
+	uint8_t *meta; /* records: blocks.h, and struct insn */
+	uint32_t meta_used;
+	uint32_t hash[1u << BLOCK_HASH_BITS];	/* of blocks */
+	uint32_t insns[1u << INSN_HASH_BITS];	/* instructions that C functions are called with, each once */
+	uint32_t *code_pages; /* by RAM page index, lazily mapped */
 	_Atomic uint8_t *page_state;
 	uint64_t page_count;
 	_Atomic uint32_t given_up; /* counts pages that are no longer watched */
@@ -247,7 +190,7 @@ struct bt_engine {
 		uint32_t exit_tail;   /* eax: reason; registers are stored */
 		uint32_t lookup_host; /* T0: linear target; flags in RFLAGS */
 		uint32_t lookup_mem;  /* the same, flags in aflags */
-		uint32_t link_host, link_mem; /* T1: struct link * */
+		uint32_t link_host, link_mem; /* T1: link */
 		uint32_t step_done;   /* T0: linear address of the next instruction; flags in aflags */
 		uint32_t bounce;      /* T0: linear address of the instruction; flags in aflags */
 		uint32_t mem_slow, group_slow, bounce_in, bounce_out, call_op; /* called */
@@ -384,30 +327,71 @@ void jc_insert(struct bt_vcpu *v, uint64_t lin, const struct block *b, bool glob
 /* A block of the page is entered without the jump cache. */
 void jc_note(struct bt_vcpu *v, uint64_t lin, bool global);
 
+/* ---- blocks.c: lock held ----------------------------------------------------------------------------- */
+/* The block there, also one that is on @page2 as its second page (NO_PAGE: any); or NULL. */
+struct block *blocks_find(struct bt_engine *e, uint64_t gpa, uint32_t page2, uint32_t mode);
+/* Makes the block known: wholly, or not at all (false: no room). */
+bool blocks_add(struct bt_engine *e, struct block *b);
+void blocks_drop(struct bt_engine *e, struct block *b);
+void blocks_forget_all(struct bt_engine *e); /* empties the area of records */
+struct block *blocks_next_in_page(struct bt_engine *e, struct block *b, uint32_t page);
+uint64_t blocks_lines(const struct block *b, uint32_t page);
+/* The jump leads to @to from now on, if it may. Takes the lock. */
+void blocks_link(struct bt_vcpu *v, uint32_t link, struct block *to);
+/* Is there a block for this address and mode? */
+bool blocks_known(struct bt_engine *e, uint64_t gpa, uint32_t mode);
+uint32_t blocks_record(struct bt_engine *e, unsigned bytes, unsigned align); /* 0: full */
+/* A copy of @i that lasts; NULL: full. */
+const struct insn *blocks_insn(struct bt_engine *e, const struct insn *i);
+
+static inline void *record_at(const struct bt_engine *e, uint32_t ref)
+{
+	return e->meta + ref;
+}
+
+static inline uint32_t record_of(const struct bt_engine *e, const void *record)
+{
+	return (uint32_t)((const uint8_t *)record - e->meta);
+}
+
+static inline struct block *block_at(const struct bt_engine *e, uint32_t ref)
+{
+	return ref ? record_at(e, ref) : NULL;
+}
+
+static inline struct link *link_at(const struct bt_engine *e, uint32_t ref)
+{
+	return ref ? record_at(e, ref) : NULL;
+}
+
+static inline struct code_page *code_page_at(const struct bt_engine *e, uint32_t ref)
+{
+	return ref ? record_at(e, ref) : NULL;
+}
+
 /* ---- cache.c --------------------------------------------------------------------------------------- */
 /* The block for v->rip and mode, translated when needed; NULL: v->exception is pending. */
 struct block *cache_get(struct bt_vcpu *v, uint32_t mode, bool *global);
-void cache_link(struct bt_vcpu *v, struct link *l, struct block *to);
 /* The guest wrote or a device wrote: drop blocks made from [gpa, gpa+len), within one page. True: some were. */
 bool cache_invalidate(struct bt_engine *e, uint64_t gpa, unsigned len);
 void cache_flush(struct bt_engine *e); /* exclusive */
-/* Is there a block for this address and mode? Lock held. */
-bool cache_known(struct bt_engine *e, uint64_t gpa, uint32_t mode);
 /* For a host position: its block, or NULL. For signal handlers: takes no lock. */
 struct block *cache_find_host(struct bt_engine *e, uint32_t pos);
-void *cache_meta_alloc(struct bt_engine *e, uint64_t bytes); /* NULL: full */
 static inline uint64_t ram_page_index(const struct bt_engine *e, uint64_t gpa)
 {
 	return gpa >> 12;
 }
 
 /* ---- translate.c ------------------------------------------------------------------------------------ */
-/* Translates at @gpa (page readable at @page, second page @page2 or NULL). Lock held. NULL: cache full. */
-struct block *translate(struct bt_vcpu *v, uint64_t gpa, const uint8_t *page, uint64_t gpa2,
-			const uint8_t *page2, uint32_t mode);
+/*
+ * Translates at @gpa, whose page can be read at @bytes; the second page is that number or NO_PAGE, at @bytes2 or NULL.
+ * Lock held. NULL: cache full.
+ */
+struct block *translate(struct bt_vcpu *v, uint64_t gpa, const uint8_t *bytes, uint32_t page2,
+			const uint8_t *bytes2, uint32_t mode);
 
 /* Jumps to the block of linear address T0 by the jump cache of user or kernel code; flags in aflags. */
-void emit_jump_by_cache(struct emit *e, bool user);
+void emit_jump_by_cache(struct emit *e, bool user, bool bmi2);
 
 /* ---- stubs.c ------------------------------------------------------------------------------------------ */
 void stubs_generate(struct bt_engine *e);

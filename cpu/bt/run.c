@@ -305,7 +305,7 @@ static struct block *get_block(struct bt_vcpu *v, uint32_t mode, bool *global)
 static bool run_block(struct bt_vcpu *v, bool bounce, enum exit_reason *reason)
 {
 	uint32_t mode = block_mode(v, bounce);
-	struct link *link = *reason == EXIT_LINK ? (struct link *)v->exit_link : NULL;
+	const struct link *link = link_at(v->engine, *reason == EXIT_LINK ? (uint32_t)v->exit_link : 0);
 	bool global, missed = *reason == EXIT_LOOKUP;
 	uint64_t flushes = v->priv->stats.flushes;
 
@@ -340,28 +340,44 @@ static bool run_block(struct bt_vcpu *v, bool bounce, enum exit_reason *reason)
 		if (missed)
 			jc_insert(v, lin, b, global);
 		else if (link && v->exit_link && flushes == v->priv->stats.flushes)
-			cache_link(v, link, b);
+			blocks_link(v, (uint32_t)v->exit_link, b);
 	}
 	v->priv->stats.exits++;
-	*reason = stubs_enter(v, v->engine->cache_rx + b->mem_entry);
+	*reason = stubs_enter(v, v->engine->cache_rx + block_mem_entry(b));
 	if (atomic_load_explicit(&v->engine->exclusive, memory_order_relaxed) == v->index + 1)
 		exclusive_end(v);
 	return true;
 }
 
-static void finish_exit(struct bt_vcpu *v, enum exit_reason reason)
+/* An indirect jump to what is not canonical: #GP at the jump (tr_branch.c, check_target). */
+static enum exit_reason missed_target(struct bt_vcpu *v)
+{
+	set_rip_linear(v, v->vbase + (v->jumped_from & 0xfff));
+	if (v->jumped_from & JUMPED_BY_CALL)
+		v->regs[X86_RSP] += 8;
+	bt_raise_error(v, X86_GP, 0);
+	return EXIT_FAULT;
+}
+
+/* Sets v->rip for what has happened in translated code. */
+static enum exit_reason finish_exit(struct bt_vcpu *v, enum exit_reason reason)
 {
 	switch (reason) {
 	case EXIT_LINK:
-		set_rip_linear(v, v->vbase + ((struct link *)v->exit_link)->target);
+		set_rip_linear(v, v->vbase + link_at(v->engine, (uint32_t)v->exit_link)->target);
 		break;
 	case EXIT_LOOKUP:
+		if (bt_code64(v) && !bt_canonical(v->exit_target))
+			return missed_target(v);
+		set_rip_linear(v, v->exit_target);
+		break;
 	case EXIT_STEPPED:
 		set_rip_linear(v, v->exit_target);
 		break;
 	default: /* v->rip is set */
 		break;
 	}
+	return reason;
 }
 
 enum run_result bt_run(struct bt_vcpu *v)
@@ -408,7 +424,7 @@ enum run_result bt_run(struct bt_vcpu *v)
 		}
 		p->stats.exits_by_reason[reason]++;
 		bounce = reason == EXIT_BOUNCE;
-		finish_exit(v, reason);
+		reason = finish_exit(v, reason);
 		if (reason == EXIT_BOUNCE) {
 			/* Perhaps behind an STI in the same block: no interrupt before this one is done. */
 			v->interrupt_shadow = shadow ? shadow : SHADOW_STI;

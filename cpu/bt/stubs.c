@@ -144,13 +144,18 @@ static uint32_t gen_memory_call(struct bt_engine *b, struct emit *e, uint64_t fn
 	return at;
 }
 
-void emit_jump_by_cache(struct emit *e, bool user)
+void emit_jump_by_cache(struct emit *e, bool user, bool bmi2)
 {
-	emit_mov_reg(e, false, T1, T0); /* jc_index() */
-	emit8(e, 0x41);			/* shr r15d, 16 */
-	emit8(e, 0xc1);
-	emit8(e, 0xef);
-	emit8(e, 16);
+	/* jc_index() */
+	if (bmi2) {
+		emit_rorx(e, false, T1, T0, 16);
+	} else {
+		emit_mov_reg(e, false, T1, T0);
+		emit8(e, 0x41); /* shr r15d, 16 */
+		emit8(e, 0xc1);
+		emit8(e, 0xef);
+		emit8(e, 16);
+	}
 	emit_op_reg(e, false, 0x33, T1, T0);   /* xor */
 	emit_op_reg(e, false, 0x0fb7, T1, T1); /* movzx r15d, r15w */
 	emit8(e, 0x41);			       /* shl r15d, 4 */
@@ -209,10 +214,10 @@ static void gen_call_op(struct bt_engine *b, struct emit *e)
 	uint32_t user = emit_jcc_forward(e, CC_E);
 
 	b->stub.jump_kernel = emit_pos(e);
-	emit_jump_by_cache(e, false);
+	emit_jump_by_cache(e, false, b->has_bmi2);
 	emit_patch_rel32(e, user, emit_pos(e));
 	b->stub.jump_user = emit_pos(e);
-	emit_jump_by_cache(e, true);
+	emit_jump_by_cache(e, true, b->has_bmi2);
 }
 
 void stubs_generate(struct bt_engine *b)

@@ -39,20 +39,17 @@ static bool plain_code(const struct tr *t, const struct insn *i)
 	return t->code_bits == 64 || ((t->mode & MODE_FLAT_CODE) && (!i || i->opsize != 2));
 }
 
+static bool has_jump_cache(const struct tr *t)
+{
+	return !t->single && !(t->mode & MODE_PRIVATE_NO_JC) && plain_code(t, NULL) && !(t->b->debug_opts & BT_OPT_NO_LINK);
+}
+
 void tr_jump_cache(struct tr *t)
 {
-	struct emit *e = &t->e;
-
-	if (t->single) {
-		emit_jmp(e, t->b->stub.step_done);
-		return;
-	}
-	if ((t->mode & (MODE_PRIVATE_NO_JC)) || !plain_code(t, NULL) ||
-	    (t->b->debug_opts & BT_OPT_NO_LINK)) {
-		emit_jmp(e, t->b->stub.lookup_mem);
-		return;
-	}
-	emit_jump_by_cache(e, t->mode & MODE_USER);
+	if (has_jump_cache(t))
+		emit_jump_by_cache(&t->e, t->mode & MODE_USER, t->b->has_bmi2);
+	else
+		emit_jmp(&t->e, t->single ? t->b->stub.step_done : t->b->stub.lookup_mem);
 }
 
 /* The four bytes of a link must not straddle a cache line: they are patched while others run. */
@@ -64,15 +61,16 @@ static void align_field(struct tr *t, unsigned opcode_len)
 
 static struct link *new_link(struct tr *t, unsigned target)
 {
-	struct link *l = cache_meta_alloc(t->b, sizeof(*l));
+	uint32_t ref = blocks_record(t->b, sizeof(struct link), _Alignof(struct link));
+	struct link *l = link_at(t->b, ref);
 
 	if (!l) {
 		t->failed = true;
 		return NULL;
 	}
-	*l = (struct link){.from = t->block, .next_out = t->links, .target = (uint16_t)target,
+	*l = (struct link){.from = record_of(t->b, t->block), .next_out = t->links, .target = (uint16_t)target,
 			   .backward = target <= t->off[t->cur < t->n ? t->cur : t->n - 1]};
-	t->links = l;
+	t->links = ref;
 	return l;
 }
 
@@ -116,7 +114,7 @@ void tr_goto_twin(struct tr *t, unsigned insn)
 	l->field = emit_jmp_forward(&t->e);
 	l->stub = emit_pos(&t->e);
 	emit_patch_rel32(&t->e, l->field, l->stub);
-	emit_mov_imm(&t->e, T1, (uint64_t)l);
+	emit_mov_imm32(&t->e, T1, record_of(t->b, l));
 	emit_jmp(&t->e, t->flags & FLAGS_HOST ? t->b->stub.link_host : t->b->stub.link_mem);
 }
 
@@ -126,7 +124,7 @@ void tr_cold_link(struct tr *t, const struct cold *c)
 
 	c->link->stub = emit_pos(e);
 	emit_patch_rel32(e, c->field[0], emit_pos(e));
-	emit_mov_imm(e, T1, (uint64_t)c->link);
+	emit_mov_imm32(e, T1, record_of(t->b, c->link));
 	emit_jmp(e, c->flags & FLAGS_HOST ? t->b->stub.link_host : t->b->stub.link_mem);
 }
 
@@ -134,6 +132,8 @@ void tr_cold_link(struct tr *t, const struct cold *c)
  * A jump to what is not canonical, or beyond the limit of CS, is #GP at the jump, with RIP and RSP as they were (SDM
  * vol. 2, JMP, CALL, RET; the return address of a CALL has been written by then). An in-page jump cannot leave the
  * canonical addresses, nor can one of less than EDGE_BYTES but in the pages that have a mode of their own for it.
+ * An indirect one through the jump cache leaves a note of where it was: the jump cache holds no such target, and C, where
+ * it goes then, looks at the note (run.c, missed_target).
  */
 static bool may_miss(const struct tr *t, int64_t target)
 {
@@ -143,12 +143,16 @@ static bool may_miss(const struct tr *t, int64_t target)
 	       ((t->mode & MODE_PRIVATE_EDGE) && (target < 0 || target >= MEM_PAGE_SIZE));
 }
 
-/* T0: the offset in CS to go to. Flags are in memory; T1 is clobbered. */
-static void check_target(struct tr *t)
+/* T0: the offset in CS that instruction @i goes to. Flags are in memory; T1 is clobbered. */
+static void check_target(struct tr *t, const struct insn *i)
 {
 	struct emit *e = &t->e;
 	struct cold *c;
 
+	if (t->code_bits == 64 && (i->op == OP_JMP_IND || i->op == OP_CALL_IND) && i->opsize == 8 && has_jump_cache(t)) {
+		emit_store_slot_imm(e, SLOT(jumped_from), t->off[t->cur] | (i->op == OP_CALL_IND ? JUMPED_BY_CALL : 0));
+		return;
+	}
 	t->flags &= ~(unsigned)FLAGS_HOST;
 	if (t->code_bits == 64) {
 		emit_mov_reg(e, true, T1, T0);
@@ -186,7 +190,7 @@ void tr_cold_far(struct tr *t, const struct cold *c)
 	tr_flags_to_mem(t);
 	tr_linear_of(t, c->target);
 	if (may_miss(t, c->target))
-		check_target(t);
+		check_target(t, &t->insn[c->insn]);
 	tr_jump_cache(t);
 }
 
@@ -243,7 +247,7 @@ static void goto_target(struct tr *t, const struct insn *i, int64_t target)
 	tr_flags_to_mem(t);
 	offset_in_cs(t, i, target);
 	if (check)
-		check_target(t);
+		check_target(t, i);
 	goto_offset_t0(t);
 }
 
@@ -407,7 +411,7 @@ static void push_return(struct tr *t, const struct insn *i, bool check)
 	tr_access_done(t, ACCESS_WRITE);
 	if (check) {
 		emit_load_slot(e, T0, SLOT(scratch[0]));
-		check_target(t);
+		check_target(t, i);
 	}
 	tr_stack_move(t, -(int)size);
 }
@@ -480,7 +484,7 @@ static void branch_ret(struct tr *t, const struct insn *i)
 		ring_op(t, false, 0xff, 4, T1, offsetof(struct jump_cache, ring) + offsetof(struct jc_entry, code));
 		return;
 	}
-	check_target(t);
+	check_target(t, i);
 	tr_stack_move(t, ret_pops(i));
 	goto_offset_t0(t);
 }
@@ -489,7 +493,7 @@ static void branch_ret(struct tr *t, const struct insn *i)
 void tr_cold_ret(struct tr *t, const struct cold *c)
 {
 	emit_patch_rel32(&t->e, c->field[0], emit_pos(&t->e));
-	check_target(t);
+	check_target(t, &t->insn[c->insn]);
 	ring_op(t, false, 0xfe, 1, H_NONE, offsetof(struct jump_cache, ring_top)); /* dec byte */
 	tr_stack_move(t, ret_pops(&t->insn[c->insn]));
 	goto_offset_t0(t);
@@ -520,7 +524,7 @@ void tr_branch(struct tr *t, const struct insn *i)
 	case OP_JMP_IND:
 		tr_flags_to_mem(t);
 		load_target(t, i);
-		check_target(t);
+		check_target(t, i);
 		goto_offset_t0(t);
 		break;
 	case OP_RET:

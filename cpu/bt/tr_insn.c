@@ -461,13 +461,12 @@ bool tr_op_ends_block(unsigned op)
 
 void tr_call_op(struct tr *t, const struct insn *i)
 {
-	struct insn *kept = cache_meta_alloc(t->b, sizeof(*kept));
+	const struct insn *kept = blocks_insn(t->b, i);
 
 	if (!kept) {
 		t->failed = true;
 		return;
 	}
-	*kept = *i;
 	tr_flags_to_mem(t);
 	emit_mov_imm(&t->e, T0, (uint64_t)kept);
 	emit_mov_imm32(&t->e, T1, t->off[t->cur] | (t->cur + 1 == t->n ? CALL_OP_LAST : 0));

@@ -120,13 +120,12 @@ static void bounce_access(struct tr *t, const struct ea *ea, uint32_t info)
 {
 	tr_offset(t, ea);
 	if (info & MEM_MASKED) {
-		struct insn *kept = cache_meta_alloc(t->b, sizeof(*kept));
+		const struct insn *kept = blocks_insn(t->b, &t->insn[t->cur]);
 
 		if (!kept) {
 			t->failed = true;
 			return;
 		}
-		*kept = t->insn[t->cur];
 		emit_mov_imm(&t->e, T1, (uint64_t)kept);
 		emit_store_slot(&t->e, SLOT(scratch[2]), T1);
 	}
@@ -152,11 +151,8 @@ static void check(struct tr *t, unsigned size, bool writes, struct cold *c)
 {
 	struct emit *e = &t->e;
 
-	if (t->b->has_bmi2) { /* rorx r15, r14, 7 */
-		static const uint8_t rorx[] = {0xc4, 0x43, 0xfb, 0xf0, 0xfe, 0x07};
-
-		for (unsigned k = 0; k < sizeof(rorx); k++)
-			emit8(e, rorx[k]);
+	if (t->b->has_bmi2) {
+		emit_rorx(e, true, T1, T0, TLB_SHIFT);
 	} else {
 		emit_mov_reg(e, false, T1, T0);
 		emit8(e, 0x41); /* shr r15d, 7 */

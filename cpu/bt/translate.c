@@ -249,7 +249,7 @@ static bool decode_block(struct tr *t, unsigned page_avail)
 		t->n++;
 		t->off[t->n] = (uint16_t)at;
 		if (ends_block(i) || (!t->single && !t->straddles && at < MEM_PAGE_SIZE &&
-				      cache_known(t->b, (t->gpa & ~0xfffull) + at, t->mode & ~MODE_PRIVATE_TWIN)))
+				      blocks_known(t->b, (t->gpa & ~0xfffull) + at, t->mode & ~MODE_PRIVATE_TWIN)))
 			break;
 	}
 	return t->n > 0;
@@ -307,7 +307,7 @@ static void emit_entries(struct tr *t, struct block *blk)
 		emit_jcc(e, CC_NE, t->b->stub.lookup_mem);
 		while (emit_pos(e) & 7)
 			emit8(e, 0x90);
-		blk->ret_entry = emit_pos(e);
+		blk->ret_at = (uint8_t)(emit_pos(e) - blk->jc_entry);
 		emit8(e, 0x49); /* and T0, -4096 */
 		emit8(e, 0x81);
 		emit8(e, 0xe6);
@@ -318,7 +318,7 @@ static void emit_entries(struct tr *t, struct block *blk)
 	bool leaves = (t->b->debug_opts & BT_OPT_POLL) && !t->single;
 	uint32_t polled = 0, from_cache = leaves ? emit_jmp_forward(e) : 0;
 
-	blk->mem_entry = emit_pos(e);
+	blk->mem_at = (uint8_t)(emit_pos(e) - blk->jc_entry);
 	blk->live_in = t->live[0] != 0;
 	t->flags = FLAGS_MEM;
 	if (blk->live_in)
@@ -330,13 +330,13 @@ static void emit_entries(struct tr *t, struct block *blk)
 		if (blk->live_in)
 			tr_flags_to_host(t);
 	}
-	blk->poll_entry = emit_pos(e);
+	blk->poll_at = (uint8_t)(emit_pos(e) - blk->jc_entry);
 	t->flags = FLAGS_HOST;
 	if (!t->single)
 		emit_poll(t, blk->live_in);
-	blk->main_entry = emit_pos(e);
+	blk->main_at = (uint8_t)(emit_pos(e) - blk->jc_entry);
 	if (leaves)
-		emit_patch_rel32(e, polled, blk->main_entry);
+		emit_patch_rel32(e, polled, emit_pos(e));
 	t->flags = blk->live_in ? FLAGS_HOST : 0;
 }
 
@@ -414,18 +414,16 @@ static bool may_trap_in_host(const struct insn *i)
 static struct block *finish(struct tr *t, struct block *blk, uint32_t start_used)
 {
 	struct bt_engine *b = t->b;
-	struct block_map *map;
 	unsigned count = 0;
 
 	for (unsigned k = 0; k < t->n; k++)
 		if (may_trap_in_host(&t->insn[k]))
 			t->map[count++] = t->map[k];
-	map = cache_meta_alloc(b, count * sizeof(*map));
-	if (t->e.full || t->failed || !map)
+	blk->map = blocks_record(b, count * (unsigned)sizeof(*t->map), _Alignof(struct block_map));
+	if (t->e.full || t->failed || !blk->map)
 		return NULL;
-	bt_copy(map, t->map, count * sizeof(*map));
-	blk->map = map;
-	blk->map_count = (uint16_t)count;
+	bt_copy(record_at(b, blk->map), t->map, count * sizeof(*t->map));
+	blk->map_count = (uint8_t)count;
 	blk->guest_len = (uint16_t)(t->off[t->n] - t->off[0]);
 	blk->lines = t->lines;
 	blk->links = t->links;
@@ -449,14 +447,14 @@ static unsigned code_bits_of(uint32_t mode)
 	return code == MODE_CODE64 ? 64 : code == MODE_CODE32 ? 32 : 16;
 }
 
-struct block *translate(struct bt_vcpu *v, uint64_t gpa, const uint8_t *page, uint64_t gpa2,
-			const uint8_t *page2, uint32_t mode)
+struct block *translate(struct bt_vcpu *v, uint64_t gpa, const uint8_t *bytes, uint32_t page2,
+			const uint8_t *bytes2, uint32_t mode)
 {
 	struct bt_engine *b = v->engine;
 	struct tr *t = b->tr;
 	uint8_t joined[2 * INSN_MAX_LEN];
 	unsigned start = gpa & PAGE_OFF_MASK, avail = MEM_PAGE_SIZE;
-	struct block *blk = cache_meta_alloc(b, sizeof(*blk));
+	struct block *blk = block_at(b, blocks_record(b, sizeof(*blk), _Alignof(struct block)));
 
 	if (!blk || b->cache_used + CACHE_BLOCK_ROOM > CODE_HOT_BYTES ||
 	    b->cold_used + CACHE_BLOCK_ROOM > CODE_CACHE_BYTES)
@@ -469,23 +467,23 @@ struct block *translate(struct bt_vcpu *v, uint64_t gpa, const uint8_t *page, ui
 	t->code_bits = code_bits_of(mode);
 	t->bounce = mode & (MODE_PRIVATE_BOUNCE | MODE_STEP);
 	t->single = t->bounce;
-	t->page = page;
+	t->page = bytes;
 	t->gpa = gpa;
 	t->start = start;
-	t->straddles = page2 != NULL;
+	t->straddles = bytes2 != NULL;
 	t->n = t->ncold = t->nmemo = 0;
 	t->lines = 0;
 	t->cur = 0;
 	t->t1_used = false;
 	t->done = t->failed = false;
-	t->links = NULL;
+	t->links = 0;
 	t->block = blk;
-	*blk = (struct block){.gpa = gpa, .gpa2 = gpa2, .mode = mode};
-	if (page2) {
+	*blk = (struct block){.page = (uint32_t)(gpa >> 12), .page2 = page2, .mode = mode, .start = (uint16_t)start};
+	if (bytes2) {
 		unsigned first = MEM_PAGE_SIZE - start;
 
 		for (unsigned k = 0; k < INSN_MAX_LEN; k++)
-			joined[k] = k < first ? page[start + k] : page2[k - first];
+			joined[k] = k < first ? bytes[start + k] : bytes2[k - first];
 		t->page = joined - start;
 		avail = start + INSN_MAX_LEN;
 	}
@@ -493,11 +491,10 @@ struct block *translate(struct bt_vcpu *v, uint64_t gpa, const uint8_t *page, ui
 		blk->guest_len = 0; /* the caller comes again with the second page */
 		return blk;
 	}
-	if (page2) {
+	if (bytes2) {
 		t->lines = 1ull << 63;
-		blk->lines2 = 1;
 		if (t->off[1] <= MEM_PAGE_SIZE)
-			blk->gpa2 = ~0ull, blk->lines2 = 0; /* it was whole after all */
+			blk->page2 = NO_PAGE; /* it was whole after all */
 	}
 	blk->atomic = t->bounce && t->insn[0].has_mem && (t->insn[0].lock || t->insn[0].op == OP_XCHG);
 	find_live(t);

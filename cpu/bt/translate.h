@@ -97,7 +97,7 @@ struct tr {
 
 	struct cold cold[COLD_MAX];
 	unsigned ncold;
-	struct link *links;
+	uint32_t links;
 	struct block *block;
 	struct block_map map[BLOCK_INSNS_MAX];
 

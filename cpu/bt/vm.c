@@ -86,14 +86,16 @@ static void on_host_exception(int sig, siginfo_t *info, void *context)
 	uint64_t pos = (uint64_t)r[REG_RIP] - (uint64_t)e->cache_rx;
 
 	b = pos < CODE_CACHE_BYTES ? cache_find_host(e, (uint32_t)pos) : NULL;
-	if (!b || !b->map_count || b->map[0].host > pos ||
+	const struct block_map *map = b ? record_at(e, b->map) : NULL;
+
+	if (!b || !b->map_count || map->host > pos ||
 	    (trap != X86_DE && trap != X86_UD && trap != X86_GP && trap != X86_MF && trap != X86_XM))
 		die(sig, (uint64_t)r[REG_RIP], (uint64_t)info->si_addr);
 
-	const struct block_map *m = &b->map[0];
+	const struct block_map *m = map;
 
-	for (unsigned k = 1; k < b->map_count && b->map[k].host <= pos; k++)
-		m = &b->map[k];
+	for (unsigned k = 1; k < b->map_count && map[k].host <= pos; k++)
+		m = &map[k];
 	for (unsigned g = 0; g < ARRAY_SIZE(reg_of_guest); g++)
 		if (!(m->borrowed >> g & 1))
 			v->regs[g] = (uint64_t)r[reg_of_guest[g]];
@@ -350,6 +352,7 @@ static struct error *make_engine(const struct engine_config *c, struct bt_engine
 	if (err)
 		return err;
 	e->meta = map_lazily(META_BYTES);
+	e->meta_used = RECORDS_START;
 	e->tr = map_lazily(align_up(sizeof(*e->tr), 4096));
 	e->page_state = map_lazily(align_up(e->page_count, 4096));
 	e->code_pages = map_lazily(align_up(e->page_count * sizeof(*e->code_pages), 4096));

@@ -204,10 +204,10 @@ static inline bool verify_jump_target(struct verify *v, uint32_t to)
 
 	if (verify_place_of(b, to) != VERIFY_OUTSIDE || to < v->e->cache_stubs_end)
 		return true;
-	for (const struct block *o = v->e->newest; o; o = o->older)
-		if ((to == o->main_entry || to == o->poll_entry) && (!o->dead || b->dead) &&
+	for (const struct block *o = block_at(v->e, v->e->newest); o; o = block_at(v->e, o->older))
+		if ((to == block_main_entry(o) || to == block_poll_entry(o)) && (!o->dead || b->dead) &&
 		    !((o->mode ^ b->mode) & ~(uint32_t)MODE_PRIVATE_TWIN) &&
-		    (o->gpa & ~0xfffull) == (b->gpa & ~0xfffull) && o->gpa2 == ~0ull)
+		    o->page == b->page && o->page2 == NO_PAGE)
 			return true;
 	return false;
 }
@@ -257,9 +257,9 @@ static inline bool verify_return_target(const struct verify *v, uint32_t to)
 
 	if (to == (b->mode & MODE_USER ? v->e->stub.jump_user : v->e->stub.jump_kernel))
 		return true;
-	for (const struct block *o = v->e->newest; o; o = o->older)
-		if (to == o->ret_entry && o->mem_entry != o->jc_entry && (!o->dead || b->dead) && o->gpa2 == ~0ull &&
-		    o->mode == (b->mode & ~(uint32_t)MODE_PRIVATE_TWIN) && (o->gpa & ~0xfffull) == (b->gpa & ~0xfffull))
+	for (const struct block *o = block_at(v->e, v->e->newest); o; o = block_at(v->e, o->older))
+		if (to == block_ret_entry(o) && o->mem_at && (!o->dead || b->dead) && o->page2 == NO_PAGE &&
+		    o->mode == (b->mode & ~(uint32_t)MODE_PRIVATE_TWIN) && o->page == b->page)
 			return true;
 	return false;
 }
@@ -694,7 +694,7 @@ static inline void verify_arrive(struct verify *v, unsigned at)
 /* The first instruction behind an entry of a dropped block, 8 bytes, is a jump now. */
 static inline bool verify_is_patched(const struct block *b, uint32_t pos)
 {
-	return b->dead && b->mem_entry != b->jc_entry && (pos == b->jc_entry || pos == b->ret_entry);
+	return b->dead && b->mem_at && (pos == b->jc_entry || pos == block_ret_entry(b));
 }
 
 /* The targets of the jumps from one part of the block. */
@@ -751,12 +751,12 @@ static inline bool verify_block(struct verify *v, const struct bt_engine *e, con
 	v->slow = SLOW_NO;
 	if (!verify_find_targets(v, start, b->code_end) || !verify_find_targets(v, b->cold_start, b->cold_end))
 		return false;
-	if (b->mem_entry != b->jc_entry && !b->dead)
-		v->target[b->ret_entry - b->jc_entry] |= IS_TARGET | IS_ENTRY;
-	if (b->mem_entry != b->jc_entry)
-		v->target[b->mem_entry - b->jc_entry] |= IS_TARGET | IS_ENTRY;
-	v->target[b->poll_entry - b->jc_entry] |= IS_TARGET | IS_ENTRY;
-	v->target[b->main_entry - b->jc_entry] |= IS_TARGET | IS_ENTRY;
+	if (b->mem_at && !b->dead)
+		v->target[b->ret_at] |= IS_TARGET | IS_ENTRY;
+	if (b->mem_at)
+		v->target[b->mem_at] |= IS_TARGET | IS_ENTRY;
+	v->target[b->poll_at] |= IS_TARGET | IS_ENTRY;
+	v->target[b->main_at] |= IS_TARGET | IS_ENTRY;
 	verify_forget(v);
 	v->index = INDEX_JUMP_CACHE;
 	if (!verify_part(v, start, b->code_end))

@@ -573,9 +573,9 @@ static void verify_some(const struct mode *mode)
 	const struct bt_engine *e = (const struct bt_engine *)run.g.engine;
 	unsigned n = 0, bad = 0;
 
-	for (const struct block *b = e->newest; b && n < 300; b = b->older, n++)
+	for (const struct block *b = block_at(e, e->newest); b && n < 300; b = block_at(e, b->older), n++)
 		if (!verify_block(&v, e, b) && !bad++)
-			diag("%#llx, mode %#x: %s", (unsigned long long)b->gpa, b->mode, v.what);
+			diag("%#llx, mode %#x: %s", (unsigned long long)block_gpa(b), b->mode, v.what);
 	ok(!bad, "mode \"%s\": %u of %u blocks do not hold against the verifier", mode->name, bad, n);
 }
 

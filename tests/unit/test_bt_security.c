@@ -85,11 +85,10 @@ static void test_straddle_same_page(void)
 	vcpu_get_regs(g.vcpu, &r);
 	is_u64(r.gpr[X86_RSI], 0x12345678, "an instruction that ends where its page begins");
 
-	const struct code_page *cp = e->code_pages[0x204];
+	const struct code_page *cp = code_page_at(e, e->code_pages[0x204]);
 	unsigned blocks = 0;
 
-	for (const struct block *b = cp->blocks; b && blocks < 100;
-	     b = (b->gpa & ~0xfffull) == 0x204000 ? b->page_next : b->page2_next)
+	for (struct block *b = block_at(e, cp->blocks); b && blocks < 100; b = blocks_next_in_page(e, b, 0x204))
 		blocks++;
 	ok(blocks < 100, "the page's list of %u blocks ends", blocks);
 	if (blocks < 100) {
@@ -114,13 +113,13 @@ static void test_drop_while_running(void)
 
 	guest_load(&g, GUEST_CODE, code, sizeof(code));
 	run_at(GUEST_CODE, 0, CODE64);
-	for (b = e->newest; b && !(b->mode & MODE_PRIVATE_BOUNCE); b = b->older)
+	for (b = block_at(e, e->newest); b && !(b->mode & MODE_PRIVATE_BOUNCE); b = block_at(e, b->older))
 		;
 	ok(b && !b->dead, "there is a block of one instruction");
 	if (!b)
 		return;
 	memcpy(before, e->cache_rx + b->jc_entry, sizeof(before));
-	cache_invalidate(e, b->gpa, 1);
+	cache_invalidate(e, block_gpa(b), 1);
 	ok(b->dead, "it is dropped");
 	ok(!memcmp(before, e->cache_rx + b->jc_entry, sizeof(before)), "and its code is unchanged");
 }
@@ -152,8 +151,8 @@ static void test_fences16(void)
 	run_at(GUEST_CODE, 3, 0x809b);
 	vcpu_get_regs(g.vcpu, &r);
 	is_u64(r.gpr[X86_RSI], 0x1234, "fences in 16-bit code");
-	for (const struct block *b = e->newest; b; b = b->older)
-		for (uint32_t at = b->jc_entry; b->gpa == GUEST_CODE && at + 3 < b->code_end; at++)
+	for (const struct block *b = block_at(e, e->newest); b; b = block_at(e, b->older))
+		for (uint32_t at = b->jc_entry; block_gpa(b) == GUEST_CODE && at + 3 < b->code_end; at++)
 			found += !memcmp(e->cache_rx + at, "\x66\x0f\xae", 3);
 	is_u64(found, 0, "none with a prefix");
 }
@@ -165,11 +164,11 @@ static void test_emitted(void)
 	const struct bt_engine *e = (const struct bt_engine *)g.engine;
 	unsigned good = 0, bad = 0;
 
-	for (const struct block *b = e->newest; b; b = b->older) {
+	for (const struct block *b = block_at(e, e->newest); b; b = block_at(e, b->older)) {
 		if (verify_block(&v, e, b))
 			good++;
 		else if (!bad++)
-			printf("# %#llx: %s\n", (unsigned long long)b->gpa, v.what);
+			printf("# %#llx: %s\n", (unsigned long long)block_gpa(b), v.what);
 	}
 	ok(good && !bad, "%u blocks hold against the verifier, %u do not", good, bad);
 }

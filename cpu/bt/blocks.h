@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Records of translated code: blocks, the jumps between them, the pages they were made from.
+ *
+ * There are hundreds of thousands, so they refer to each other by 32 bits: an offset in the engine's area for
+ * records (engine->meta); 0 is none. An area is given out from the front, and is empty after a flush of the cache.
+ */
+#ifndef CPU_BT_BLOCKS_H
+#define CPU_BT_BLOCKS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* A direct jump out of a block. */
+struct link {
+	uint32_t from;	 /* block */
+	uint32_t to;	 /* block; 0: not linked */
+	uint32_t next;	 /* linked: of to's incoming links; a return address that waits for its block: of its page's */
+	uint32_t next_out; /* of from's links */
+	uint32_t field;	 /* position of the rel32 */
+	uint32_t stub;	 /* where it goes while unlinked */
+	uint16_t target; /* offset in the page */
+	bool backward : 1; /* enter by the polling entry */
+	bool twin : 1;	   /* goes to the twin without groups of the block there */
+	bool ret : 1;	   /* a return address in the ring: the field is a LEA's */
+};
+
+/* Where guest instructions that may raise host exceptions begin in host code. */
+struct block_map {
+	uint32_t host;	   /* position of the instruction's first host byte */
+	uint16_t guest;	   /* page offset */
+	uint8_t flags;	   /* enum map_flags */
+	uint8_t borrowed;  /* a bit for each guest register whose value is in its slot while the copy runs */
+};
+enum map_flags { MAP_FLAGS_HOST = 1, MAP_FLAGS_MEMORY = 2, MAP_CAN_TRAP = 4 };
+
+#define RECORDS_START 16 /* in the area: 0 is no record */
+#define NO_PAGE UINT32_MAX
+
+struct block {
+	uint64_t lines;	      /* 64-byte lines of the page it was made from */
+	uint32_t page, page2; /* numbers of its guest-physical page; and of the second, for an instruction on two, else NO_PAGE */
+	uint32_t mode;
+	uint16_t start, guest_len; /* offset of the first byte */
+	uint8_t live_in;      /* arithmetic flags it reads: non-zero or not */
+	bool dead;
+	bool atomic; /* one locked instruction through the bounce buffer: see bounce_rmw */
+	uint8_t map_count;
+	uint32_t jc_entry; /* and the others, so many bytes behind it: */
+	uint8_t ret_at, mem_at, poll_at, main_at;
+	uint32_t code_end;
+	uint32_t cold_start, cold_end; /* its cold paths, apart */
+	uint32_t hash_next, page_next, page2_next;
+	uint32_t older; /* made before this one */
+	uint32_t in;	/* link */
+	uint32_t links;
+	uint32_t map;
+};
+
+/* RAM pages that have translated code. */
+struct code_page {
+	uint64_t lines;
+	uint32_t blocks;  /* by page_next or page2_next */
+	uint32_t waiting; /* return addresses in this page */
+	uint32_t slow_writes;
+	uint32_t index; /* in engine->code_pages */
+	uint32_t next;	/* of all there are */
+	uint64_t starts[64]; /* by byte: a block begins here, or did */
+};
+
+static inline uint64_t block_gpa(const struct block *b)
+{
+	return (uint64_t)b->page << 12 | b->start;
+}
+
+static inline uint32_t block_ret_entry(const struct block *b)
+{
+	return b->jc_entry + b->ret_at;
+}
+
+static inline uint32_t block_mem_entry(const struct block *b)
+{
+	return b->jc_entry + b->mem_at;
+}
+
+static inline uint32_t block_poll_entry(const struct block *b)
+{
+	return b->jc_entry + b->poll_at;
+}
+
+static inline uint32_t block_main_entry(const struct block *b)
+{
+	return b->jc_entry + b->main_at;
+}
+
+#endif
