@@ -21,6 +21,7 @@ void blocks_forget_all(struct bt_engine *e)
 	}
 	e->pages = e->newest = 0;
 	e->meta_used = RECORDS_START;
+	e->serial = 0;
 }
 
 uint32_t blocks_record(struct bt_engine *e, unsigned bytes, unsigned align)
@@ -109,7 +110,8 @@ static void connect(struct bt_engine *e, struct link *l, struct block *to)
 	l->to = record_of(e, to);
 	l->next = to->in;
 	to->in = record_of(e, l);
-	patch_field(e, l->field, l->ret ? block_ret_entry(to) : l->backward ? block_poll_entry(to) : block_main_entry(to));
+	patch_field(e, l->field,
+		    l->far ? to->far_entry : l->ret ? block_ret_entry(to) : l->backward ? block_poll_entry(to) : block_main_entry(to));
 }
 
 static void wait_for_block(struct bt_engine *e, struct code_page *cp, struct link *l)
@@ -149,6 +151,60 @@ static void connect_returns(struct bt_engine *e, struct block *b)
 	}
 }
 
+uint32_t blocks_serial(const struct bt_engine *e, const struct block *b)
+{
+	return code_page_at(e, e->code_pages[b->page])->serial;
+}
+
+/*
+ * A jump from another page leads to a block as long as the linear address is that of the block's page: the far entry looks
+ * in the jump cache's table of pages, with T0 the linear target. Two addresses with one place in the table are 16 MiB
+ * apart, and serial numbers are less than that: so no other page's entry has the same distance.
+ */
+static bool make_far_entry(struct bt_engine *e, struct block *b)
+{
+	bool user = b->mode & MODE_USER;
+	struct emit emit = {.base = e->cache_rw, .p = e->cache_rw + align_up(e->cache_used, 16),
+			    .end = e->cache_rw + CODE_HOT_BYTES};
+	struct emit *to = &emit;
+	uint32_t at = emit_pos(to);
+
+	if (e->has_bmi2) {
+		emit_rorx(to, false, T1, T0, 9);
+	} else {
+		emit_mov_reg(to, false, T1, T0);
+		emit8(to, 0x41); /* shr r15d, 9 */
+		emit8(to, 0xc1);
+		emit8(to, 0xef);
+		emit8(to, 9);
+	}
+	emit8(to, 0x41); /* and r15d, (JC_PAGES - 1) * 8 */
+	emit8(to, 0x81);
+	emit8(to, 0xe7);
+	emit32(to, (JC_PAGES - 1) * 8);
+	emit_jump_cache_op(to, user, true, 0x8b, T1, T1, offsetof(struct jump_cache, page));
+	emit_op_reg(to, true, 0x29, T0, T1); /* sub T1, T0 */
+	emit8(to, 0x49); /* cmp T1, the serial number less the offset in the page */
+	emit8(to, 0x81);
+	emit8(to, 0xff);
+	emit32(to, blocks_serial(e, b) - b->start);
+	emit_jcc(to, CC_NE, user ? e->stub.jump_user : e->stub.jump_kernel);
+	emit_jmp(to, block_ret_entry(b));
+	if (to->full)
+		return false;
+	b->far_entry = at;
+	e->cache_used = emit_pos(to);
+	return true;
+}
+
+/* May it ever lead to this block? */
+static bool may_link(const struct link *l, const struct block *from, const struct block *to)
+{
+	return to->page2 == NO_PAGE && (l->far || to->page == from->page) && to->start == l->target &&
+	       l->twin == !!(to->mode & MODE_PRIVATE_TWIN) &&
+	       (to->mode & ~MODE_PRIVATE_TWIN) == (from->mode & ~MODE_PRIVATE_TWIN);
+}
+
 void blocks_link(struct bt_vcpu *v, uint32_t link, struct block *to)
 {
 	struct bt_engine *e = v->engine;
@@ -157,11 +213,14 @@ void blocks_link(struct bt_vcpu *v, uint32_t link, struct block *to)
 	bt_lock(&e->lock);
 	const struct block *from = block_at(e, l->from);
 
-	if (!l->to && !from->dead && !to->dead && to->page2 == NO_PAGE && to->page == from->page && to->start == l->target &&
-	    l->twin == !!(to->mode & MODE_PRIVATE_TWIN) &&
-	    (to->mode & ~MODE_PRIVATE_TWIN) == (from->mode & ~MODE_PRIVATE_TWIN)) {
-		connect(e, l, to);
-		v->priv->stats.links++;
+	if (!l->to && !from->dead && !to->dead) {
+		if (may_link(l, from, to) && (!l->far || to->far_entry || make_far_entry(e, to))) {
+			connect(e, l, to);
+			v->priv->stats.links++;
+		} else if (l->far) { /* then it need not come here again */
+			l->stub = from->mode & MODE_USER ? e->stub.jump_user : e->stub.jump_kernel;
+			patch_field(e, l->field, l->stub);
+		}
 	}
 	bt_unlock(&e->lock);
 }
@@ -282,6 +341,8 @@ static bool page_prepare(struct bt_engine *e, uint32_t page)
 	cp = record_at(e, ref);
 	bt_zero(cp, sizeof(*cp));
 	cp->index = page;
+	cp->serial = e->serial + 1 + e->serial / 4095; /* never a whole page: 0 is no entry of the table of pages */
+	e->serial++;
 	cp->next = e->pages;
 	e->pages = ref;
 	e->code_pages[page] = ref;

@@ -19,10 +19,11 @@ struct link {
 	uint32_t next_out; /* of from's links */
 	uint32_t field;	 /* position of the rel32 */
 	uint32_t stub;	 /* where it goes while unlinked */
-	uint16_t target; /* offset in the page */
+	uint16_t target; /* offset in the page it leads to */
 	bool backward : 1; /* enter by the polling entry */
 	bool twin : 1;	   /* goes to the twin without groups of the block there */
 	bool ret : 1;	   /* a return address in the ring: the field is a LEA's */
+	bool far : 1;	   /* to another page, whichever it is: by the far entry, with the linear address in T0 */
 };
 
 /* Where guest instructions that may raise host exceptions begin in host code. */
@@ -49,6 +50,7 @@ struct block {
 	uint32_t jc_entry; /* and the others, so many bytes behind it: */
 	uint8_t ret_at, mem_at, poll_at, main_at;
 	uint32_t code_end;
+	uint32_t far_entry; /* made when the first block of another page leads here; 0: none */
 	uint32_t cold_start, cold_end; /* its cold paths, apart */
 	uint32_t hash_next, page_next, page2_next;
 	uint32_t older; /* made before this one */
@@ -65,6 +67,7 @@ struct code_page {
 	uint32_t slow_writes;
 	uint32_t index; /* in engine->code_pages */
 	uint32_t next;	/* of all there are */
+	uint32_t serial; /* no other page has it; for far entries (blocks.c) */
 	uint64_t starts[64]; /* by byte: a block begins here, or did */
 };
 

@@ -63,12 +63,14 @@ struct itlb_entry {
 #define ITLB_ENTRIES 256
 
 /* Jump cache: linear target address → code. */
-#define JC_ENTRIES 65536u
+#define JC_ENTRIES 16384u
 struct jc_entry {
 	uint64_t tag;
 	uint64_t code;
 };
 #define JC_LOG 4096u
+#define JC_PAGES 4096u
+#define JC_PAGE_LOG 256u
 struct jump_cache {
 	struct jc_entry entry[JC_ENTRIES];
 	/*
@@ -78,10 +80,14 @@ struct jump_cache {
 	struct jc_entry ring[256];
 	uint8_t ring_top;
 	bool entered;  /* code has been run that is not in entry[] */
+	/* By the linear address of a page: that address plus the serial number of the page of code that is there; or 0. */
+	uint64_t page[JC_PAGES];
+	uint16_t page_log[JC_PAGE_LOG];
+	uint32_t pages_used; /* entries in the log; > JC_PAGE_LOG: the log is not complete */
 	uint32_t mode; /* the block mode that all entries have */
 	uint32_t used; /* entries in the log; > JC_LOG: the log is not complete */
 	uint16_t log[JC_LOG];
-	uint64_t pages[64]; /* a filter: may the page (hash of its number) have entries? */
+	uint64_t filter[64]; /* may the page (hash of its number) have entries? */
 	bool has_local;	    /* an entry's page is not global */
 };
 
@@ -108,6 +114,11 @@ struct tlb_slot {
 	uint64_t last_use;
 };
 #define TLB_SLOTS 8
+
+static inline unsigned jc_page_index(uint64_t lin)
+{
+	return (unsigned)(lin >> 12) & (JC_PAGES - 1);
+}
 
 /* The addresses of a page have 4,096 entries next to each other. */
 static inline unsigned jc_index(uint64_t lin)
@@ -147,6 +158,7 @@ enum bt_options {
 	BT_OPT_NO_LINK = 4,	/* every block ends in C */
 	BT_OPT_BOUNCE = 8,	/* all memory through C */
 	BT_OPT_NO_GROUP = 16,	/* every access is checked by itself */
+	BT_OPT_NO_FAR = 32,	/* jumps to other pages go by the jump cache */
 	BT_OPT_POLL = 1 << 15,	/* every polling point leaves translated code: events are seen wherever they can be */
 	BT_OPT_PERF_MAP = 1 << 14, /* not that: writes /tmp/perf-PID.map */
 };
@@ -175,6 +187,7 @@ struct bt_engine {
 	uint32_t cache_used, cold_used, cache_stubs_end;
 	uint64_t cache_flushes; /* blocks from before the last one are gone */
 	uint32_t newest, pages; /* block, code_page */
+	uint32_t serial;	/* how many pages of code there have been */
 	uint8_t *meta; /* records: blocks.h, and struct insn */
 	uint32_t meta_used;
 	uint32_t hash[1u << BLOCK_HASH_BITS];	/* of blocks */
@@ -191,6 +204,7 @@ struct bt_engine {
 		uint32_t lookup_host; /* T0: linear target; flags in RFLAGS */
 		uint32_t lookup_mem;  /* the same, flags in aflags */
 		uint32_t link_host, link_mem; /* T1: link */
+		uint32_t link_far;    /* the same, T0: linear target; flags in aflags */
 		uint32_t step_done;   /* T0: linear address of the next instruction; flags in aflags */
 		uint32_t bounce;      /* T0: linear address of the instruction; flags in aflags */
 		uint32_t mem_slow, group_slow, bounce_in, bounce_out, call_op; /* called */
@@ -208,8 +222,9 @@ struct bt_engine {
 
 /* Why translated code was left. */
 enum exit_reason {
-	EXIT_LOOKUP,	/* v->rip (linear in priv->exit_target) is where to go on */
-	EXIT_LINK,	/* as LOOKUP, and priv->exit_link can be patched */
+	EXIT_LOOKUP,	/* v->exit_target is the linear address to go on at */
+	EXIT_LINK,	/* where v->exit_link leads to; it can be patched */
+	EXIT_FAR,	/* as LOOKUP, and v->exit_link can be patched */
 	EXIT_FAULT,	/* v->exception, v->rip at the instruction */
 	EXIT_OP,	/* an op ended the block: v->rip is set */
 	EXIT_BOUNCE,	/* v->rip: run this instruction through C accesses */
@@ -325,7 +340,7 @@ void tlb_flush_jump_caches(struct bt_vcpu *v);
 void jc_clear(struct bt_vcpu *v, struct jump_cache *jc);
 void jc_insert(struct bt_vcpu *v, uint64_t lin, const struct block *b, bool global);
 /* A block of the page is entered without the jump cache. */
-void jc_note(struct bt_vcpu *v, uint64_t lin, bool global);
+void jc_note(struct bt_vcpu *v, uint64_t lin, const struct block *b, bool global);
 
 /* ---- blocks.c: lock held ----------------------------------------------------------------------------- */
 /* The block there, also one that is on @page2 as its second page (NO_PAGE: any); or NULL. */
@@ -338,6 +353,8 @@ struct block *blocks_next_in_page(struct bt_engine *e, struct block *b, uint32_t
 uint64_t blocks_lines(const struct block *b, uint32_t page);
 /* The jump leads to @to from now on, if it may. Takes the lock. */
 void blocks_link(struct bt_vcpu *v, uint32_t link, struct block *to);
+/* The number by which far entries know the page of a block. */
+uint32_t blocks_serial(const struct bt_engine *e, const struct block *b);
 /* Is there a block for this address and mode? */
 bool blocks_known(struct bt_engine *e, uint64_t gpa, uint32_t mode);
 uint32_t blocks_record(struct bt_engine *e, unsigned bytes, unsigned align); /* 0: full */
@@ -392,6 +409,7 @@ struct block *translate(struct bt_vcpu *v, uint64_t gpa, const uint8_t *bytes, u
 
 /* Jumps to the block of linear address T0 by the jump cache of user or kernel code; flags in aflags. */
 void emit_jump_by_cache(struct emit *e, bool user, bool bmi2);
+void emit_jump_cache_op(struct emit *e, bool user, bool w, unsigned op, unsigned reg, uint8_t index, size_t field);
 
 /* ---- stubs.c ------------------------------------------------------------------------------------------ */
 void stubs_generate(struct bt_engine *e);

@@ -305,7 +305,8 @@ static struct block *get_block(struct bt_vcpu *v, uint32_t mode, bool *global)
 static bool run_block(struct bt_vcpu *v, bool bounce, enum exit_reason *reason)
 {
 	uint32_t mode = block_mode(v, bounce);
-	const struct link *link = link_at(v->engine, *reason == EXIT_LINK ? (uint32_t)v->exit_link : 0);
+	bool by_link = *reason == EXIT_LINK || *reason == EXIT_FAR;
+	const struct link *link = link_at(v->engine, by_link ? (uint32_t)v->exit_link : 0);
 	bool global, missed = *reason == EXIT_LOOKUP;
 	uint64_t flushes = v->priv->stats.flushes;
 
@@ -321,7 +322,11 @@ static bool run_block(struct bt_vcpu *v, bool bounce, enum exit_reason *reason)
 
 	uint64_t lin = code_address(v, v->cs_base + v->rip);
 	bool twin = link && link->twin && lin == v->vbase + link->target;
-	struct block *b = get_block(v, mode | (twin ? MODE_PRIVATE_TWIN : 0), &global);
+	struct block *b;
+
+	if (*reason == EXIT_FAR && lin != v->exit_target)
+		link = NULL; /* an event came first */
+	b = get_block(v, mode | (twin ? MODE_PRIVATE_TWIN : 0), &global);
 
 	if (!b)
 		return false;
@@ -336,7 +341,7 @@ static bool run_block(struct bt_vcpu *v, bool bounce, enum exit_reason *reason)
 	v->vbase = lin & ~0xfffull;
 	check_jump_cache(v, mode);
 	if (!(b->mode & MODES_WITHOUT_CACHE)) {
-		jc_note(v, lin, global);
+		jc_note(v, lin, b, global);
 		if (missed)
 			jc_insert(v, lin, b, global);
 		else if (link && v->exit_link && flushes == v->priv->stats.flushes)
@@ -367,6 +372,7 @@ static enum exit_reason finish_exit(struct bt_vcpu *v, enum exit_reason reason)
 		set_rip_linear(v, v->vbase + link_at(v->engine, (uint32_t)v->exit_link)->target);
 		break;
 	case EXIT_LOOKUP:
+	case EXIT_FAR:
 		if (bt_code64(v) && !bt_canonical(v->exit_target))
 			return missed_target(v);
 		set_rip_linear(v, v->exit_target);

@@ -21,7 +21,7 @@ static const struct {
 };
 
 static const char *const exit_names[EXIT_REASONS] = {
-	[EXIT_LOOKUP] = "lookup", [EXIT_LINK] = "link",	    [EXIT_FAULT] = "fault",
+	[EXIT_LOOKUP] = "lookup", [EXIT_LINK] = "link", [EXIT_FAR] = "far",	    [EXIT_FAULT] = "fault",
 	[EXIT_OP] = "op",	  [EXIT_BOUNCE] = "bounce", [EXIT_STEPPED] = "stepped",
 };
 

@@ -112,6 +112,12 @@ static void gen_exits(struct bt_engine *b, struct emit *e)
 	emit_store_slot(e, SLOT(exit_link), T1);
 	emit_mov_imm32(e, T1, EXIT_LINK);
 	emit_jmp(e, exit_save);
+
+	b->stub.link_far = emit_pos(e);
+	emit_store_slot(e, SLOT(exit_target), T0);
+	emit_store_slot(e, SLOT(exit_link), T1);
+	emit_mov_imm32(e, T1, EXIT_FAR);
+	emit_jmp(e, exit_save);
 }
 
 /*
@@ -144,6 +150,17 @@ static uint32_t gen_memory_call(struct bt_engine *b, struct emit *e, uint64_t fn
 	return at;
 }
 
+/* An instruction with a field of the current jump cache, at @index (or H_NONE) bytes from it. */
+void emit_jump_cache_op(struct emit *e, bool user, bool w, unsigned op, unsigned reg, uint8_t index, size_t field)
+{
+	if (user) {
+		emit8(e, 0x65);
+		emit_op_mem(e, w, op, reg, index, H_NONE, 0, USER_JC_OFF + (int32_t)field);
+	} else {
+		emit_op_mem(e, w, op, reg, H_RSP, index, 0, KERNEL_JC_OFF + (int32_t)field);
+	}
+}
+
 void emit_jump_by_cache(struct emit *e, bool user, bool bmi2)
 {
 	/* jc_index() */
@@ -156,20 +173,16 @@ void emit_jump_by_cache(struct emit *e, bool user, bool bmi2)
 		emit8(e, 0xef);
 		emit8(e, 16);
 	}
-	emit_op_reg(e, false, 0x33, T1, T0);   /* xor */
-	emit_op_reg(e, false, 0x0fb7, T1, T1); /* movzx r15d, r15w */
-	emit8(e, 0x41);			       /* shl r15d, 4 */
+	emit_op_reg(e, false, 0x33, T1, T0); /* xor */
+	emit8(e, 0x41);			     /* shl r15d, 4 */
 	emit8(e, 0xc1);
 	emit8(e, 0xe7);
 	emit8(e, 4);
-	if (user) {
-		emit8(e, 0x65);
-		emit_op_mem(e, false, 0xff, 4, T1, H_NONE, 0,
-			    USER_JC_OFF + (int32_t)offsetof(struct jc_entry, code));
-	} else {
-		emit_op_mem(e, false, 0xff, 4, H_RSP, T1, 0,
-			    KERNEL_JC_OFF + (int32_t)offsetof(struct jc_entry, code));
-	}
+	emit8(e, 0x41); /* and r15d, (JC_ENTRIES - 1) * 16 */
+	emit8(e, 0x81);
+	emit8(e, 0xe7);
+	emit32(e, (JC_ENTRIES - 1) * sizeof(struct jc_entry));
+	emit_jump_cache_op(e, user, false, 0xff, 4, T1, offsetof(struct jc_entry, code));
 }
 
 /*

@@ -37,6 +37,15 @@ static void ring_clear(struct bt_vcpu *v, struct jump_cache *jc)
 		jc->ring[k] = (struct jc_entry){.tag = 0, .code = (uint64_t)(e->cache_rx + stub)};
 }
 
+static void pages_clear(struct jump_cache *jc)
+{
+	if (jc->pages_used > JC_PAGE_LOG)
+		bt_zero(jc->page, sizeof(jc->page));
+	for (uint32_t k = 0; jc->pages_used <= JC_PAGE_LOG && k < jc->pages_used; k++)
+		jc->page[jc->page_log[k]] = 0;
+	jc->pages_used = 0;
+}
+
 void jc_clear(struct bt_vcpu *v, struct jump_cache *jc)
 {
 	uint64_t miss = jc_miss_code(v);
@@ -44,6 +53,7 @@ void jc_clear(struct bt_vcpu *v, struct jump_cache *jc)
 	if (!jc->used && !jc->entered)
 		return;
 	ring_clear(v, jc);
+	pages_clear(jc);
 	jc->entered = false;
 	if (jc->used <= JC_LOG) {
 		for (uint32_t k = 0; k < jc->used; k++)
@@ -52,7 +62,7 @@ void jc_clear(struct bt_vcpu *v, struct jump_cache *jc)
 		for (uint32_t k = 0; k < JC_ENTRIES; k++)
 			jc->entry[k].code = miss;
 	}
-	bt_zero(jc->pages, sizeof(jc->pages));
+	bt_zero(jc->filter, sizeof(jc->filter));
 	jc->used = 0;
 	jc->has_local = false;
 }
@@ -60,6 +70,7 @@ void jc_clear(struct bt_vcpu *v, struct jump_cache *jc)
 static void jc_fill(struct bt_vcpu *v, struct jump_cache *jc)
 {
 	jc->used = JC_LOG + 1; /* nothing is known of it: clear it all */
+	jc->pages_used = JC_PAGE_LOG + 1;
 	jc_clear(v, jc);
 }
 
@@ -68,13 +79,27 @@ static struct jump_cache *current_jc(struct bt_vcpu *v)
 	return v->mode & MODE_USER ? &v->priv->slot->jc : bt_kernel_jc(v);
 }
 
-void jc_note(struct bt_vcpu *v, uint64_t lin, bool global)
+static void note_page(struct jump_cache *jc, uint64_t lin, bool global)
+{
+	jc->filter[page_filter(lin) >> 6] |= 1ull << (page_filter(lin) & 63);
+	jc->has_local |= !global;
+}
+
+void jc_note(struct bt_vcpu *v, uint64_t lin, const struct block *b, bool global)
 {
 	struct jump_cache *jc = current_jc(v);
+	unsigned k = jc_page_index(lin);
+	uint64_t known = (lin & ~0xfffull) + blocks_serial(v->engine, b);
 
-	jc->pages[page_filter(lin) >> 6] |= 1ull << (page_filter(lin) & 63);
-	jc->has_local |= !global;
+	note_page(jc, lin, global);
 	jc->entered = true;
+	if (jc->page[k] == known)
+		return;
+	if (jc->pages_used < JC_PAGE_LOG)
+		jc->page_log[jc->pages_used] = (uint16_t)k;
+	if (jc->pages_used <= JC_PAGE_LOG)
+		jc->pages_used++;
+	jc->page[k] = known;
 }
 
 void jc_insert(struct bt_vcpu *v, uint64_t lin, const struct block *b, bool global)
@@ -92,8 +117,7 @@ void jc_insert(struct bt_vcpu *v, uint64_t lin, const struct block *b, bool glob
 		jc->log[jc->used] = (uint16_t)jc_index(lin);
 	if (jc->used <= JC_LOG)
 		jc->used++;
-	jc->pages[page_filter(lin) >> 6] |= 1ull << (page_filter(lin) & 63);
-	jc->has_local |= !global;
+	note_page(jc, lin, global);
 	v->priv->stats.jc_fills++;
 }
 
@@ -101,9 +125,10 @@ static void jc_drop_page(struct bt_vcpu *v, struct jump_cache *jc, uint64_t lin)
 {
 	uint64_t page = lin >> 12, miss = jc_miss_code(v);
 
-	if (!(jc->pages[page_filter(lin) >> 6] >> (page_filter(lin) & 63) & 1))
+	if (!(jc->filter[page_filter(lin) >> 6] >> (page_filter(lin) & 63) & 1))
 		return;
 	ring_clear(v, jc);
+	jc->page[jc_page_index(lin)] = 0;
 	if (jc->used <= JC_LOG) {
 		for (uint32_t k = 0; k < jc->used; k++) {
 			struct jc_entry *e = &jc->entry[jc->log[k]];

@@ -125,15 +125,45 @@ void tr_cold_link(struct tr *t, const struct cold *c)
 	c->link->stub = emit_pos(e);
 	emit_patch_rel32(e, c->field[0], emit_pos(e));
 	emit_mov_imm32(e, T1, record_of(t->b, c->link));
-	emit_jmp(e, c->flags & FLAGS_HOST ? t->b->stub.link_host : t->b->stub.link_mem);
+	if (c->link->far)
+		emit_jmp(e, t->b->stub.link_far);
+	else
+		emit_jmp(e, c->flags & FLAGS_HOST ? t->b->stub.link_host : t->b->stub.link_mem);
+}
+
+/* Jumps to @target, page offset of another page, whose linear address is in T0. Flags are in memory. */
+static void far_jump(struct tr *t, int64_t target)
+{
+	struct link *l;
+
+	if (t->code_bits != 64 || !has_jump_cache(t) || (t->b->debug_opts & (BT_OPT_NO_FAR | BT_OPT_SINGLE))) {
+		tr_jump_cache(t);
+		return;
+	}
+	l = new_link(t, (unsigned)target & PAGE_OFF_MASK);
+	if (!l)
+		return;
+	l->far = true;
+	align_field(t, 1);
+	l->field = emit_jmp_forward(&t->e);
+	if (t->in_cold) { /* its stub is behind it */
+		struct cold c = {.link = l, .field = {l->field}};
+
+		tr_cold_link(t, &c);
+	} else {
+		struct cold *c = tr_cold(t, COLD_LINK);
+
+		c->link = l;
+		c->field[c->nfields++] = l->field;
+	}
 }
 
 /*
  * A jump to what is not canonical, or beyond the limit of CS, is #GP at the jump, with RIP and RSP as they were (SDM
  * vol. 2, JMP, CALL, RET; the return address of a CALL has been written by then). An in-page jump cannot leave the
  * canonical addresses, nor can one of less than EDGE_BYTES but in the pages that have a mode of their own for it.
- * An indirect one through the jump cache leaves a note of where it was: the jump cache holds no such target, and C, where
- * it goes then, looks at the note (run.c, missed_target).
+ * One through the jump cache leaves a note of where it was: the jump cache holds no such target, and C, where it goes then,
+ * looks at the note (run.c, missed_target).
  */
 static bool may_miss(const struct tr *t, int64_t target)
 {
@@ -149,8 +179,10 @@ static void check_target(struct tr *t, const struct insn *i)
 	struct emit *e = &t->e;
 	struct cold *c;
 
-	if (t->code_bits == 64 && (i->op == OP_JMP_IND || i->op == OP_CALL_IND) && i->opsize == 8 && has_jump_cache(t)) {
-		emit_store_slot_imm(e, SLOT(jumped_from), t->off[t->cur] | (i->op == OP_CALL_IND ? JUMPED_BY_CALL : 0));
+	if (t->code_bits == 64 && i->op != OP_RET && i->op != OP_LOOP && i->opsize == 8 && has_jump_cache(t)) {
+		bool call = i->op == OP_CALL || i->op == OP_CALL_IND;
+
+		emit_store_slot_imm(e, SLOT(jumped_from), t->off[t->cur] | (call ? JUMPED_BY_CALL : 0));
 		return;
 	}
 	t->flags &= ~(unsigned)FLAGS_HOST;
@@ -191,7 +223,7 @@ void tr_cold_far(struct tr *t, const struct cold *c)
 	tr_linear_of(t, c->target);
 	if (may_miss(t, c->target))
 		check_target(t, &t->insn[c->insn]);
-	tr_jump_cache(t);
+	far_jump(t, c->target);
 }
 
 void tr_goto(struct tr *t, int64_t target)
@@ -207,7 +239,7 @@ void tr_goto(struct tr *t, int64_t target)
 	}
 	tr_flags_to_mem(t);
 	tr_linear_of(t, target);
-	tr_jump_cache(t);
+	far_jump(t, target);
 }
 
 /* T0 holds an offset in CS: makes it linear, and goes there. Flags are in memory. */
@@ -242,6 +274,14 @@ static void goto_target(struct tr *t, const struct insn *i, int64_t target)
 
 	if (plain_code(t, i) && !check) {
 		tr_goto(t, target);
+		return;
+	}
+	if (t->code_bits == 64 && i->op != OP_LOOP && has_jump_cache(t)) {
+		tr_flags_to_mem(t);
+		tr_linear_of(t, target);
+		check_target(t, i);
+		t->done = true;
+		far_jump(t, target);
 		return;
 	}
 	tr_flags_to_mem(t);
@@ -338,15 +378,9 @@ static bool has_ring(const struct tr *t, unsigned size)
 	       !(t->mode & (MODE_PRIVATE_NO_JC | MODE_PRIVATE_BREAK)) && !(t->b->debug_opts & BT_OPT_NO_LINK);
 }
 
-/* An instruction with a field of the current jump cache, at @index (or H_NONE) bytes from it. */
 static void ring_op(struct tr *t, bool w, unsigned op, unsigned reg, uint8_t index, size_t field)
 {
-	if (t->mode & MODE_USER) {
-		emit8(&t->e, 0x65);
-		emit_op_mem(&t->e, w, op, reg, index, H_NONE, 0, USER_JC_OFF + (int32_t)field);
-	} else {
-		emit_op_mem(&t->e, w, op, reg, H_RSP, index, 0, KERNEL_JC_OFF + (int32_t)field);
-	}
+	emit_jump_cache_op(&t->e, t->mode & MODE_USER, w, op, reg, index, field);
 }
 
 /* @temp := byte offset of the newest entry. */

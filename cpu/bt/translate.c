@@ -346,6 +346,7 @@ static void emit_cold_paths(struct tr *t, struct block *blk)
 	t->e.p = t->e.base + t->b->cold_used;
 	t->e.end = t->e.base + CODE_CACHE_BYTES;
 	blk->cold_start = emit_pos(&t->e);
+	t->in_cold = true;
 	for (unsigned k = 0; k < t->ncold && !t->e.full; k++) {
 		const struct cold *c = &t->cold[k];
 
@@ -475,7 +476,7 @@ struct block *translate(struct bt_vcpu *v, uint64_t gpa, const uint8_t *bytes, u
 	t->lines = 0;
 	t->cur = 0;
 	t->t1_used = false;
-	t->done = t->failed = false;
+	t->done = t->failed = t->in_cold = false;
 	t->links = 0;
 	t->block = blk;
 	*blk = (struct block){.page = (uint32_t)(gpa >> 12), .page2 = page2, .mode = mode, .start = (uint16_t)start};

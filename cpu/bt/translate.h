@@ -86,6 +86,7 @@ struct tr {
 	unsigned cur;
 	unsigned flags; /* FLAGS_HOST | FLAGS_MEM */
 	bool done;	/* the block has ended with a jump */
+	bool in_cold;	/* its cold paths are emitted */
 
 	unsigned ngroups;
 	struct group group[GROUP_MAX];

@@ -266,6 +266,8 @@ static uint32_t debug_options(void)
 		opts |= BT_OPT_SINGLE;
 	if (strstr(text, "no-group"))
 		opts |= BT_OPT_NO_GROUP;
+	if (strstr(text, "no-far"))
+		opts |= BT_OPT_NO_FAR;
 	if (strstr(text, "no-link"))
 		opts |= BT_OPT_NO_LINK;
 	if (strstr(text, "bounce"))

@@ -35,7 +35,7 @@
 #define VERIFY_SLOTS (offsetof(struct bt_vcpu, rip) / 8)
 
 enum verify_ring { RING_NONE, RING_TOP, RING_OFFSET };
-enum verify_index { INDEX_NONE, INDEX_TLB, INDEX_WORD, INDEX_JUMP_CACHE };
+enum verify_index { INDEX_NONE, INDEX_TLB, INDEX_JUMP_CACHE };
 
 struct verify_grant {
 	struct value base, address; /* of the host; of the guest, which was checked */
@@ -204,8 +204,16 @@ static inline bool verify_jump_target(struct verify *v, uint32_t to)
 
 	if (verify_place_of(b, to) != VERIFY_OUTSIDE || to < v->e->cache_stubs_end)
 		return true;
+	/* A far entry finds out whether T0's page is its own: the offset must be right. */
+	const struct value *page = &v->now.slot[SLOT(vbase) / 8];
+	uint64_t offset;
+	bool far = value_distance(&v->now.reg[T0], page, &offset);
+
 	for (const struct block *o = block_at(v->e, v->e->newest); o; o = block_at(v->e, o->older))
-		if ((to == block_main_entry(o) || to == block_poll_entry(o)) && (!o->dead || b->dead) &&
+		if (far && o->far_entry && to == o->far_entry && (offset & 0xfff) == o->start && (!o->dead || b->dead) &&
+		    o->mode == (b->mode & ~(uint32_t)MODE_PRIVATE_TWIN) && o->page2 == NO_PAGE)
+			return true;
+		else if ((to == block_main_entry(o) || to == block_poll_entry(o)) && (!o->dead || b->dead) &&
 		    !((o->mode ^ b->mode) & ~(uint32_t)MODE_PRIVATE_TWIN) &&
 		    o->page == b->page && o->page2 == NO_PAGE)
 			return true;
@@ -446,11 +454,10 @@ static inline bool verify_control(struct verify *v)
 
 /* ---- the straight path ---- */
 
-/* T1 as it is used to index: "and T1d, gs:[mask]" for the TLB, "movzx T1d, T1w; shl T1d, 4" for a jump cache. */
+/* T1 as it is used to index: "and T1d, gs:[mask]" for the TLB, "and T1d, …" for a jump cache. */
 static inline void verify_index(struct verify *v)
 {
 	const ZydisDecodedOperand *a = &v->op[0], *b = &v->op[1];
-	uint8_t old = v->index;
 
 	if (a->type != ZYDIS_OPERAND_TYPE_REGISTER || verify_gpr(a->reg.value) != T1 ||
 	    !(a->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
@@ -464,9 +471,8 @@ static inline void verify_index(struct verify *v)
 		v->tag[0] = value_new(&v->unknowns);
 		v->tag[1] = value_new(&v->unknowns);
 		v->subtracted = false;
-	} else if (v->in.mnemonic == ZYDIS_MNEMONIC_MOVZX && b->reg.value == ZYDIS_REGISTER_R15W) {
-		v->index = INDEX_WORD;
-	} else if (v->in.mnemonic == ZYDIS_MNEMONIC_SHL && old == INDEX_WORD && b->imm.value.u == 4) {
+	} else if (v->in.mnemonic == ZYDIS_MNEMONIC_AND && b->type == ZYDIS_OPERAND_TYPE_IMMEDIATE &&
+		   b->imm.value.u == (JC_ENTRIES - 1) * sizeof(struct jc_entry)) {
 		v->index = INDEX_JUMP_CACHE;
 	}
 }
