@@ -105,7 +105,7 @@ static void test_all(const char *options)
 
 int main(void)
 {
-	static const char *const options[] = {"", "exact-flags", "single", "no-link", "bounce", "no-group", "poll"};
+	static const char *const options[] = {"", "exact-flags", "single", "no-link", "bounce", "no-group", "no-far", "poll"};
 
 	for (unsigned k = 0; k < sizeof(options) / sizeof(options[0]); k++)
 		test_all(options[k]);

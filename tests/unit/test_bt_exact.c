@@ -22,8 +22,8 @@
 static struct bt_guest g;
 static unsigned tables;
 
-/* Maps the page at @linear to @gpa, making tables as needed. */
-static void map(uint64_t linear, uint64_t gpa)
+/* Maps the page at @linear to @gpa, making tables as needed. Returns where its entry is. */
+static uint64_t map(uint64_t linear, uint64_t gpa)
 {
 	uint64_t table = GUEST_TABLES, entry;
 
@@ -44,6 +44,7 @@ static void map(uint64_t linear, uint64_t gpa)
 		table = entry & ~0xfffull;
 	}
 	guest_put64(&g, table + 8 * (linear >> 12 & 511), gpa | 7);
+	return table + 8 * (linear >> 12 & 511);
 }
 
 /* What ended the run. */
@@ -222,6 +223,53 @@ static void test_far_group(void)
 	is_u64(end.vector, X86_UD, "RIP-relative reads 2 GiB away: they end");
 	is_u64(end.r.gpr[X86_RAX], 0x8877665544332211, "RIP-relative reads 2 GiB away: the first");
 	is_u64(end.r.gpr[X86_RBX], 0x1122334455667788, "RIP-relative reads 2 GiB away: the second");
+}
+
+/* Calls of another page, which lead there directly soon: and still go where the page tables say. */
+static void test_far_links(void)
+{
+	static const uint8_t calls[] = {0xb9, 5, 0, 0, 0,		  /* mov ecx, 5 */
+					0xe8, 0xf6, 0x0e, 0, 0,	  /* 1: call + 0x1000 - 0x10a */
+					0xff, 0xc9, 0x75, 0xf7},	  /* dec ecx; jnz 1b */
+		remap[] = {0x48, 0x89, 0x37, 0x0f, 0x01, 0x3b,	  /* mov [rdi], rsi; invlpg [rbx] */
+			   0xe8, 0xe7, 0x0e, 0, 0,		  /* call, from 0x119 */
+			   0x48, 0x89, 0x17, 0x0f, 0x01, 0x3b,	  /* mov [rdi], rdx; invlpg [rbx] */
+			   0xe8, 0xdc, 0x0e, 0, 0},		  /* call, from 0x124 */
+		one[] = {0x83, 0xc0, 1, 0xc3},			  /* add eax, 1; ret */
+		many[] = {0x05, 0, 1, 0, 0, 0xc3}, ud2[] = {0x0f, 0x0b};
+	struct x86_sregs s;
+	struct x86_regs r;
+	struct end end;
+
+	guest_load(&g, 0x501000, one, sizeof(one));
+	guest_load(&g, 0x502000, many, sizeof(many));
+	guest_load(&g, 0x500100, calls, sizeof(calls));
+	guest_load(&g, 0x500100 + sizeof(calls), ud2, sizeof(ud2));
+	for (unsigned k = 0; k < 4; k++) { /* the same page of code at two addresses, other pages behind it */
+		uint64_t at = k & 1 ? 0xa00000 : 0x900000;
+
+		map(at, 0x500000);
+		map(at + 0x1000, k & 1 ? 0x502000 : 0x501000);
+		set_up(CODE64, at + 0x100, 0, &s);
+		go(&end);
+		is_u64(end.vector, X86_UD, "calls of the next page, at %#llx: they end", (unsigned long long)at);
+		is_u64(end.r.gpr[X86_RAX], k & 1 ? 0x1500 : 0x1005, "calls of the next page, at %#llx: what is there",
+		       (unsigned long long)at);
+	}
+	guest_load(&g, 0x500100 + sizeof(calls), remap, sizeof(remap));
+	set_up(CODE64, 0x900100, 0, &s);
+	vcpu_get_regs(g.vcpu, &r);
+	r.gpr[X86_RDI] = map(0x901000, 0x501000);
+	r.gpr[X86_RSI] = 0x502000 | 7;
+	r.gpr[X86_RBX] = 0x901000;
+	r.gpr[X86_RDX] = 0;
+	vcpu_set_regs(g.vcpu, &r);
+	go(&end);
+	is_u64(end.vector, X86_PF_VEC, "a page that was called is away: #PF");
+	is_u64(end.cr2, 0x901000, "at its address");
+	is_u64(end.rip, 0x901000, "when it is fetched");
+	is_u64(end.rsp, GUEST_STACK - 8, "behind the call");
+	is_u64(end.r.gpr[X86_RAX], 0x1105, "and it was another one in between");
 }
 
 /* Beyond the limit of CS: 16-bit protected mode. */
@@ -431,6 +479,7 @@ static void test_all(const char *options)
 	test_not_canonical();
 	test_return_to_zero();
 	test_far_group();
+	test_far_links();
 	test_limit();
 	test_far();
 	test_sti_shadow(GUEST_CODE, "in a block");
@@ -443,7 +492,7 @@ static void test_all(const char *options)
 
 int main(void)
 {
-	static const char *const options[] = {"", "exact-flags", "single", "no-link", "bounce", "no-group", "poll"};
+	static const char *const options[] = {"", "exact-flags", "single", "no-link", "bounce", "no-group", "no-far", "poll"};
 
 	for (unsigned k = 0; k < sizeof(options) / sizeof(options[0]); k++)
 		test_all(options[k]);
