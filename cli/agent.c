@@ -8,6 +8,7 @@
  */
 #include "cli/agent.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -24,6 +25,7 @@
 #include "cli/client.h"
 
 #define CHUNK 65536u
+#define REFUSAL_BYTES 400u
 #define SILENCE_NS (3 * NS_PER_SEC) /* after a command that ends the guest */
 
 static struct error *no_answer(void)
@@ -89,6 +91,16 @@ static void drop(struct agent *a, size_t len)
 	a->used -= len;
 }
 
+/* More commas and brackets than an answer has, not looking at whether they are within strings. */
+static bool too_many_values(const char *line, size_t len)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < len; i++)
+		count += line[i] == ',' || line[i] == '[' || line[i] == '{';
+	return count > AGENT_VALUES_MAX;
+}
+
 /* The next line, from its last byte 0xff on, as JSON in *@out, or NULL there when it is none. */
 static struct error *read_line(struct agent *a, uint64_t deadline, json_t **out)
 {
@@ -108,6 +120,8 @@ static struct error *read_line(struct agent *a, uint64_t deadline, json_t **out)
 	}
 	start = memrchr(a->buf, '\xff', (size_t)(end - a->buf));
 	start = start ? start + 1 : a->buf;
+	if (too_many_values(start, (size_t)(end - start)))
+		return error_new("the guest's agent says more than can be an answer");
 	*out = json_loadb(start, (size_t)(end - start), 0, NULL);
 	drop(a, (size_t)(end + 1 - a->buf));
 	return NULL;
@@ -217,14 +231,42 @@ void agent_close(struct agent *a)
 	*a = (struct agent){ .fd = -1 };
 }
 
+char *agent_printable(const json_t *text, size_t most)
+{
+	const char *s = json_string_value(text);
+	size_t len = s ? json_string_length(text) : 0, used = 0;
+	char *out = malloc(MIN(len, most) + 1);
+
+	assert(out);
+	for (size_t i = 0, n; i < len; i += n) {
+		unsigned char c = (unsigned char)s[i];
+		bool bad = c < 0x20 || c == 0x7f || (c == 0xc2 && (unsigned char)s[i + 1] < 0xa0);
+
+		n = c < 0xc0 ? 1 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : 4; /* it is UTF-8: jansson has looked */
+		if (used + n > most)
+			break;
+		if (bad)
+			out[used++] = '?';
+		else
+			memcpy(out + used, s + i, n);
+		used += bad ? 0 : n;
+	}
+	out[used] = 0;
+	return out;
+}
+
 /* "return" of an answer, or the refusal in it. */
 static struct error *open_answer(const char *command, json_t *answer, json_t **result)
 {
 	json_t *value = json_object_get(answer, "return"), *refusal = json_object_get(answer, "error");
-	const char *why = json_string_value(json_object_get(refusal, "desc"));
 
-	if (refusal)
-		return error_new("the guest's agent refuses %s: %.400s", command, why ? why : "it does not say why");
+	if (refusal) {
+		char *why = agent_printable(json_object_get(refusal, "desc"), REFUSAL_BYTES);
+		struct error *err = error_new("the guest's agent refuses %s: %s", command, *why ? why : "it does not say why");
+
+		free(why);
+		return err;
+	}
 	if (!value)
 		return error_new("the guest's agent answers %s with what makes no sense", command);
 	if (result)

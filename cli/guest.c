@@ -33,28 +33,19 @@ struct job {
 	int status; /* exit status if all goes well */
 };
 
-/* A text of the guest's on standard output; control characters (also those of U+0080 to U+009F) become '?'. */
+/* A text of the guest's on standard output. */
 static void show(json_t *text)
 {
-	const unsigned char *s = (const unsigned char *)json_string_value(text);
-	size_t len = json_string_length(text);
+	char *printable = agent_printable(text, SIZE_MAX - 1);
 
-	for (size_t i = 0; s && i < len; i++) {
-		if (s[i] < 0x20 || s[i] == 0x7f) {
-			putchar('?');
-		} else if (s[i] == 0xc2 && i + 1 < len && s[i + 1] < 0xa0) {
-			putchar('?');
-			i++;
-		} else {
-			putchar(s[i]);
-		}
-	}
+	fputs(printable, stdout);
+	free(printable);
 }
 
-/* Takes @o. */
+/* Takes @o. In ASCII: what JSON leaves as it is could still be a control character (U+009B, for one). */
 static void print_json(json_t *o)
 {
-	json_dumpf(o, stdout, JSON_INDENT(2));
+	json_dumpf(o, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
 	putchar('\n');
 	json_decref(o);
 }
@@ -361,7 +352,7 @@ static struct error *parse(int argc, char **argv, const struct verb **verb, stru
 	return NULL;
 }
 
-int cmd_guest(int argc, char **argv)
+int guest_main(int argc, char **argv, int fd)
 {
 	const struct verb *verb = NULL;
 	struct job j = { .agent.fd = -1 };
@@ -373,10 +364,15 @@ int cmd_guest(int argc, char **argv)
 	}
 	err = parse(argc, argv, &verb, &j);
 	if (!err)
-		err = agent_connect(j.vm, &j.agent);
+		err = fd < 0 ? agent_connect(j.vm, &j.agent) : agent_attach(fd, &j.agent);
 	if (!err)
 		err = verb->run(&j);
 	agent_close(&j.agent);
 	fflush(stdout);
 	return err ? cli_fail(err) : j.status;
+}
+
+int cmd_guest(int argc, char **argv)
+{
+	return guest_main(argc, argv, -1);
 }

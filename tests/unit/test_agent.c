@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Talking with the agent in a guest, which may say anything. */
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -18,14 +20,28 @@ struct script {
 	char heard[512];
 };
 
+static void say_bytes(int fd, const char *text, size_t len)
+{
+	while (len) {
+		ssize_t n = send(fd, text, len, MSG_NOSIGNAL);
+
+		if (n <= 0)
+			return;
+		text += n;
+		len -= (size_t)n;
+	}
+}
+
 static void say(int fd, const char *text, const char *number)
 {
-	for (; *text; text++) {
-		if (*text == '%')
-			(void)!write(fd, number, strlen(number));
-		else
-			(void)!write(fd, text, 1);
+	const char *mark;
+
+	while ((mark = strchr(text, '%'))) {
+		say_bytes(fd, text, (size_t)(mark - text));
+		say_bytes(fd, number, strlen(number));
+		text = mark + 1;
 	}
+	say_bytes(fd, text, strlen(text));
 }
 
 static void *play(void *opaque)
@@ -143,6 +159,76 @@ static void test_flood(void)
 	pthread_join(thread, NULL);
 }
 
+/* ---- The command, as a person sees it ---- */
+
+/* What `maru guest ARGS` writes to @stream when the agent answers like this. */
+static void shows(char **args, const char *answer, FILE *stream, char *text, size_t size)
+{
+	struct script s = { .first = SYNC, .second = answer };
+	int argc = 0, kept = dup(fileno(stream)), pair[2], catcher = memfd_create("shown", MFD_CLOEXEC);
+	pthread_t thread;
+	ssize_t n;
+
+	while (args[argc])
+		argc++;
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) || kept < 0 || catcher < 0)
+		abort();
+	s.fd = pair[1];
+	pthread_create(&thread, NULL, play, &s);
+	fflush(stream);
+	dup2(catcher, fileno(stream));
+	guest_main(argc, args, pair[0]);
+	fflush(stream);
+	dup2(kept, fileno(stream));
+	pthread_join(thread, NULL);
+	n = pread(catcher, text, size - 1, 0);
+	text[n > 0 ? n : 0] = 0;
+	close(kept);
+	close(catcher);
+}
+
+/* A guest cannot send the terminal anything but text. */
+static void test_shown(void)
+{
+	static char *ip[] = { "guest", "ip", "vm", NULL }, *ip_json[] = { "guest", "ip", "vm", "-o", "json", NULL };
+	const char *card = "{\"return\":[{\"name\":\"e\\u001b[2J\\u009b2J\u00fc\",\"hardware-address\":\"a\\u007f\\n\","
+			   "\"ip-addresses\":[{\"ip-address\":\"10.0.2.15\",\"prefix\":24}]}]}\n";
+	char text[1024];
+
+	shows(ip, card, stdout, text, sizeof(text));
+	is_str(text, "e?[2J?2J\u00fc\t10.0.2.15/24\ta??\n", "control characters in the name of a network card");
+	shows(ip_json, card, stdout, text, sizeof(text));
+	ok(strstr(text, "\\u001B[2J\\u009B2J\\u00FC") && !strpbrk(text, "\x1b\xc2\xc3"), "and as JSON it is ASCII");
+	shows(ip, "{\"error\": {\"desc\": \"\\u001b]0;title\\u0007\\u009bm no\"}}\n", stderr, text, sizeof(text));
+	is_str(text, "maru: the guest's agent refuses guest-network-get-interfaces: ?]0;title??m no\n",
+	       "control characters in a refusal");
+}
+
+static void printable(const char *json, size_t most, const char *want)
+{
+	json_t *text = json_loads(json, JSON_DECODE_ANY, NULL);
+	char *shown = agent_printable(text, most);
+
+	is_str(shown, want, "%s, %zu bytes of it", json, most);
+	free(shown);
+	json_decref(text);
+}
+
+/* As many values as fit in the bytes of an answer would take gigabytes. */
+static void test_values(void)
+{
+	size_t count = AGENT_VALUES_MAX + 10, used;
+	char *answer = malloc(3 * count + 32);
+
+	used = (size_t)sprintf(answer, "{\"return\":[0");
+	for (size_t i = 0; i < count; i++)
+		used += (size_t)sprintf(answer + used, ",0");
+	strcpy(answer + used, "]}\n");
+	bad(SYNC, answer, "more than can be an answer", "too many values");
+	good(SYNC, "{\"return\":[0,1]}\n", "[0,1]", "some values");
+	free(answer);
+}
+
 int main(void)
 {
 	char heard[512], *result;
@@ -170,6 +256,15 @@ int main(void)
 	ok(err && strstr(error_message(err), "busy"), "its refusal");
 	error_free(err);
 	test_flood();
+	test_values();
+	test_shown();
+	printable("\"plain\"", 10, "plain");
+	printable("\"plain\"", 3, "pla");
+	printable("\"a\u00fc\"", 2, "a");
+	printable("\"a\u20acb\"", 4, "a\u20ac");
+	printable("\"\U0001f600\\u0080\\u00a0\"", 100, "\U0001f600?\u00a0");
+	printable("5", 10, "");
+	printable("\"\"", 10, "");
 
 	decodes("", "");
 	decodes("aGVsbG8=", "hello");
