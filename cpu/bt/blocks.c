@@ -21,6 +21,8 @@ void blocks_forget_all(struct bt_engine *e)
 	}
 	e->pages = e->newest = 0;
 	e->meta_used = RECORDS_START;
+	e->insns_start = META_BYTES;
+	bt_give_back(e->meta, META_BYTES);
 	e->serial = 0;
 }
 
@@ -28,7 +30,7 @@ uint32_t blocks_record(struct bt_engine *e, unsigned bytes, unsigned align)
 {
 	uint64_t at = align_up(e->meta_used, align);
 
-	if (at + bytes > META_BYTES)
+	if (at + bytes > e->insns_start)
 		return 0;
 	e->meta_used = (uint32_t)(at + bytes);
 	return (uint32_t)at;
@@ -63,9 +65,10 @@ const struct insn *blocks_insn(struct bt_engine *e, const struct insn *i)
 		if (same_insn(&kept->insn, i))
 			return &kept->insn;
 	}
-	ref = blocks_record(e, sizeof(*kept), _Alignof(struct kept_insn));
-	if (!ref)
+	ref = e->insns_start - (uint32_t)sizeof(*kept);
+	if (ref < e->meta_used)
 		return NULL;
+	e->insns_start = ref;
 	kept = record_at(e, ref);
 	bt_copy(&kept->insn, i, sizeof(*i));
 	kept->next = *first;
@@ -128,7 +131,7 @@ static void connect_returns(struct bt_engine *e, struct block *b)
 
 	while (*at) {
 		struct link *l = link_at(e, *at);
-		const struct block *from = block_at(e, l->from);
+		const struct block *from = link_from(l);
 		bool met = l->target == b->start && b->mode == (from->mode & ~MODE_PRIVATE_TWIN);
 
 		if (!from->dead && !met) {
@@ -139,7 +142,7 @@ static void connect_returns(struct bt_engine *e, struct block *b)
 		if (!from->dead)
 			connect(e, l, b);
 	}
-	for (struct link *l = link_at(e, b->links); l; l = link_at(e, l->next_out)) {
+	for (struct link *l = block_links(b), *end = l + b->link_count; l < end; l++) {
 		if (!l->ret)
 			continue;
 		struct block *to = blocks_find(e, (uint64_t)b->page << 12 | l->target, NO_PAGE, mode);
@@ -211,7 +214,7 @@ void blocks_link(struct bt_vcpu *v, uint32_t link, struct block *to)
 	struct link *l = link_at(e, link);
 
 	bt_lock(&e->lock);
-	const struct block *from = block_at(e, l->from);
+	const struct block *from = link_from(l);
 
 	if (!l->to && !from->dead && !to->dead) {
 		if (may_link(l, from, to) && (!l->far || to->far_entry || make_far_entry(e, to))) {
@@ -241,7 +244,7 @@ static void unlink_incoming(struct bt_engine *e, struct block *b)
 
 static void unlink_outgoing(struct bt_engine *e, struct block *b)
 {
-	for (struct link *l = link_at(e, b->links); l; l = link_at(e, l->next_out)) {
+	for (struct link *l = block_links(b), *end = l + b->link_count; l < end; l++) {
 		if (!l->to)
 			continue;
 		uint32_t *at = &block_at(e, l->to)->in, link = record_of(e, l);

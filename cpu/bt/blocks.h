@@ -3,7 +3,8 @@
  * Records of translated code: blocks, the jumps between them, the pages they were made from.
  *
  * There are hundreds of thousands, so they refer to each other by 32 bits: an offset in the engine's area for
- * records (engine->meta); 0 is none. An area is given out from the front, and is empty after a flush of the cache.
+ * records (engine->meta); 0 is none. The area is given out from the front, for instructions from its end, and is empty after
+ * a flush of the cache. Behind a block lie its links, and behind those its map.
  */
 #ifndef CPU_BT_BLOCKS_H
 #define CPU_BT_BLOCKS_H
@@ -11,15 +12,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* A direct jump out of a block. */
+/* A direct jump out of a block. A block's links lie behind it. */
 struct link {
-	uint32_t from;	 /* block */
-	uint32_t to;	 /* block; 0: not linked */
-	uint32_t next;	 /* linked: of to's incoming links; a return address that waits for its block: of its page's */
-	uint32_t next_out; /* of from's links */
-	uint32_t field;	 /* position of the rel32 */
-	uint32_t stub;	 /* where it goes while unlinked */
+	uint32_t to;	/* block; 0: not linked */
+	uint32_t next;	/* linked: of to's incoming links; a return address that waits for its block: of its page's */
+	uint32_t field; /* position of the rel32 */
+	uint32_t stub;	/* where it goes while unlinked */
 	uint16_t target; /* offset in the page it leads to */
+	uint8_t number;	 /* of the block's links */
 	bool backward : 1; /* enter by the polling entry */
 	bool twin : 1;	   /* goes to the twin without groups of the block there */
 	bool ret : 1;	   /* a return address in the ring: the field is a LEA's */
@@ -43,20 +43,17 @@ struct block {
 	uint32_t page, page2; /* numbers of its guest-physical page; and of the second, for an instruction on two, else NO_PAGE */
 	uint32_t mode;
 	uint16_t start, guest_len; /* offset of the first byte */
-	uint8_t live_in;      /* arithmetic flags it reads: non-zero or not */
 	bool dead;
 	bool atomic; /* one locked instruction through the bounce buffer: see bounce_rmw */
-	uint8_t map_count;
+	uint8_t link_count, map_count;
 	uint32_t jc_entry; /* and the others, so many bytes behind it: */
 	uint8_t ret_at, mem_at, poll_at, main_at;
-	uint32_t code_end;
-	uint32_t far_entry; /* made when the first block of another page leads here; 0: none */
-	uint32_t cold_start, cold_end; /* its cold paths, apart */
+	uint16_t code_bytes, cold_bytes;
+	uint32_t cold_start; /* its cold paths, apart */
+	uint32_t far_entry;  /* made when the first block of another page leads here; 0: none */
 	uint32_t hash_next, page_next, page2_next;
 	uint32_t older; /* made before this one */
 	uint32_t in;	/* link */
-	uint32_t links;
-	uint32_t map;
 };
 
 /* RAM pages that have translated code. */
@@ -70,6 +67,31 @@ struct code_page {
 	uint32_t serial; /* no other page has it; for far entries (blocks.c) */
 	uint64_t starts[64]; /* by byte: a block begins here, or did */
 };
+
+static inline struct link *block_links(const struct block *b)
+{
+	return (struct link *)(b + 1);
+}
+
+static inline struct block *link_from(const struct link *l)
+{
+	return (struct block *)(l - l->number) - 1;
+}
+
+static inline struct block_map *block_maps(const struct block *b)
+{
+	return (struct block_map *)(block_links(b) + b->link_count);
+}
+
+static inline uint32_t block_code_end(const struct block *b)
+{
+	return b->jc_entry + b->code_bytes;
+}
+
+static inline uint32_t block_cold_end(const struct block *b)
+{
+	return b->cold_start + b->cold_bytes;
+}
 
 static inline uint64_t block_gpa(const struct block *b)
 {

@@ -242,7 +242,7 @@ struct block *cache_find_host(struct bt_engine *e, uint32_t pos)
 	 * the faulting thread does not hold; dropped blocks are found through the allocation order instead.
 	 */
 	for (struct block *b = block_at(e, __atomic_load_n(&e->newest, __ATOMIC_ACQUIRE)); b; b = block_at(e, b->older))
-		if (pos >= b->jc_entry && pos < b->code_end)
+		if (pos >= b->jc_entry && pos < block_code_end(b))
 			return b;
 	return NULL;
 }

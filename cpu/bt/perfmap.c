@@ -50,7 +50,7 @@ void perfmap_block(struct bt_vcpu *v, const struct block *b)
 {
 	if (v->engine->perfmap_fd < 0)
 		return;
-	put_line(v, b, b->jc_entry, b->code_end);
-	if (b->cold_end > b->cold_start)
-		put_line(v, b, b->cold_start, b->cold_end);
+	put_line(v, b, b->jc_entry, block_code_end(b));
+	if (b->cold_bytes)
+		put_line(v, b, b->cold_start, block_cold_end(b));
 }

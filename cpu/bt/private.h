@@ -189,7 +189,7 @@ struct bt_engine {
 	uint32_t newest, pages; /* block, code_page */
 	uint32_t serial;	/* how many pages of code there have been */
 	uint8_t *meta; /* records: blocks.h, and struct insn */
-	uint32_t meta_used;
+	uint32_t meta_used, insns_start;
 	uint32_t hash[1u << BLOCK_HASH_BITS];	/* of blocks */
 	uint32_t insns[1u << INSN_HASH_BITS];	/* instructions that C functions are called with, each once */
 	uint32_t *code_pages; /* by RAM page index, lazily mapped */
@@ -312,6 +312,7 @@ void bt_lock(_Atomic uint32_t *lock);
 void bt_unlock(_Atomic uint32_t *lock);
 long bt_futex_wait(_Atomic uint32_t *word, uint32_t value, uint64_t timeout_ns); /* 0: for ever */
 void bt_futex_wake(_Atomic uint32_t *word);
+void bt_give_back(void *p, uint64_t bytes); /* memory, whose contents are not needed: zeroes from now on */
 void bt_write(int fd, const void *data, size_t len); /* what cannot be written is lost */
 
 /* ---- tlb.c ---------------------------------------------------------------------------------------- */

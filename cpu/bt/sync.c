@@ -9,9 +9,11 @@
  */
 #include <linux/futex.h>
 #include <sched.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
 
+#include "cpu/bt/light.h"
 #include "cpu/bt/private.h"
 
 static long raw_syscall(long nr, long a, long b, long c, long d)
@@ -38,6 +40,12 @@ long bt_futex_wait(_Atomic uint32_t *word, uint32_t value, uint64_t timeout_ns)
 void bt_futex_wake(_Atomic uint32_t *word)
 {
 	raw_syscall(SYS_futex, (long)word, FUTEX_WAKE_PRIVATE, 0x7fffffff, 0);
+}
+
+void bt_give_back(void *p, uint64_t bytes)
+{
+	if (raw_syscall(SYS_madvise, (long)p, (long)bytes, MADV_DONTNEED, 0))
+		bt_zero(p, bytes);
 }
 
 void bt_write(int fd, const void *data, size_t len)

@@ -68,9 +68,9 @@ static struct link *new_link(struct tr *t, unsigned target)
 		t->failed = true;
 		return NULL;
 	}
-	*l = (struct link){.from = record_of(t->b, t->block), .next_out = t->links, .target = (uint16_t)target,
+	assert(l == block_links(t->block) + t->block->link_count);
+	*l = (struct link){.number = t->block->link_count++, .target = (uint16_t)target,
 			   .backward = target <= t->off[t->cur < t->n ? t->cur : t->n - 1]};
-	t->links = ref;
 	return l;
 }
 

@@ -288,6 +288,7 @@ static void emit_poll(struct tr *t, bool keep_flags)
 static void emit_entries(struct tr *t, struct block *blk)
 {
 	struct emit *e = &t->e;
+	bool live_in = t->live[0] != 0;
 
 	while (emit_pos(e) & 15)
 		emit8(e, 0x90);
@@ -319,30 +320,31 @@ static void emit_entries(struct tr *t, struct block *blk)
 	uint32_t polled = 0, from_cache = leaves ? emit_jmp_forward(e) : 0;
 
 	blk->mem_at = (uint8_t)(emit_pos(e) - blk->jc_entry);
-	blk->live_in = t->live[0] != 0;
 	t->flags = FLAGS_MEM;
-	if (blk->live_in)
+	if (live_in)
 		tr_flags_to_host(t);
 	if (leaves) {
 		polled = emit_jmp_forward(e);
 		emit_patch_rel32(e, from_cache, emit_pos(e));
 		t->flags = FLAGS_MEM;
-		if (blk->live_in)
+		if (live_in)
 			tr_flags_to_host(t);
 	}
 	blk->poll_at = (uint8_t)(emit_pos(e) - blk->jc_entry);
 	t->flags = FLAGS_HOST;
 	if (!t->single)
-		emit_poll(t, blk->live_in);
+		emit_poll(t, live_in);
+	assert(emit_pos(e) - blk->jc_entry <= UINT8_MAX);
 	blk->main_at = (uint8_t)(emit_pos(e) - blk->jc_entry);
 	if (leaves)
 		emit_patch_rel32(e, polled, emit_pos(e));
-	t->flags = blk->live_in ? FLAGS_HOST : 0;
+	t->flags = live_in ? FLAGS_HOST : 0;
 }
 
 static void emit_cold_paths(struct tr *t, struct block *blk)
 {
-	blk->code_end = emit_pos(&t->e);
+	assert(emit_pos(&t->e) - blk->jc_entry <= UINT16_MAX);
+	blk->code_bytes = (uint16_t)(emit_pos(&t->e) - blk->jc_entry);
 	t->e.p = t->e.base + t->b->cold_used;
 	t->e.end = t->e.base + CODE_CACHE_BYTES;
 	blk->cold_start = emit_pos(&t->e);
@@ -420,24 +422,23 @@ static struct block *finish(struct tr *t, struct block *blk, uint32_t start_used
 	for (unsigned k = 0; k < t->n; k++)
 		if (may_trap_in_host(&t->insn[k]))
 			t->map[count++] = t->map[k];
-	blk->map = blocks_record(b, count * (unsigned)sizeof(*t->map), _Alignof(struct block_map));
-	if (t->e.full || t->failed || !blk->map)
+	if (t->e.full || t->failed || !blocks_record(b, count * (unsigned)sizeof(*t->map), _Alignof(struct block_map)))
 		return NULL;
-	bt_copy(record_at(b, blk->map), t->map, count * sizeof(*t->map));
+	bt_copy(block_maps(blk), t->map, count * sizeof(*t->map));
 	blk->map_count = (uint8_t)count;
 	blk->guest_len = (uint16_t)(t->off[t->n] - t->off[0]);
 	blk->lines = t->lines;
-	blk->links = t->links;
-	blk->cold_end = emit_pos(&t->e);
-	b->cache_used = blk->code_end;
-	b->cold_used = blk->cold_end;
+	assert(emit_pos(&t->e) - blk->cold_start <= UINT16_MAX);
+	blk->cold_bytes = (uint16_t)(emit_pos(&t->e) - blk->cold_start);
+	b->cache_used = block_code_end(blk);
+	b->cold_used = block_cold_end(blk);
 
 	struct bt_stats *s = &t->v->priv->stats;
 
 	s->translations++;
 	s->insns += t->n;
 	s->guest_bytes += blk->guest_len;
-	s->host_bytes += blk->code_end - start_used + blk->cold_end - blk->cold_start;
+	s->host_bytes += block_code_end(blk) - start_used + blk->cold_bytes;
 	return blk;
 }
 
@@ -477,7 +478,6 @@ struct block *translate(struct bt_vcpu *v, uint64_t gpa, const uint8_t *bytes, u
 	t->cur = 0;
 	t->t1_used = false;
 	t->done = t->failed = t->in_cold = false;
-	t->links = 0;
 	t->block = blk;
 	*blk = (struct block){.page = (uint32_t)(gpa >> 12), .page2 = page2, .mode = mode, .start = (uint16_t)start};
 	if (bytes2) {

@@ -98,7 +98,6 @@ struct tr {
 
 	struct cold cold[COLD_MAX];
 	unsigned ncold;
-	uint32_t links;
 	struct block *block;
 	struct block_map map[BLOCK_INSNS_MAX];
 

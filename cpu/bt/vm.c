@@ -86,7 +86,7 @@ static void on_host_exception(int sig, siginfo_t *info, void *context)
 	uint64_t pos = (uint64_t)r[REG_RIP] - (uint64_t)e->cache_rx;
 
 	b = pos < CODE_CACHE_BYTES ? cache_find_host(e, (uint32_t)pos) : NULL;
-	const struct block_map *map = b ? record_at(e, b->map) : NULL;
+	const struct block_map *map = b ? block_maps(b) : NULL;
 
 	if (!b || !b->map_count || map->host > pos ||
 	    (trap != X86_DE && trap != X86_UD && trap != X86_GP && trap != X86_MF && trap != X86_XM))
@@ -355,6 +355,7 @@ static struct error *make_engine(const struct engine_config *c, struct bt_engine
 		return err;
 	e->meta = map_lazily(META_BYTES);
 	e->meta_used = RECORDS_START;
+	e->insns_start = META_BYTES;
 	e->tr = map_lazily(align_up(sizeof(*e->tr), 4096));
 	e->page_state = map_lazily(align_up(e->page_count, 4096));
 	e->code_pages = map_lazily(align_up(e->page_count * sizeof(*e->code_pages), 4096));

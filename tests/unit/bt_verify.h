@@ -93,20 +93,20 @@ enum { IS_TARGET = 1, IS_START = 2, IS_STRAY = 4 /* jumped to by what is no slow
 
 static inline unsigned verify_length(const struct block *b)
 {
-	return b->code_end - b->jc_entry + b->cold_end - b->cold_start;
+	return block_code_end(b) - b->jc_entry + block_cold_end(b) - b->cold_start;
 }
 
 /* The place of a position in the cache. */
 static inline unsigned verify_place_of(const struct block *b, uint32_t pos)
 {
-	if (pos >= b->jc_entry && pos < b->code_end)
+	if (pos >= b->jc_entry && pos < block_code_end(b))
 		return pos - b->jc_entry;
-	return pos >= b->cold_start && pos < b->cold_end ? b->code_end - b->jc_entry + pos - b->cold_start : VERIFY_OUTSIDE;
+	return pos >= b->cold_start && pos < block_cold_end(b) ? block_code_end(b) - b->jc_entry + pos - b->cold_start : VERIFY_OUTSIDE;
 }
 
 static inline uint32_t verify_end(const struct verify *v, uint32_t pos)
 {
-	return pos >= v->b->jc_entry && pos < v->b->code_end ? v->b->code_end : v->b->cold_end;
+	return pos >= v->b->jc_entry && pos < block_code_end(v->b) ? block_code_end(v->b) : block_cold_end(v->b);
 }
 
 static inline bool verify_fails(struct verify *v, const char *what)
@@ -755,7 +755,7 @@ static inline bool verify_block(struct verify *v, const struct bt_engine *e, con
 	v->unknowns = v->grants = v->colds = 0;
 	v->info = v->group = 0;
 	v->slow = SLOW_NO;
-	if (!verify_find_targets(v, start, b->code_end) || !verify_find_targets(v, b->cold_start, b->cold_end))
+	if (!verify_find_targets(v, start, block_code_end(b)) || !verify_find_targets(v, b->cold_start, block_cold_end(b)))
 		return false;
 	if (b->mem_at && !b->dead)
 		v->target[b->ret_at] |= IS_TARGET | IS_ENTRY;
@@ -765,15 +765,15 @@ static inline bool verify_block(struct verify *v, const struct bt_engine *e, con
 	v->target[b->main_at] |= IS_TARGET | IS_ENTRY;
 	verify_forget(v);
 	v->index = INDEX_JUMP_CACHE;
-	if (!verify_part(v, start, b->code_end))
+	if (!verify_part(v, start, block_code_end(b)))
 		return false;
 	if (v->slow != SLOW_NO || v->in.mnemonic != ZYDIS_MNEMONIC_JMP)
 		return verify_fails(v, "the straight path has no end");
 	verify_forget(v);
-	if (!verify_part(v, b->cold_start, b->cold_end))
+	if (!verify_part(v, b->cold_start, block_cold_end(b)))
 		return false;
 	for (unsigned k = start - b->jc_entry; k < length; k++) {
-		v->pos = k < b->code_end - b->jc_entry ? b->jc_entry + k : b->cold_start + k - (b->code_end - b->jc_entry);
+		v->pos = k < block_code_end(b) - b->jc_entry ? b->jc_entry + k : b->cold_start + k - (block_code_end(b) - b->jc_entry);
 		if ((v->target[k] & IS_TARGET) && !(v->target[k] & IS_START))
 			return verify_fails(v, "a jump into an instruction");
 		if (v->back[k].grant && (v->target[k] & IS_STRAY))

@@ -152,7 +152,7 @@ static void test_fences16(void)
 	vcpu_get_regs(g.vcpu, &r);
 	is_u64(r.gpr[X86_RSI], 0x1234, "fences in 16-bit code");
 	for (const struct block *b = block_at(e, e->newest); b; b = block_at(e, b->older))
-		for (uint32_t at = b->jc_entry; block_gpa(b) == GUEST_CODE && at + 3 < b->code_end; at++)
+		for (uint32_t at = b->jc_entry; block_gpa(b) == GUEST_CODE && at + 3 < block_code_end(b); at++)
 			found += !memcmp(e->cache_rx + at, "\x66\x0f\xae", 3);
 	is_u64(found, 0, "none with a prefix");
 }
