@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+/* What a VM talks through: serial port, debug console, control socket, debugger, named ports. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/util.h"
+#include "cli/client.h"
+#include "cli/run.h"
+
+struct error *run_socket_pair(int type, int *ours, int *theirs)
+{
+	int pair[2];
+
+	if (socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, pair) < 0)
+		return error_errno(errno, "cannot make a pair of sockets");
+	*ours = pair[0];
+	*theirs = pair[1];
+	return NULL;
+}
+
+static struct error *open_output(struct run *r, const char *option, const char *path, int *fd)
+{
+	*fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0666);
+	if (*fd < 0)
+		return error_errno(errno, "%s: cannot write '%s'", option, path);
+	spawn_add_fd(&r->vm_fds, *fd);
+	return NULL;
+}
+
+struct error *run_give_serial(struct run *r)
+{
+	struct error *err = NULL;
+	int fd;
+
+	switch (r->o.serial) {
+	case SERIAL_NONE:
+		return NULL;
+	case SERIAL_STDIO:
+		err = run_socket_pair(SOCK_STREAM, &r->serial_fd, &fd);
+		if (err)
+			return err;
+		spawn_add_fd(&r->vm_fds, fd);
+		json_object_set_new(r->config, "serial", json_pack("{s:i}", "fd", fd));
+		return NULL;
+	case SERIAL_FILE:
+		err = open_output(r, "--serial", r->o.serial_path, &fd);
+		if (!err)
+			json_object_set_new(r->config, "serial", json_pack("{s:i}", "out_fd", fd));
+		return err;
+	case SERIAL_UNIX:
+		err = guard_listen(&r->guard, "--serial", r->o.serial_path, &fd);
+		if (err)
+			return err;
+		spawn_add_fd(&r->vm_fds, fd);
+		json_object_set_new(r->config, "serial", json_pack("{s:i}", "listen_fd", fd));
+		return NULL;
+	}
+	return NULL;
+}
+
+struct error *run_give_debugcon(struct run *r)
+{
+	struct error *err;
+	int fd;
+
+	if (!r->o.debugcon)
+		return NULL;
+	err = open_output(r, "--debugcon", r->o.debugcon, &fd);
+	if (!err)
+		json_object_set_new(r->config, "debugcon", json_pack("{s:i}", "fd", fd));
+	return err;
+}
+
+/*
+ * The control socket that other commands find by the VM's name. A name that was asked for is the VM's alone; one
+ * that comes from the image goes to the first VM that runs it.
+ */
+static struct error *listen_by_name(struct run *r, int *fd)
+{
+	const char *name = json_string_value(json_object_get(r->config, "name"));
+	struct error *err = client_socket_path(name, true, r->control_path, sizeof(r->control_path));
+
+	if (!err)
+		err = guard_listen(&r->guard, "--name", r->control_path, fd);
+	if (err && !r->o.name) {
+		if (r->o.verbose)
+			fprintf(stderr, "maru: this VM cannot be found by its name: %s\n", error_message(err));
+		error_free(err);
+		err = NULL;
+		*r->control_path = 0;
+		*fd = -1;
+	}
+	return err;
+}
+
+struct error *run_give_control(struct run *r)
+{
+	json_t *control = json_object();
+	struct error *err;
+	int fd;
+
+	json_object_set_new(r->config, "control", control);
+	err = run_socket_pair(SOCK_STREAM, &r->control_fd, &fd);
+	if (err)
+		return err;
+	spawn_add_fd(&r->vm_fds, fd);
+	json_object_set_new(control, "client_fd", json_integer(fd));
+	if (r->o.control)
+		err = guard_listen(&r->guard, "--control", r->o.control, &fd);
+	else
+		err = listen_by_name(r, &fd);
+	if (err || fd < 0)
+		return err;
+	spawn_add_fd(&r->vm_fds, fd);
+	json_object_set_new(control, "listen_fd", json_integer(fd));
+	return NULL;
+}
+
+static struct error *listen_tcp(const char *where, int *out)
+{
+	struct sockaddr_in addr = { .sin_family = AF_INET };
+	const char *colon = strrchr(where, ':');
+	char host[16];
+	int one = 1, fd;
+
+	snprintf(host, sizeof(host), "%.*s", (int)MIN(colon - where, 15), where);
+	if (inet_pton(AF_INET, *host ? host : "127.0.0.1", &addr.sin_addr) != 1)
+		return error_new("--gdb: '%s' is not an address", host);
+	addr.sin_port = htons(strtoul(colon + 1, NULL, 10));
+	fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return error_errno(errno, "--gdb: cannot make a socket");
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 || listen(fd, 1) < 0) {
+		struct error *err = error_errno(errno, "--gdb: cannot listen at %s", where);
+
+		close(fd);
+		return err;
+	}
+	*out = fd;
+	return NULL;
+}
+
+struct error *run_give_gdb(struct run *r)
+{
+	struct error *err;
+	int fd;
+
+	if (!r->o.gdb)
+		return NULL;
+	if (!strncmp(r->o.gdb, "unix:", 5))
+		err = guard_listen(&r->guard, "--gdb", r->o.gdb + 5, &fd);
+	else
+		err = listen_tcp(r->o.gdb, &fd);
+	if (err)
+		return err;
+	spawn_add_fd(&r->vm_fds, fd);
+	json_object_set_new(r->config, "gdb", json_pack("{s:i, s:b}", "listen_fd", fd, "wait", !r->o.gdb_nowait));
+	return NULL;
+}
+
+static struct error *give_port(struct run *r, json_t *list, const char *name, const char *path)
+{
+	int fd;
+	struct error *err = guard_listen(&r->guard, "--port", path, &fd);
+
+	if (err)
+		return err;
+	spawn_add_fd(&r->vm_fds, fd);
+	json_array_append_new(list, json_pack("{s:s, s:i}", "name", name, "listen_fd", fd));
+	return NULL;
+}
+
+/* Named ports; the agent's is there without being asked for, if its socket has a place beside the control socket. */
+struct error *run_give_ports(struct run *r)
+{
+	const char *control = r->o.control ? r->o.control : r->control_path;
+	json_t *list = json_array();
+	bool has_agent = false;
+	struct error *err = NULL;
+
+	json_object_set_new(r->config, "ports", list);
+	for (unsigned i = 0; !err && i < r->o.port_count; i++) {
+		has_agent |= !strcmp(r->o.ports[i].name, AGENT_PORT);
+		err = give_port(r, list, r->o.ports[i].name, r->o.ports[i].path);
+	}
+	if (err || has_agent || !*control ||
+	    (size_t)snprintf(r->agent_path, sizeof(r->agent_path), "%s%s", control, AGENT_SUFFIX) >= sizeof(r->agent_path))
+		return err;
+	return give_port(r, list, AGENT_PORT, r->agent_path);
+}
