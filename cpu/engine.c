@@ -50,6 +50,21 @@ struct vcpu *engine_vcpu(struct engine *e, unsigned index)
 	return e->ops->vcpu(e, index);
 }
 
+struct error *engine_dirty_start(struct engine *e)
+{
+	return e->ops->dirty_start(e);
+}
+
+void engine_dirty_fetch(struct engine *e, uint64_t gpa, uint64_t pages, uint64_t *bitmap)
+{
+	e->ops->dirty_fetch(e, gpa, pages, bitmap);
+}
+
+void engine_dirty_stop(struct engine *e)
+{
+	e->ops->dirty_stop(e);
+}
+
 void engine_statistics(struct engine *e, engine_counter_fn *each, void *opaque)
 {
 	e->ops->statistics(e, each, opaque);

@@ -170,6 +170,18 @@ struct vcpu_debug {
 };
 void vcpu_set_debug(struct vcpu *v, const struct vcpu_debug *debug);
 
+/*
+ * Which pages of RAM are written, by the guest or by who says so (mem_write(), mem_written()). After a fetch, what it has reported may be
+ * copied: all writes are in the copy, or are reported by a later fetch. The first copy of all is made after the start. With all vCPUs
+ * stopped a fetch is exact, else it may have more, or come to a write by the next time.
+ *
+ * By one thread at a time, and not with the machine's lock held: vCPUs may have to answer.
+ */
+struct error *engine_dirty_start(struct engine *e) MUST_CHECK;
+/* Bit n of @bitmap, of a multiple of 64 bits: page n from @gpa on. All of them lie in one of the two areas of RAM. */
+void engine_dirty_fetch(struct engine *e, uint64_t gpa, uint64_t pages, uint64_t *bitmap);
+void engine_dirty_stop(struct engine *e);
+
 /* One named counter after the other, for the control socket; @group is NULL or what they are kinds of. Any time. */
 typedef void engine_counter_fn(void *opaque, const char *group, const char *name, uint64_t value);
 void engine_statistics(struct engine *e, engine_counter_fn *each, void *opaque);

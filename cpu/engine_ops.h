@@ -23,6 +23,9 @@ struct engine_ops {
 	struct vcpu *(*vcpu)(struct engine *e, unsigned index);
 	void (*statistics)(struct engine *e, engine_counter_fn *each, void *opaque);
 	const uint32_t *(*ioctls)(const struct engine *e, unsigned *count); /* NULL: it makes none */
+	struct error *(*dirty_start)(struct engine *e);
+	void (*dirty_fetch)(struct engine *e, uint64_t gpa, uint64_t pages, uint64_t *bitmap);
+	void (*dirty_stop)(struct engine *e);
 	void (*set_irqchip)(struct vcpu *v, const struct vcpu_irqchip *chip);
 	/* An engine has all of these or none. */
 	void (*set_board)(struct engine *e, const struct engine_board *board);

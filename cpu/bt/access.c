@@ -59,6 +59,7 @@ static void wrote(struct bt_vcpu *v, uint64_t gpa, unsigned len)
 {
 	struct bt_engine *e = v->engine;
 
+	dirty_mark(&e->dirty, gpa);
 	atomic_thread_fence(memory_order_seq_cst);
 	if ((e->page_state[ram_page_index(e, gpa)] & PAGE_CODE) && cache_invalidate(e, gpa, len))
 		v->priv->stats.smc_invalidations++;

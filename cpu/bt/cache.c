@@ -113,7 +113,7 @@ static void watch_page(struct bt_vcpu *v, uint64_t gpa)
 		if (e->vcpus[k] == v) {
 			tlb_revoke_writes(v);
 		} else {
-			run_revoke_writes_all(v);
+			run_revoke_writes_all(e, v);
 			return;
 		}
 	}

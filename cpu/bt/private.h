@@ -20,6 +20,7 @@
 #include "cpu/bt/decode.h"
 #include "cpu/bt/emit.h"
 #include "cpu/bt/vcpu.h"
+#include "cpu/dirty.h"
 #include "cpu/pv.h"
 
 /* ---- TLB ---------------------------------------------------------------------------------------- */
@@ -194,6 +195,7 @@ struct bt_engine {
 	uint32_t insns[1u << INSN_HASH_BITS];	/* instructions that C functions are called with, each once */
 	uint32_t *code_pages; /* by RAM page index, lazily mapped */
 	_Atomic uint8_t *page_state;
+	struct dirty_log dirty; /* written pages, when somebody wants to know: see own_page() */
 	uint64_t page_count;
 	_Atomic uint32_t given_up; /* counts pages that are no longer watched */
 
@@ -491,7 +493,7 @@ static inline unsigned mem_checked_alignment(uint32_t info)
 }
 
 /* Waits until no other vCPU's TLB allows writes (each has served REQ_WRITE_FLUSH). */
-void run_revoke_writes_all(struct bt_vcpu *v);
+void run_revoke_writes_all(struct bt_engine *e, struct bt_vcpu *v); /* @v: the caller; NULL: no vCPU, without the machine's lock */
 void bt_signal_install(void);
 void exclusive_begin(struct bt_vcpu *v);
 void exclusive_end(struct bt_vcpu *v);

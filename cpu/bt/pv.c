@@ -81,6 +81,7 @@ void bt_pv_settle(struct bt_vcpu *v)
 		return;
 	p->eoi_armed = false;
 	v->chip.settle_eoi(v->chip.opaque, bit && !(atomic_fetch_and(bit, (uint8_t)~1u) & 1));
+	dirty_mark(&v->engine->dirty, p->eoi);
 }
 
 /* An external interrupt was acknowledged; with the machine's lock. */
@@ -94,6 +95,7 @@ void bt_pv_interrupt(struct bt_vcpu *v, int vector)
 	if ((p->eoi & 1) && vector >= 0 && v->chip.defer_eoi && (bit = eoi_bit(v)) &&
 	    v->chip.defer_eoi(v->chip.opaque, (uint8_t)vector)) {
 		atomic_fetch_or(bit, 1);
+		dirty_mark(&e->dirty, p->eoi);
 		p->eoi_armed = true;
 	}
 	if (!(p->steal_time & 1))

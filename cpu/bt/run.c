@@ -230,8 +230,10 @@ static void sleep_halted(struct bt_vcpu *v)
 	p->stats.halts++;
 	if (p->pv.eoi_armed)
 		bt_chip_settle(v);
-	if (p->pv.preempted)
+	if (p->pv.preempted) {
 		atomic_fetch_or(p->pv.preempted, PV_PREEMPTED);
+		dirty_mark(&v->engine->dirty, p->pv.steal_time);
+	}
 	bt_guest_leave(v);
 	for (;;) {
 		uint32_t seen = atomic_load(&p->wake);

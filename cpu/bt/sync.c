@@ -140,11 +140,10 @@ void exclusive_end(struct bt_vcpu *v)
 	bt_futex_wake(&v->engine->exclusive);
 }
 
-void run_revoke_writes_all(struct bt_vcpu *v)
+void run_revoke_writes_all(struct bt_engine *e, struct bt_vcpu *v)
 {
-	struct bt_engine *e = v->engine;
-
-	tlb_revoke_writes(v);
+	if (v)
+		tlb_revoke_writes(v);
 	for (unsigned k = 0; k < e->vcpu_count; k++) {
 		struct bt_private *o = e->vcpus[k]->priv;
 
@@ -162,7 +161,8 @@ void run_revoke_writes_all(struct bt_vcpu *v)
 		/* Out of the guest it serves the request before it comes in again. */
 		while (((r = atomic_load(&o->requests)) & REQ_WRITE_FLUSH) &&
 		       atomic_load(&o->in_guest)) {
-			serve_write_flush(v);
+			if (v)
+				serve_write_flush(v);
 			bt_futex_wait(&o->requests, r, 200 * NS_PER_US);
 		}
 	}

@@ -514,7 +514,12 @@ enum bt_result tlb_lookup(struct bt_vcpu *v, uint64_t lin, unsigned access, uint
 		return BT_NEXT;
 	*host = v->engine->mem->ram_base + pg.gpa;
 
+	struct dirty_log *log = &v->engine->dirty;
 	bool may_write = pg.dirty && (pg.writable || (c != TLB_USER && !(v->cr0 & X86_CR0_WP)));
+
+	/* Who only reads does not become a writer. */
+	if (atomic_load_explicit(&log->on, memory_order_relaxed))
+		may_write = may_write && write;
 
 	if (note_fill(s, c, k, page)) {
 		k = tlb_index(s, c, lin);
@@ -527,6 +532,8 @@ enum bt_result tlb_lookup(struct bt_vcpu *v, uint64_t lin, unsigned access, uint
 		may_write = false;
 		*code = write;
 	}
+	if (may_write)
+		dirty_mark(log, pg.gpa);
 	e->read_tag = page;
 	e->write_tag = may_write ? page : tlb_invalid_tag(k);
 	e->host = (uint64_t)*host;

@@ -383,6 +383,7 @@ static void memory_written(void *opaque, uint64_t gpa, uint64_t len)
 {
 	struct bt_engine *e = opaque;
 
+	dirty_mark_range(&e->dirty, gpa, len);
 	atomic_thread_fence(memory_order_seq_cst); /* as for wrote() in access.c */
 	while (len) {
 		uint64_t n = MIN(len, MEM_PAGE_SIZE - (gpa & 0xfff));
@@ -445,6 +446,7 @@ static void bt_engine_destroy(struct engine *engine)
 		free_vcpu(e->vcpus[k]);
 	if (e->perfmap_fd >= 0)
 		close(e->perfmap_fd);
+	dirty_log_finish(&e->dirty);
 	free(e->vcpus);
 	free(e->cpuid);
 	unmap(e->cache_rw, CODE_CACHE_BYTES);
@@ -454,6 +456,30 @@ static void bt_engine_destroy(struct engine *engine)
 	unmap((void *)e->page_state, align_up(e->page_count, 4096));
 	unmap(e->code_pages, align_up(e->page_count * sizeof(*e->code_pages), 4096));
 	munmap(e, align_up(sizeof(*e), 4096));
+}
+
+/*
+ * Written pages. A page is noted when a TLB entry begins to allow writes (tlb_lookup), and at each write that goes through C. A fetch
+ * takes the bits and then has all TLBs forget who may write: what was written until then is in memory.
+ */
+static struct error *bt_dirty_start(struct engine *engine)
+{
+	struct error *err = dirty_log_start(&E(engine)->dirty, E(engine)->mem);
+
+	if (!err)
+		run_revoke_writes_all(E(engine), NULL);
+	return err;
+}
+
+static void bt_dirty_fetch(struct engine *engine, uint64_t gpa, uint64_t pages, uint64_t *bitmap)
+{
+	dirty_log_take(&E(engine)->dirty, gpa, pages, bitmap);
+	run_revoke_writes_all(E(engine), NULL);
+}
+
+static void bt_dirty_stop(struct engine *engine)
+{
+	dirty_log_stop(&E(engine)->dirty);
 }
 
 static struct vcpu *get_vcpu(struct engine *engine, unsigned index)
@@ -561,6 +587,9 @@ static const struct engine_ops ops = {
 	.destroy = bt_engine_destroy,
 	.vcpu = get_vcpu,
 	.statistics = bt_engine_statistics,
+	.dirty_start = bt_dirty_start,
+	.dirty_fetch = bt_dirty_fetch,
+	.dirty_stop = bt_dirty_stop,
 	.set_irqchip = bt_vcpu_set_irqchip,
 	.run = bt_vcpu_run,
 	.kick = bt_vcpu_kick,

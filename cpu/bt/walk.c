@@ -142,6 +142,8 @@ static bool set_bits(struct bt_vcpu *v, uint64_t where, unsigned size, uint64_t 
 		ok = __atomic_compare_exchange_n((uint64_t *)p, &now, now | bits, false,
 						 __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 	}
+	if (ok)
+		dirty_mark(&e->dirty, where);
 	if (ok && (e->page_state[ram_page_index(e, where)] & PAGE_CODE))
 		cache_invalidate(e, where, size);
 	return ok;

@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 
 #include "cpu/cpuid.h"
+#include "cpu/dirty.h"
 #include "cpu/engine_ops.h"
 
 enum kvm_requests {
@@ -33,6 +34,8 @@ struct kvm_vcpu {
 
 	bool io_pending; /* the last exit's access is completed by the next KVM_RUN */
 	struct vcpu_debug debug;
+	struct kvm_dirty_gfn *ring; /* written pages; NULL: the kernel has no rings. Read with dirty_lock */
+	uint32_t ring_next;
 	uint64_t exits, io_exits, mmio_exits, eoi_exits, interrupts;
 };
 
@@ -52,6 +55,10 @@ struct kvm_engine {
 	struct engine_board board;
 	atomic_bool intr; /* the 8259's output; changed with the machine's lock */
 	struct kvm_irq_routing_entry pins[ENGINE_PINS]; /* gsi: the pin; type 0: sends no level-triggered message */
+	struct dirty_log dirty;
+	unsigned ring_entries;	    /* of each vCPU's ring; 0: the kernel keeps bitmaps */
+	uint64_t *kernel_bitmap;    /* of one area */
+	pthread_mutex_t dirty_lock; /* a leaf */
 	pthread_mutex_t clock_lock; /* a leaf: kvmclock stands still while no vCPU runs */
 	unsigned running;
 	bool clock_saved;
@@ -89,6 +96,17 @@ void kvm_vcpu_set_events(struct vcpu *v, const struct x86_events *in);
 void kvm_reset_irqs(struct kvm_vcpu *v);
 enum vcpu_activity kvm_vcpu_activity(struct vcpu *v);
 void kvm_note_activity(struct kvm_vcpu *v); /* in its thread, or stopped */
+
+/* dirty.c */
+void kvm_dirty_init(struct kvm_engine *e);
+void kvm_dirty_finish(struct kvm_engine *e);
+struct error *kvm_dirty_map_ring(struct kvm_vcpu *v) MUST_CHECK;
+void kvm_dirty_unmap_ring(struct kvm_vcpu *v);
+void kvm_dirty_collect(struct kvm_engine *e); /* empties the rings */
+struct error *kvm_dirty_start(struct engine *e) MUST_CHECK;
+void kvm_dirty_fetch(struct engine *e, uint64_t gpa, uint64_t pages, uint64_t *bitmap);
+void kvm_dirty_stop(struct engine *e);
+void kvm_memory_written(void *opaque, uint64_t gpa, uint64_t len);
 
 /* cpuid.c */
 struct error *kvm_set_cpuid(struct kvm_engine *e) MUST_CHECK;

@@ -192,6 +192,7 @@ static bool handle(struct kvm_vcpu *v, struct vcpu_exit *exit)
 	case KVM_EXIT_IO: port_io(v); return false;
 	case KVM_EXIT_MMIO: mmio(v); return false;
 	case KVM_EXIT_IOAPIC_EOI: end_of_interrupt(v); return false;
+	case KVM_EXIT_DIRTY_RING_FULL: kvm_dirty_collect(v->engine); return false;
 	case KVM_EXIT_INTR:
 	case KVM_EXIT_IRQ_WINDOW_OPEN: return false;
 	case KVM_EXIT_SHUTDOWN:

@@ -78,6 +78,7 @@ static struct error *make_vm(struct kvm_engine *e)
 	fcntl(e->vm_fd, F_SETFD, FD_CLOEXEC);
 	if (ioctl(e->vm_fd, KVM_SET_IDENTITY_MAP_ADDR, &identity_map) < 0 || ioctl(e->vm_fd, KVM_SET_TSS_ADDR, TSS_ADDRESS) < 0)
 		return error_errno(errno, "KVM does not make a VM");
+	kvm_dirty_init(e);
 	err = kvm_split_irqchip(e);
 	if (!err)
 		err = map_memory(e, 0, 0, e->mem->low_bytes);
@@ -107,7 +108,7 @@ static struct error *make_vcpu(struct kvm_engine *e, unsigned index)
 		v->run = NULL;
 		return error_errno(errno, "cannot map vCPU %u of KVM", index);
 	}
-	return NULL;
+	return kvm_dirty_map_ring(v);
 }
 
 static struct error *make_vcpus(struct kvm_engine *e)
@@ -142,11 +143,14 @@ static void destroy(struct engine *engine)
 	struct kvm_engine *e = kvm_engine_of(engine);
 
 	bus_set_ringer(e->mem->mmio, NULL);
+	if (e->mem->on_written_opaque == e)
+		e->mem->on_written = NULL;
 	for (unsigned k = 0; e->vcpus && k < e->vcpu_count; k++) {
 		struct kvm_vcpu *v = e->vcpus[k];
 
 		if (!v)
 			continue;
+		kvm_dirty_unmap_ring(v);
 		if (v->run)
 			munmap(v->run, e->run_bytes);
 		if (v->fd >= 0)
@@ -159,6 +163,7 @@ static void destroy(struct engine *engine)
 	if (e->fd >= 0)
 		close(e->fd);
 	pthread_mutex_destroy(&e->clock_lock);
+	kvm_dirty_finish(e);
 	free(e);
 }
 
@@ -194,6 +199,8 @@ struct error *kvm_engine_create(const struct engine_config *config, struct engin
 		return err;
 	}
 	kvm_take_doorbells(e);
+	e->mem->on_written = kvm_memory_written;
+	e->mem->on_written_opaque = e;
 	*out = &e->base;
 	return NULL;
 }
@@ -207,7 +214,8 @@ static struct vcpu *get_vcpu(struct engine *engine, unsigned index)
 static const uint32_t *ioctls(const struct engine *engine, unsigned *count)
 {
 	static const uint32_t requests[] = {
-		KVM_RUN, KVM_INTERRUPT, KVM_NMI, KVM_SIGNAL_MSI, KVM_SET_GSI_ROUTING, KVM_IOEVENTFD, KVM_GET_LAPIC, KVM_SET_LAPIC,
+		KVM_RUN, KVM_INTERRUPT, KVM_NMI, KVM_SIGNAL_MSI, KVM_SET_GSI_ROUTING, KVM_IOEVENTFD,
+		KVM_SET_USER_MEMORY_REGION, KVM_GET_DIRTY_LOG, KVM_RESET_DIRTY_RINGS, KVM_GET_LAPIC, KVM_SET_LAPIC,
 		KVM_GET_MP_STATE, KVM_SET_MP_STATE, KVM_GET_VCPU_EVENTS, KVM_GET_REGS, KVM_SET_REGS, KVM_GET_SREGS, KVM_SET_SREGS, KVM_GET_DEBUGREGS,
 		KVM_SET_DEBUGREGS, KVM_GET_XCRS, KVM_SET_XCRS, KVM_GET_XSAVE, KVM_SET_XSAVE, KVM_GET_MSRS, KVM_SET_MSRS,
 		KVM_SET_VCPU_EVENTS, KVM_SET_GUEST_DEBUG, KVM_TRANSLATE, KVM_GET_CLOCK, KVM_SET_CLOCK, KVM_KVMCLOCK_CTRL,
@@ -259,6 +267,9 @@ static const struct engine_ops ops = {
 	.vcpu = get_vcpu,
 	.statistics = statistics,
 	.ioctls = ioctls,
+	.dirty_start = kvm_dirty_start,
+	.dirty_fetch = kvm_dirty_fetch,
+	.dirty_stop = kvm_dirty_stop,
 	.set_irqchip = set_irqchip,
 	.run = kvm_vcpu_run,
 	.kick = kvm_vcpu_kick,

@@ -4,7 +4,9 @@
  * Needs a /dev/kvm, of whatever speed (tests/long/kvm.sh has one); without it what KVM's absence looks like is tested.
  */
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cpu/kvm/probe.h"
@@ -26,6 +28,27 @@ static const uint8_t code[] = {
 	0xf2, 0x0f, 0x58, 0xc1, 0x66, 0x0f, 0xd4, 0xda, 0x4c, 0x01, 0xc0, 0x48, 0xc1, 0xc0, 0x07, 0x4c, 0x31, 0xc8, 0x48, 0xff, 0x07,
 	0xe6, 0xf4, 0xeb, 0xe7,
 };
+
+/* Two engines on one memory: both hear of what devices, and this test, write. */
+static struct {
+	void (*written)(void *opaque, uint64_t gpa, uint64_t len);
+	void *opaque;
+} listeners[2];
+
+static void tell_both(void *opaque, uint64_t gpa, uint64_t len)
+{
+	for (unsigned k = 0; k < 2; k++)
+		listeners[k].written(listeners[k].opaque, gpa, len);
+}
+
+static void listen_both(void *written_bt, void *opaque_bt)
+{
+	listeners[0].written = written_bt;
+	listeners[0].opaque = opaque_bt;
+	listeners[1].written = g.mem->on_written;
+	listeners[1].opaque = g.mem->on_written_opaque;
+	g.mem->on_written = tell_both;
+}
 
 static unsigned current;
 
@@ -145,6 +168,155 @@ static void test_events(void)
 		ok(same_events(&back, &events[n]), "events %u on KVM", n);
 		ok(vcpu_activity(on[0]) == vcpu_activity(on[1]), "their activity");
 	}
+}
+
+/* ---- Written pages ---- */
+
+/* again: movb $1, (%rdi); mov (%rsi), %al; add $4096, %rdi; dec %ecx; jnz again; out %al, $0xf4; jmp . */
+static const uint8_t writer[] = {
+	0xc6, 0x07, 0x01, 0x8a, 0x06, 0x48, 0x81, 0xc7, 0x00, 0x10, 0x00, 0x00, 0xff, 0xc9, 0x75, 0xf0, 0xe6, 0xf4, 0xeb, 0xfe,
+};
+#define WRITTEN_FROM 0x400000u
+#define WRITTEN_PAGES 100u
+
+/* The guest writes to a byte in each of @pages pages from WRITTEN_FROM on, and reads one at GUEST_DATA. */
+static void run_writer(unsigned pages)
+{
+	struct vcpu *v = on[current];
+	struct vcpu_exit exit;
+	struct x86_regs r;
+
+	vcpu_get_regs(v, &r);
+	r.rip = GUEST_CODE;
+	r.gpr[X86_RDI] = WRITTEN_FROM;
+	r.gpr[X86_RSI] = GUEST_DATA;
+	r.gpr[X86_RCX] = pages;
+	vcpu_set_regs(v, &r);
+	vcpu_run(v, &exit);
+}
+
+static bool dirty_bit(const uint64_t *bitmap, uint64_t gpa)
+{
+	return bitmap[gpa / 4096 / 64] >> (gpa / 4096 % 64) & 1;
+}
+
+static unsigned dirty_bits(const uint64_t *bitmap, uint64_t from, unsigned pages)
+{
+	unsigned count = 0;
+
+	for (unsigned k = 0; k < pages; k++)
+		count += dirty_bit(bitmap, from + 4096ull * k);
+	return count;
+}
+
+static void test_dirty(struct engine *e, unsigned which)
+{
+	uint64_t map[GUEST_RAM / 4096 / 64], odd[2];
+	const char *name = engine_name(e);
+	struct error *err;
+
+	current = which;
+	start_state(on[which]);
+	guest_load(&g, GUEST_CODE, writer, sizeof(writer));
+	run_writer(WRITTEN_PAGES);
+	err = engine_dirty_start(e);
+	if (!ok(!err, "%s keeps a log of written pages%s%s", name, err ? ": " : "", err ? error_message(err) : "")) {
+		error_free(err);
+		return;
+	}
+	engine_dirty_fetch(e, 0, GUEST_RAM / 4096, map);
+	is_u64(dirty_bits(map, 0, GUEST_RAM / 4096), 0, "%s: nothing is written at first", name);
+	run_writer(WRITTEN_PAGES);
+	guest_put64(&g, 0x800ff8, 1);
+	engine_dirty_fetch(e, 0, GUEST_RAM / 4096, map);
+	is_u64(dirty_bits(map, WRITTEN_FROM, WRITTEN_PAGES), WRITTEN_PAGES, "%s: what the guest writes, though it was a writer before", name);
+	ok(dirty_bit(map, 0x800000), "%s: what a device writes", name);
+	ok(!dirty_bit(map, GUEST_DATA) && !dirty_bit(map, GUEST_CODE) && !dirty_bits(map, WRITTEN_FROM + 4096ull * WRITTEN_PAGES, 100),
+	   "%s: not what is read, or run, or left alone", name);
+	engine_dirty_fetch(e, 0, GUEST_RAM / 4096, map);
+	is_u64(dirty_bits(map, 0, GUEST_RAM / 4096), 0, "%s: each is reported once", name);
+	run_writer(3);
+	engine_dirty_fetch(e, WRITTEN_FROM + 4096, 66, odd);
+	ok(odd[0] == 3 && !(odd[1] & 3), "%s: and again, for a range of its own", name);
+	engine_dirty_fetch(e, 0, GUEST_RAM / 4096, map);
+	ok(dirty_bit(map, WRITTEN_FROM) && !dirty_bit(map, WRITTEN_FROM + 4096), "%s: the rest stays for later", name);
+	guest_put64(&g, GUEST_CODE + 0x800, 1);
+	run_writer(1);
+	engine_dirty_fetch(e, 0, GUEST_RAM / 4096, map);
+	ok(dirty_bit(map, GUEST_CODE) && dirty_bit(map, WRITTEN_FROM), "%s: a page with code", name);
+	engine_dirty_stop(e);
+	run_writer(WRITTEN_PAGES);
+	err = engine_dirty_start(e);
+	ok(!err, "%s: a second time", name);
+	error_free(err);
+	engine_dirty_fetch(e, 0, GUEST_RAM / 4096, map);
+	is_u64(dirty_bits(map, 0, GUEST_RAM / 4096), 0, "%s: starts anew", name);
+	engine_dirty_stop(e);
+}
+
+/* again: mov $WRITTEN_FROM, %rdi; mov $WRITTEN_PAGES, %ecx; on: incq (%rdi); add $4104, %rdi; dec %ecx; jnz on; jmp again */
+static const uint8_t endless[] = {
+	0x48, 0xc7, 0xc7, 0x00, 0x00, 0x40, 0x00, 0xb9, 0x64, 0x00, 0x00, 0x00, 0x48, 0xff, 0x07, 0x48, 0x81, 0xc7, 0x08, 0x10,
+	0x00, 0x00, 0xff, 0xc9, 0x75, 0xf2, 0xeb, 0xe4,
+};
+
+static void *run_endless(void *opaque)
+{
+	struct vcpu_exit exit;
+
+	vcpu_run(opaque, &exit);
+	return NULL;
+}
+
+static unsigned copy_written(uint8_t *copy, const uint64_t *map)
+{
+	unsigned count = 0;
+
+	for (uint64_t gpa = 0; gpa < GUEST_RAM; gpa += 4096)
+		if (dirty_bit(map, gpa))
+			count += mem_read(g.mem, gpa, copy + gpa, 4096);
+	return count;
+}
+
+/* As a migration does it: all, then what is written meanwhile, again and again, and the rest when the guest stands. */
+static void test_dirty_running(struct engine *e, unsigned which)
+{
+	static uint64_t map[GUEST_RAM / 4096 / 64];
+	static uint8_t copy[GUEST_RAM], now[GUEST_RAM];
+	const struct timespec nap = { 0, 2000000 };
+	struct vcpu *v = on[which];
+	unsigned count = 0, differ = 0;
+	struct error *err;
+	pthread_t thread;
+	struct x86_regs r;
+
+	start_state(v);
+	guest_load(&g, GUEST_CODE, endless, sizeof(endless));
+	vcpu_get_regs(v, &r);
+	r.rip = GUEST_CODE;
+	vcpu_set_regs(v, &r);
+	pthread_create(&thread, NULL, run_endless, v);
+	nanosleep(&nap, NULL);
+	err = engine_dirty_start(e);
+	error_free(err);
+	memset(map, 0xff, sizeof(map));
+	copy_written(copy, map);
+	for (unsigned round = 0; round < 50; round++) {
+		nanosleep(&nap, NULL);
+		engine_dirty_fetch(e, 0, GUEST_RAM / 4096, map);
+		count += copy_written(copy, map);
+	}
+	vcpu_request_stop(v);
+	pthread_join(thread, NULL);
+	engine_dirty_fetch(e, 0, GUEST_RAM / 4096, map);
+	copy_written(copy, map);
+	engine_dirty_stop(e);
+	ok(count > 0, "%s: a running guest writes (%u pages in 50 rounds)", engine_name(e), count);
+	if (!mem_read(g.mem, 0, now, GUEST_RAM))
+		abort();
+	for (uint64_t gpa = 0; gpa < GUEST_RAM; gpa += 4096)
+		differ += memcmp(copy + gpa, now + gpa, 4096) != 0;
+	is_u64(differ, 0, "%s: and no write is missed", engine_name(e));
 }
 
 /* ---- Local APICs ---- */
@@ -305,6 +477,24 @@ static void test_travels(void)
 	}
 }
 
+/* An instruction that KVM's emulator does not have, on an address without RAM: what it was is said. */
+static void test_internal_error(void)
+{
+	static const uint8_t fnstenv[] = { 0xd9, 0x37 };
+	struct vcpu_exit exit;
+	struct x86_regs r;
+
+	start_state(on[1]);
+	guest_load(&g, GUEST_CODE, fnstenv, sizeof(fnstenv));
+	guest_put64(&g, GUEST_TABLES + 0x2000 + 8 * (GUEST_RAM / (2 * MiB)), GUEST_RAM | 0x87);
+	vcpu_get_regs(on[1], &r);
+	r.rip = GUEST_CODE;
+	r.gpr[X86_RDI] = GUEST_RAM;
+	vcpu_set_regs(on[1], &r);
+	vcpu_run(on[1], &exit);
+	ok(exit.reason == VCPU_EXIT_ERROR && strstr(exit.message, "at 0x200000, bytes d9 37"), "an internal error of KVM's: %s", exit.message);
+}
+
 /* What is wrong with /dev/kvm is said in a sentence, and the probe of none says so. */
 static void test_without(void)
 {
@@ -345,16 +535,26 @@ int main(void)
 	} else {
 		c.mem = g.mem;
 		c.loop = g.loop;
+		void *written = g.mem->on_written, *opaque = g.mem->on_written_opaque;
+
 		err = engine_create(&c, &kvm);
 		ok(!err, "the KVM engine is made%s%s", err ? ": " : "", err ? error_message(err) : "");
 		error_free(err);
 		if (kvm) {
+			listen_both(written, opaque);
 			on[1] = engine_vcpu(kvm, 0);
 			test_groups();
 			test_travels();
 		}
 	}
 	test_events();
+	test_dirty(g.engine, 0);
+	test_dirty_running(g.engine, 0);
+	if (kvm) {
+		test_dirty(kvm, 1);
+		test_dirty_running(kvm, 1);
+		test_internal_error();
+	}
 	test_lapics();
 	engine_destroy(kvm);
 	if (c.kvm_fd >= 0)
