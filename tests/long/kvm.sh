@@ -115,13 +115,12 @@ done
 if [ -e /tests/vmlinuz ]; then
 	echo @begin linux
 	mkfifo /tmp/in
-	(timeout 1500 maru run --engine kvm --kernel /tests/vmlinuz --initrd /tests/initrd.img --append 'console=ttyS0' \
-		--memory 128M --cpus 2 --net none </tmp/in >/tmp/linux 2>&1; echo $? >/tmp/status) &
+	{ timeout 1500 maru run --engine kvm --kernel /tests/vmlinuz --initrd /tests/initrd.img --append 'console=ttyS0 earlyprintk=serial' \
+		--memory 128M --cpus 2 --net none </tmp/in 2>&1; echo $? >/tmp/status; } | tee /tmp/linux &
 	exec 3>/tmp/in
 	until grep -q 'small#' /tmp/linux || [ -e /tmp/status ]; do sleep 1; done
 	echo 'grep -c processor /proc/cpuinfo; cat /sys/devices/system/clocksource/clocksource0/current_clocksource; poweroff -f' >&3
 	until [ -e /tmp/status ]; do sleep 1; done
-	grep -E 'Hypervisor|kvm|small#|BUG|WARNING|panic' /tmp/linux; tail -n 12 /tmp/linux
 	echo "@end linux $(cat /tmp/status)"
 fi
 echo @over
