@@ -147,8 +147,8 @@ enum { PAGE_CODE = 0x80, PAGE_OWNER_MASK = 0x7f, PAGE_OWNER_MANY = 0x7f };
 #define BLOCK_HASH_BITS 18
 #define INSN_HASH_BITS 10
 #define BLOCK_INSNS_MAX 64
-#define CODE_CACHE_BYTES (96u << 20)
-#define CODE_HOT_BYTES (40u << 20) /* the part for straight paths; the rest is for cold ones */
+#define CODE_CACHE_BYTES (160u << 20)
+#define CODE_HOT_BYTES (104u << 20) /* the part for straight paths; the rest is for cold ones */
 #define META_BYTES (128u << 20)
 #define CACHE_BLOCK_ROOM (64u << 10) /* more than any block takes */
 
