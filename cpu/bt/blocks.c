@@ -98,14 +98,24 @@ bool blocks_known(struct bt_engine *e, uint64_t gpa, uint32_t mode)
 {
 	const struct code_page *cp = code_page_at(e, e->code_pages[ram_page_index(e, gpa)]);
 
-	return cp && (cp->starts[(gpa & 0xfff) >> 6] >> (gpa & 63) & 1) && blocks_find(e, gpa, NO_PAGE, mode);
+	return cp && (cp->starts[(gpa & 0xfff) >> 8] >> (gpa >> 2 & 63) & 1) && blocks_find(e, gpa, NO_PAGE, mode);
 }
 
 /* ---- links ---- */
 
-static void patch_field(struct bt_engine *e, uint32_t field, uint32_t target)
+static void patch(struct bt_engine *e, const struct link *l, uint32_t target)
 {
+	uint32_t field = link_field(l);
+
 	__atomic_store_n((uint32_t *)(e->cache_rw + field), target - (field + 4), __ATOMIC_RELEASE);
+}
+
+static void unpatch(struct bt_engine *e, const struct link *l)
+{
+	const struct block *from = link_from(l);
+	uint32_t by_cache = from->mode & MODE_USER ? e->stub.jump_user : e->stub.jump_kernel;
+
+	patch(e, l, l->by_cache ? by_cache : from->cold_start + l->stub_at);
 }
 
 static void connect(struct bt_engine *e, struct link *l, struct block *to)
@@ -113,8 +123,8 @@ static void connect(struct bt_engine *e, struct link *l, struct block *to)
 	l->to = record_of(e, to);
 	l->next = to->in;
 	to->in = record_of(e, l);
-	patch_field(e, l->field,
-		    l->far ? to->far_entry : l->ret ? block_ret_entry(to) : l->backward ? block_poll_entry(to) : block_main_entry(to));
+	patch(e, l,
+	      l->far ? to->far_entry : l->ret ? block_ret_entry(to) : l->backward ? block_poll_entry(to) : block_main_entry(to));
 }
 
 static void wait_for_block(struct bt_engine *e, struct code_page *cp, struct link *l)
@@ -221,8 +231,8 @@ void blocks_link(struct bt_vcpu *v, uint32_t link, struct block *to)
 			connect(e, l, to);
 			v->priv->stats.links++;
 		} else if (l->far) { /* then it need not come here again */
-			l->stub = from->mode & MODE_USER ? e->stub.jump_user : e->stub.jump_kernel;
-			patch_field(e, l->field, l->stub);
+			l->by_cache = true;
+			unpatch(e, l);
 		}
 	}
 	bt_unlock(&e->lock);
@@ -235,7 +245,7 @@ static void unlink_incoming(struct bt_engine *e, struct block *b)
 	for (struct link *l = link_at(e, b->in); l; l = next) {
 		next = link_at(e, l->next);
 		l->to = 0;
-		patch_field(e, l->field, l->stub);
+		unpatch(e, l);
 		if (l->ret)
 			wait_for_block(e, code_page_at(e, e->code_pages[b->page]), l);
 	}
@@ -366,7 +376,7 @@ static void page_add(struct bt_engine *e, struct block *b, uint32_t page)
 	cp->blocks = record_of(e, b);
 	cp->lines |= blocks_lines(b, page);
 	if (page == b->page)
-		cp->starts[b->start >> 6] |= 1ull << (b->start & 63);
+		cp->starts[b->start >> 8] |= 1ull << (b->start >> 2 & 63);
 }
 
 bool blocks_add(struct bt_engine *e, struct block *b)

@@ -14,17 +14,20 @@
 
 /* A direct jump out of a block. A block's links lie behind it. */
 struct link {
-	uint32_t to;	/* block; 0: not linked */
-	uint32_t next;	/* linked: of to's incoming links; a return address that waits for its block: of its page's */
-	uint32_t field; /* position of the rel32 */
-	uint32_t stub;	/* where it goes while unlinked */
-	uint16_t target; /* offset in the page it leads to */
-	uint8_t number;	 /* of the block's links */
+	uint32_t to;	   /* block; 0: not linked */
+	uint32_t next;	   /* linked: of to's incoming links; a return address that waits for its block: of its page's */
+	uint16_t field_at; /* position of the rel32, behind jc_entry or cold_start */
+	uint16_t stub_at;  /* where it goes while unlinked, behind cold_start */
+	uint16_t target;   /* offset in the page it leads to */
+	uint8_t number;	   /* of the block's links */
+	bool cold : 1;	   /* the field is in the cold part */
 	bool backward : 1; /* enter by the polling entry */
 	bool twin : 1;	   /* goes to the twin without groups of the block there */
 	bool ret : 1;	   /* a return address in the ring: the field is a LEA's */
 	bool far : 1;	   /* to another page, whichever it is: by the far entry, with the linear address in T0 */
+	bool by_cache : 1; /* by the jump cache while unlinked, not by a stub of its own: returns, and hopeless far ones */
 };
+_Static_assert(sizeof(struct link) == 16, "there are many");
 
 /* Where guest instructions that may raise host exceptions begin in host code. */
 struct block_map {
@@ -65,7 +68,7 @@ struct code_page {
 	uint32_t index; /* in engine->code_pages */
 	uint32_t next;	/* of all there are */
 	uint32_t serial; /* no other page has it; for far entries (blocks.c) */
-	uint64_t starts[64]; /* by byte: a block begins here, or did */
+	uint64_t starts[16]; /* by four bytes: a block begins here, or did */
 };
 
 static inline struct link *block_links(const struct block *b)
@@ -76,6 +79,11 @@ static inline struct link *block_links(const struct block *b)
 static inline struct block *link_from(const struct link *l)
 {
 	return (struct block *)(l - l->number) - 1;
+}
+
+static inline uint32_t link_field(const struct link *l)
+{
+	return (l->cold ? link_from(l)->cold_start : link_from(l)->jc_entry) + l->field_at;
 }
 
 static inline struct block_map *block_maps(const struct block *b)

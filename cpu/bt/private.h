@@ -103,7 +103,7 @@ struct tlb_table {
 
 /* One address space: what the host GS base points at. */
 struct tlb_slot {
-	struct tlb_entry table[TLB_CLASSES][TLB_ENTRIES_MAX]; /* first: short displacements for user code */
+	_Alignas(4096) struct tlb_entry table[TLB_CLASSES][TLB_ENTRIES_MAX]; /* whole pages */
 	struct tlb_table info[TLB_CLASSES];
 	struct itlb_entry itlb[TLB_CLASSES - 1][ITLB_ENTRIES]; /* TLB_USER, TLB_SUPER */
 	struct jump_cache jc; /* user code */

@@ -173,6 +173,14 @@ static void resize_table(struct tlb_slot *s, unsigned c, unsigned entries)
 		drop_entry(s, c, k);
 }
 
+static void shrink_table(struct tlb_slot *s, unsigned c)
+{
+	if (table_size(s, c) == TLB_ENTRIES_MIN)
+		return;
+	bt_give_back(&s->table[c][TLB_ENTRIES_MIN], (table_size(s, c) - TLB_ENTRIES_MIN) * sizeof(s->table[c][0]));
+	resize_table(s, c, TLB_ENTRIES_MIN);
+}
+
 static void clear_table(struct tlb_slot *s, unsigned c)
 {
 	struct tlb_table *t = &s->info[c];
@@ -184,8 +192,7 @@ static void clear_table(struct tlb_slot *s, unsigned c)
 	for (unsigned n = 0; n < t->filled; n++)
 		drop_entry(s, c, t->log[n]);
 	t->filled = 0;
-	if (table_size(s, c) > TLB_ENTRIES_MIN) /* so much is not needed any more */
-		resize_table(s, c, TLB_ENTRIES_MIN);
+	shrink_table(s, c); /* so much is not needed any more */
 }
 
 static void drop_local(struct tlb_slot *s, unsigned c)
@@ -258,6 +265,8 @@ static void prepare_slot(struct bt_vcpu *v, struct tlb_slot *s, uint16_t pcid)
 		s->ready = true;
 	} else {
 		flush_slot(v, s, false);
+		for (unsigned c = 0; c < TLB_CLASSES; c++)
+			shrink_table(s, c);
 	}
 	s->valid = true;
 	s->pcid = pcid;

@@ -74,6 +74,23 @@ static struct link *new_link(struct tr *t, unsigned target)
 	return l;
 }
 
+static void set_field(struct tr *t, struct link *l, uint32_t field)
+{
+	l->cold = t->in_cold;
+	l->field_at = (uint16_t)(field - (t->in_cold ? t->block->cold_start : t->block->jc_entry));
+}
+
+/* In the cold part: where the link leads to until it is linked. */
+static void emit_link_stub(struct tr *t, struct link *l, unsigned flags)
+{
+	struct emit *e = &t->e;
+
+	l->stub_at = (uint16_t)(emit_pos(e) - t->block->cold_start);
+	emit_patch_rel32(e, link_field(l), emit_pos(e));
+	emit_mov_imm32(e, T1, record_of(t->b, l));
+	emit_jmp(e, l->far ? t->b->stub.link_far : flags & FLAGS_HOST ? t->b->stub.link_host : t->b->stub.link_mem);
+}
+
 /* Can a jump to this page offset be a link? */
 static bool linkable(struct tr *t, int64_t target)
 {
@@ -95,9 +112,9 @@ static void emit_link_jump(struct tr *t, int cc, unsigned target)
 	if (!l)
 		return;
 	align_field(t, cc < 0 ? 1 : 2);
-	l->field = cc < 0 ? emit_jmp_forward(&t->e) : emit_jcc_forward(&t->e, (unsigned)cc);
+	c->field[c->nfields++] = cc < 0 ? emit_jmp_forward(&t->e) : emit_jcc_forward(&t->e, (unsigned)cc);
 	c->link = l;
-	c->field[c->nfields++] = l->field;
+	set_field(t, l, c->field[0]);
 }
 
 void tr_goto_twin(struct tr *t, unsigned insn)
@@ -111,24 +128,13 @@ void tr_goto_twin(struct tr *t, unsigned insn)
 	if (t->live[insn])
 		tr_flags_to_host(t);
 	align_field(t, 1);
-	l->field = emit_jmp_forward(&t->e);
-	l->stub = emit_pos(&t->e);
-	emit_patch_rel32(&t->e, l->field, l->stub);
-	emit_mov_imm32(&t->e, T1, record_of(t->b, l));
-	emit_jmp(&t->e, t->flags & FLAGS_HOST ? t->b->stub.link_host : t->b->stub.link_mem);
+	set_field(t, l, emit_jmp_forward(&t->e));
+	emit_link_stub(t, l, t->flags);
 }
 
 void tr_cold_link(struct tr *t, const struct cold *c)
 {
-	struct emit *e = &t->e;
-
-	c->link->stub = emit_pos(e);
-	emit_patch_rel32(e, c->field[0], emit_pos(e));
-	emit_mov_imm32(e, T1, record_of(t->b, c->link));
-	if (c->link->far)
-		emit_jmp(e, t->b->stub.link_far);
-	else
-		emit_jmp(e, c->flags & FLAGS_HOST ? t->b->stub.link_host : t->b->stub.link_mem);
+	emit_link_stub(t, c->link, c->flags);
 }
 
 /* Jumps to @target, page offset of another page, whose linear address is in T0. Flags are in memory. */
@@ -145,17 +151,11 @@ static void far_jump(struct tr *t, int64_t target)
 		return;
 	l->far = true;
 	align_field(t, 1);
-	l->field = emit_jmp_forward(&t->e);
-	if (t->in_cold) { /* its stub is behind it */
-		struct cold c = {.link = l, .field = {l->field}};
-
-		tr_cold_link(t, &c);
-	} else {
-		struct cold *c = tr_cold(t, COLD_LINK);
-
-		c->link = l;
-		c->field[c->nfields++] = l->field;
-	}
+	set_field(t, l, emit_jmp_forward(&t->e));
+	if (t->in_cold)
+		emit_link_stub(t, l, t->flags);
+	else
+		tr_cold(t, COLD_LINK)->link = l;
 }
 
 /*
@@ -411,9 +411,9 @@ static void ring_push(struct tr *t, unsigned next)
 	emit8(e, 0x4c); /* lea T1, [rip + rel32] */
 	emit8(e, 0x8d);
 	emit8(e, 0x3d);
-	l->stub = t->mode & MODE_USER ? t->b->stub.jump_user : t->b->stub.jump_kernel;
-	l->field = emit_pos(e);
-	emit32(e, l->stub - (l->field + 4));
+	l->by_cache = true;
+	set_field(t, l, emit_pos(e));
+	emit32(e, (t->mode & MODE_USER ? t->b->stub.jump_user : t->b->stub.jump_kernel) - (emit_pos(e) + 4));
 	ring_op(t, true, 0x89, T1, T0, offsetof(struct jump_cache, ring) + offsetof(struct jc_entry, code));
 }
 
