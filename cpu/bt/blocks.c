@@ -89,7 +89,7 @@ struct block *blocks_find(struct bt_engine *e, uint64_t gpa, uint32_t page2, uin
 {
 	struct block *b = block_at(e, e->hash[hash_of(gpa, mode)]);
 
-	while (b && !(block_gpa(b) == gpa && b->mode == mode && (b->page2 == NO_PAGE || b->page2 == page2)))
+	while (b && !(block_gpa(b) == gpa && b->mode == mode && (!b->straddles || block_page2(b) == page2)))
 		b = block_at(e, b->hash_next);
 	return b;
 }
@@ -157,7 +157,7 @@ static void connect_returns(struct bt_engine *e, struct block *b)
 			continue;
 		struct block *to = blocks_find(e, (uint64_t)b->page << 12 | l->target, NO_PAGE, mode);
 
-		if (to && to->page2 == NO_PAGE)
+		if (to && !to->straddles)
 			connect(e, l, to);
 		else
 			wait_for_block(e, cp, l);
@@ -213,7 +213,7 @@ static bool make_far_entry(struct bt_engine *e, struct block *b)
 /* May it ever lead to this block? */
 static bool may_link(const struct link *l, const struct block *from, const struct block *to)
 {
-	return to->page2 == NO_PAGE && (l->far || to->page == from->page) && to->start == l->target &&
+	return !to->straddles && (l->far || to->page == from->page) && to->start == l->target &&
 	       l->twin == !!(to->mode & MODE_PRIVATE_TWIN) &&
 	       (to->mode & ~MODE_PRIVATE_TWIN) == (from->mode & ~MODE_PRIVATE_TWIN);
 }
@@ -303,7 +303,7 @@ static void kill_jc_entry(struct bt_engine *e, struct block *b)
 
 static uint32_t *next_in_page(struct block *b, uint32_t page)
 {
-	return b->page == page ? &b->page_next : &b->page2_next;
+	return b->page == page ? &b->page_next : &block_second(b)->page_next;
 }
 
 struct block *blocks_next_in_page(struct bt_engine *e, struct block *b, uint32_t page)
@@ -314,7 +314,7 @@ struct block *blocks_next_in_page(struct bt_engine *e, struct block *b, uint32_t
 /* An instruction that straddles two pages of linear addresses may lie in one page of RAM, mapped twice. */
 static bool in_two_pages(const struct block *b)
 {
-	return b->page2 != NO_PAGE && b->page2 != b->page;
+	return b->straddles && block_page2(b) != b->page;
 }
 
 static void remove_from_page(struct bt_engine *e, struct block *b, uint32_t page)
@@ -333,7 +333,7 @@ void blocks_drop(struct bt_engine *e, struct block *b)
 	remove_from_hash(e, b);
 	remove_from_page(e, b, b->page);
 	if (in_two_pages(b))
-		remove_from_page(e, b, b->page2);
+		remove_from_page(e, b, block_page2(b));
 	unlink_incoming(e, b);
 	unlink_outgoing(e, b);
 	kill_jc_entry(e, b);
@@ -365,7 +365,9 @@ static bool page_prepare(struct bt_engine *e, uint32_t page)
 /* The 64-byte lines of the page that the block was made from: of a second page the first. */
 uint64_t blocks_lines(const struct block *b, uint32_t page)
 {
-	return (b->page == page ? b->lines : 0) | (b->page2 == page ? 1 : 0);
+	uint64_t first = ~0ull << b->first_line & ~0ull >> (63 - b->last_line);
+
+	return (b->page == page ? first : 0) | (block_page2(b) == page ? 1 : 0);
 }
 
 static void page_add(struct bt_engine *e, struct block *b, uint32_t page)
@@ -384,14 +386,14 @@ bool blocks_add(struct bt_engine *e, struct block *b)
 	unsigned h = hash_of(block_gpa(b), b->mode);
 	bool two = in_two_pages(b);
 
-	if (!page_prepare(e, b->page) || (two && !page_prepare(e, b->page2)))
+	if (!page_prepare(e, b->page) || (two && !page_prepare(e, block_page2(b))))
 		return false;
 	page_add(e, b, b->page);
 	if (two)
-		page_add(e, b, b->page2);
+		page_add(e, b, block_page2(b));
 	b->hash_next = e->hash[h];
 	e->hash[h] = record_of(e, b);
-	if (b->page2 == NO_PAGE)
+	if (!b->straddles)
 		connect_returns(e, b);
 	b->older = e->newest;
 	__atomic_store_n(&e->newest, record_of(e, b), __ATOMIC_RELEASE); /* signal handlers look without the lock */

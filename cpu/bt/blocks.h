@@ -42,21 +42,27 @@ enum map_flags { MAP_FLAGS_HOST = 1, MAP_FLAGS_MEMORY = 2, MAP_CAN_TRAP = 4 };
 #define NO_PAGE UINT32_MAX
 
 struct block {
-	uint64_t lines;	      /* 64-byte lines of the page it was made from */
-	uint32_t page, page2; /* numbers of its guest-physical page; and of the second, for an instruction on two, else NO_PAGE */
+	uint32_t page; /* number of its guest-physical page */
 	uint32_t mode;
-	uint16_t start, guest_len; /* offset of the first byte */
-	bool dead;
-	bool atomic; /* one locked instruction through the bounce buffer: see bounce_rmw */
+	uint16_t start, guest_len;     /* offset of the first byte */
+	uint8_t first_line, last_line; /* the 64-byte lines of the page that it was made from */
+	bool straddles : 1; /* one instruction on two pages: a struct second_page lies before this */
+	bool dead : 1;
+	bool atomic : 1; /* one locked instruction through the bounce buffer: see bounce_rmw */
 	uint8_t link_count, map_count;
-	uint32_t jc_entry; /* and the others, so many bytes behind it: */
-	uint8_t ret_at, mem_at, poll_at, main_at;
+	uint8_t ret_at, mem_at, poll_at, main_at; /* entries, so many bytes behind jc_entry */
 	uint16_t code_bytes, cold_bytes;
+	uint32_t jc_entry;
 	uint32_t cold_start; /* its cold paths, apart */
 	uint32_t far_entry;  /* made when the first block of another page leads here; 0: none */
-	uint32_t hash_next, page_next, page2_next;
+	uint32_t hash_next, page_next;
 	uint32_t older; /* made before this one */
 	uint32_t in;	/* link */
+};
+
+struct second_page {
+	uint32_t page;
+	uint32_t page_next; /* of that page's blocks */
 };
 
 /* RAM pages that have translated code. */
@@ -70,6 +76,17 @@ struct code_page {
 	uint32_t serial; /* no other page has it; for far entries (blocks.c) */
 	uint64_t starts[16]; /* by four bytes: a block begins here, or did */
 };
+
+static inline struct second_page *block_second(const struct block *b)
+{
+	return (struct second_page *)b - 1;
+}
+
+/* Number of the second page, or NO_PAGE. */
+static inline uint32_t block_page2(const struct block *b)
+{
+	return b->straddles ? block_second(b)->page : NO_PAGE;
+}
 
 static inline struct link *block_links(const struct block *b)
 {

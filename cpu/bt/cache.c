@@ -179,11 +179,11 @@ static struct block *get_at(struct bt_vcpu *v, uint64_t lin, uint32_t mode, bool
 		struct block *b = blocks_find(e, gpa, NO_PAGE, mode);
 
 		bt_unlock(&e->lock);
-		if (b && b->page2 == NO_PAGE)
+		if (b && !b->straddles)
 			return b;
 		if (!b)
 			b = make(v, gpa, NO_PAGE, mode);
-		if (b && b->guest_len && b->page2 == NO_PAGE)
+		if (b && b->guest_len && !b->straddles)
 			return b;
 		if (b) { /* it goes on in the next page */
 			uint64_t next = (lin | 0xfff) + 1;

@@ -405,7 +405,8 @@ static inline uint64_t ram_page_index(const struct bt_engine *e, uint64_t gpa)
 /* ---- translate.c ------------------------------------------------------------------------------------ */
 /*
  * Translates at @gpa, whose page can be read at @bytes; the second page is that number or NO_PAGE, at @bytes2 or NULL.
- * Lock held. NULL: cache full.
+ * Lock held. NULL: cache full. Its guest_len is 0
+ * when the first instruction goes on in a second page, and that was not given.
  */
 struct block *translate(struct bt_vcpu *v, uint64_t gpa, const uint8_t *bytes, uint32_t page2,
 			const uint8_t *bytes2, uint32_t mode);

@@ -68,7 +68,7 @@ static struct link *new_link(struct tr *t, unsigned target)
 		t->failed = true;
 		return NULL;
 	}
-	assert(l == block_links(t->block) + t->block->link_count);
+	assert(l == block_links(t->block) + t->block->link_count && t->block->link_count < UINT8_MAX);
 	*l = (struct link){.number = t->block->link_count++, .target = (uint16_t)target,
 			   .backward = target <= t->off[t->cur < t->n ? t->cur : t->n - 1]};
 	return l;

@@ -427,7 +427,8 @@ static struct block *finish(struct tr *t, struct block *blk, uint32_t start_used
 	bt_copy(block_maps(blk), t->map, count * sizeof(*t->map));
 	blk->map_count = (uint8_t)count;
 	blk->guest_len = (uint16_t)(t->off[t->n] - t->off[0]);
-	blk->lines = t->lines;
+	blk->first_line = (uint8_t)__builtin_ctzll(t->lines);
+	blk->last_line = (uint8_t)(63 - __builtin_clzll(t->lines));
 	assert(emit_pos(&t->e) - blk->cold_start <= UINT16_MAX);
 	blk->cold_bytes = (uint16_t)(emit_pos(&t->e) - blk->cold_start);
 	b->cache_used = block_code_end(blk);
@@ -456,8 +457,12 @@ struct block *translate(struct bt_vcpu *v, uint64_t gpa, const uint8_t *bytes, u
 	struct tr *t = b->tr;
 	uint8_t joined[2 * INSN_MAX_LEN];
 	unsigned start = gpa & PAGE_OFF_MASK, avail = MEM_PAGE_SIZE;
-	struct block *blk = block_at(b, blocks_record(b, sizeof(*blk), _Alignof(struct block)));
+	uint32_t records = b->meta_used;
+	struct block *blk;
 
+	if (bytes2)
+		blocks_record(b, sizeof(struct second_page), _Alignof(struct second_page));
+	blk = block_at(b, blocks_record(b, sizeof(*blk), _Alignof(struct block)));
 	if (!blk || b->cache_used + CACHE_BLOCK_ROOM > CODE_HOT_BYTES ||
 	    b->cold_used + CACHE_BLOCK_ROOM > CODE_CACHE_BYTES)
 		return NULL;
@@ -479,7 +484,7 @@ struct block *translate(struct bt_vcpu *v, uint64_t gpa, const uint8_t *bytes, u
 	t->t1_used = false;
 	t->done = t->failed = t->in_cold = false;
 	t->block = blk;
-	*blk = (struct block){.page = (uint32_t)(gpa >> 12), .page2 = page2, .mode = mode, .start = (uint16_t)start};
+	*blk = (struct block){.page = (uint32_t)(gpa >> 12), .mode = mode, .start = (uint16_t)start};
 	if (bytes2) {
 		unsigned first = MEM_PAGE_SIZE - start;
 
@@ -489,13 +494,14 @@ struct block *translate(struct bt_vcpu *v, uint64_t gpa, const uint8_t *bytes, u
 		avail = start + INSN_MAX_LEN;
 	}
 	if (!decode_block(t, avail)) {
-		blk->guest_len = 0; /* the caller comes again with the second page */
-		return blk;
+		b->meta_used = records;
+		return &t->nothing;
 	}
 	if (bytes2) {
 		t->lines = 1ull << 63;
-		if (t->off[1] <= MEM_PAGE_SIZE)
-			blk->page2 = NO_PAGE; /* it was whole after all */
+		blk->straddles = t->off[1] > MEM_PAGE_SIZE; /* or it was whole after all */
+		if (blk->straddles)
+			block_second(blk)->page = page2;
 	}
 	blk->atomic = t->bounce && t->insn[0].has_mem && (t->insn[0].lock || t->insn[0].op == OP_XCHG);
 	find_live(t);

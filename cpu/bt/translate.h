@@ -99,6 +99,7 @@ struct tr {
 	struct cold cold[COLD_MAX];
 	unsigned ncold;
 	struct block *block;
+	struct block nothing; /* what stands for an instruction that goes on in the second page: guest_len is 0 */
 	struct block_map map[BLOCK_INSNS_MAX];
 
 	struct { uint16_t off, live; bool straddles; } memo[MEMO_MAX];

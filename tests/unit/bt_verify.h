@@ -211,11 +211,11 @@ static inline bool verify_jump_target(struct verify *v, uint32_t to)
 
 	for (const struct block *o = block_at(v->e, v->e->newest); o; o = block_at(v->e, o->older))
 		if (far && o->far_entry && to == o->far_entry && (offset & 0xfff) == o->start && (!o->dead || b->dead) &&
-		    o->mode == (b->mode & ~(uint32_t)MODE_PRIVATE_TWIN) && o->page2 == NO_PAGE)
+		    o->mode == (b->mode & ~(uint32_t)MODE_PRIVATE_TWIN) && !o->straddles)
 			return true;
 		else if ((to == block_main_entry(o) || to == block_poll_entry(o)) && (!o->dead || b->dead) &&
 		    !((o->mode ^ b->mode) & ~(uint32_t)MODE_PRIVATE_TWIN) &&
-		    o->page == b->page && o->page2 == NO_PAGE)
+		    o->page == b->page && !o->straddles)
 			return true;
 	return false;
 }
@@ -266,7 +266,7 @@ static inline bool verify_return_target(const struct verify *v, uint32_t to)
 	if (to == (b->mode & MODE_USER ? v->e->stub.jump_user : v->e->stub.jump_kernel))
 		return true;
 	for (const struct block *o = block_at(v->e, v->e->newest); o; o = block_at(v->e, o->older))
-		if (to == block_ret_entry(o) && o->mem_at && (!o->dead || b->dead) && o->page2 == NO_PAGE &&
+		if (to == block_ret_entry(o) && o->mem_at && (!o->dead || b->dead) && !o->straddles &&
 		    o->mode == (b->mode & ~(uint32_t)MODE_PRIVATE_TWIN) && o->page == b->page)
 			return true;
 	return false;
