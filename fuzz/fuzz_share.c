@@ -4,8 +4,8 @@
  * descriptors that they are given up and looked for again all the time. Whatever is asked, the folder beside it stays as
  * it was.
  *
- * Input: requests, each a byte for what it asks for (an index of the table), one for its node, one for what the host does
- * in between or the room for the reply, one for its length, and that many bytes of arguments.
+ * Input: steps. Most are requests put together of few bytes, so that they go far: an opcode, a node, names out of a small choice,
+ * flags. Others have arguments as they come.
  */
 #include <assert.h>
 #include <fcntl.h>
@@ -97,18 +97,53 @@ static void play_host(unsigned what)
 	}
 }
 
-/* @size bytes of arguments; the reply must be one. */
-static void request(uint32_t opcode, uint64_t node, const uint8_t *in, size_t size, size_t room)
+struct input {
+	const uint8_t *data;
+	size_t left;
+};
+
+static uint64_t take(struct input *in, unsigned size)
 {
-	static uint8_t bytes[sizeof(struct fuse_in_header) + 256], reply[SHARE_MESSAGE_MAX];
-	struct fuse_in_header head = { .len = (uint32_t)(sizeof(head) + size), .opcode = opcode, .unique = 7, .nodeid = node };
+	uint64_t v = 0;
+
+	size = (unsigned)MIN(size, in->left);
+	if (size)
+		v = load_le(in->data, size);
+	in->data += size;
+	in->left -= size;
+	return v;
+}
+
+struct message {
+	size_t len;
+	uint8_t bytes[1024];
+};
+
+static void add(struct message *m, const void *data, size_t len)
+{
+	len = MIN(len, sizeof(m->bytes) - m->len);
+	memcpy(m->bytes + m->len, data, len);
+	m->len += len;
+}
+
+static void add_name(struct message *m, struct input *in)
+{
+	static const char *const names[] = { "a", "b", "f", "l", "p", "x", "c", "new", "..", ".", "", "l/secret", "../out", "a", "b", "f" };
+	const char *name = names[take(in, 1) % ARRAY_SIZE(names)];
+
+	add(m, name, strlen(name) + 1);
+}
+
+/* Sends it; the reply must be one. */
+static void request(uint32_t opcode, uint64_t node, struct message *m, size_t room)
+{
+	static uint8_t reply[SHARE_MESSAGE_MAX];
+	struct fuse_in_header head = { .len = (uint32_t)m->len, .opcode = opcode, .unique = 7, .nodeid = node };
 	struct fuse_out_header answer;
 	size_t n;
 
-	memcpy(bytes, &head, sizeof(head));
-	if (size)
-		memcpy(bytes + sizeof(head), in, size);
-	n = share_handle(s, bytes, head.len, reply, room);
+	memcpy(m->bytes, &head, sizeof(head));
+	n = share_handle(s, m->bytes, m->len, reply, room);
 	if (room < sizeof(answer)) {
 		assert(!n);
 		return;
@@ -117,31 +152,104 @@ static void request(uint32_t opcode, uint64_t node, const uint8_t *in, size_t si
 	assert(n >= sizeof(answer) && n <= room && answer.len == n && answer.unique == 7 && answer.error <= 0 && answer.error > -4096);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+#define ADD(m, ...) add(m, &(__VA_ARGS__), sizeof(__VA_ARGS__))
+
+static void add_arguments(struct message *m, uint32_t opcode, struct input *in)
+{
+	static const int flags[] = { O_RDONLY, O_WRONLY, O_RDWR, O_RDWR | O_TRUNC, O_RDWR | O_EXCL, O_WRONLY | O_APPEND, O_ACCMODE, O_RDWR };
+
+	switch (opcode) {
+	case FUSE_OPEN:
+	case FUSE_OPENDIR: ADD(m, (struct fuse_open_in){ .flags = (uint32_t)flags[take(in, 1) & 7] }); break;
+	case FUSE_CREATE:
+		ADD(m, (struct fuse_create_in){ .flags = (uint32_t)flags[take(in, 1) & 7], .mode = 0700 });
+		add_name(m, in);
+		break;
+	case FUSE_MKDIR:
+	case FUSE_MKNOD:
+		ADD(m, (struct fuse_mkdir_in){ .mode = 0700 | (take(in, 1) & 0xf) << 12 });
+		if (opcode == FUSE_MKNOD)
+			ADD(m, (uint64_t){ 0 });
+		add_name(m, in);
+		break;
+	case FUSE_READ:
+	case FUSE_READDIR:
+	case FUSE_READDIRPLUS:
+		ADD(m, (struct fuse_read_in){ .fh = take(in, 1) & 7, .offset = take(in, 1) & 3, .size = (uint32_t)take(in, 1) * 64 });
+		break;
+	case FUSE_WRITE:
+		ADD(m, (struct fuse_write_in){ .fh = take(in, 1) & 7, .offset = take(in, 2), .size = (uint32_t)take(in, 1) });
+		add(m, top, sizeof(top));
+		break;
+	case FUSE_RELEASE: ADD(m, (struct fuse_release_in){ .fh = take(in, 1) & 7 }); break;
+	case FUSE_LSEEK: ADD(m, (struct fuse_lseek_in){ .fh = take(in, 1) & 7, .offset = take(in, 1), .whence = take(in, 1) & 7 }); break;
+	case FUSE_FALLOCATE:
+		ADD(m, (struct fuse_fallocate_in){ take(in, 1) & 7, take(in, 2), take(in, 2), (uint32_t)take(in, 1), 0 });
+		break;
+	case FUSE_RENAME2:
+		ADD(m, (struct fuse_rename2_in){ .newdir = take(in, 1) & 15, .flags = take(in, 1) & 3 });
+		add_name(m, in);
+		add_name(m, in);
+		break;
+	case FUSE_LINK:
+		ADD(m, (struct fuse_link_in){ take(in, 1) & 15 });
+		add_name(m, in);
+		break;
+	case FUSE_SYMLINK:
+		add_name(m, in);
+		add_name(m, in);
+		break;
+	case FUSE_SETATTR:
+		ADD(m, (struct fuse_setattr_in){ .valid = (uint32_t)take(in, 2) & ~0x6u, .fh = take(in, 1) & 7, .size = take(in, 2), .mode = 0700 });
+		break;
+	case FUSE_GETATTR: ADD(m, (struct fuse_getattr_in){ .getattr_flags = take(in, 1) & 1, .fh = take(in, 1) & 7 }); break;
+	case FUSE_FORGET: ADD(m, (struct fuse_forget_in){ take(in, 1) & 3 }); break;
+	default: add_name(m, in); break;
+	}
+}
+
+static void step(struct input *in)
 {
 	/* Those that a client comes far with more than once. */
 	static const uint8_t opcodes[] = {
-		FUSE_LOOKUP,  FUSE_LOOKUP,   FUSE_LOOKUP,      FUSE_OPEN,    FUSE_OPEN,	      FUSE_READ,	FUSE_WRITE,   FUSE_CREATE,
-		FUSE_CREATE,  FUSE_MKDIR,    FUSE_RENAME2,     FUSE_RENAME,  FUSE_LINK,	      FUSE_SYMLINK,	FUSE_UNLINK,  FUSE_RMDIR,
-		FUSE_GETATTR, FUSE_SETATTR,  FUSE_OPENDIR,     FUSE_READDIR, FUSE_READDIRPLUS, FUSE_RELEASE,	FUSE_FORGET,  FUSE_BATCH_FORGET,
-		FUSE_MKNOD,   FUSE_READLINK, FUSE_STATFS,      FUSE_LSEEK,   FUSE_FALLOCATE,   FUSE_DESTROY,	FUSE_INIT,    FUSE_GETXATTR,
+		FUSE_LOOKUP, FUSE_LOOKUP,  FUSE_LOOKUP,	 FUSE_OPEN,    FUSE_OPEN,	 FUSE_READ,	FUSE_WRITE,  FUSE_CREATE,
+		FUSE_CREATE, FUSE_MKDIR,   FUSE_RENAME2, FUSE_RENAME,  FUSE_LINK,	 FUSE_SYMLINK,	FUSE_UNLINK, FUSE_RMDIR,
+		FUSE_GETATTR, FUSE_SETATTR, FUSE_OPENDIR, FUSE_READDIR, FUSE_READDIRPLUS, FUSE_RELEASE, FUSE_FORGET, FUSE_BATCH_FORGET,
+		FUSE_MKNOD,  FUSE_READLINK, FUSE_STATFS, FUSE_LSEEK,   FUSE_FALLOCATE,	 FUSE_DESTROY,	FUSE_INIT,   FUSE_GETXATTR,
 	};
-	unsigned steps = 0;
+	uint8_t op = (uint8_t)take(in, 1), node = (uint8_t)take(in, 1);
+	uint32_t opcode = opcodes[op % sizeof(opcodes)];
+	struct message m = { .len = sizeof(struct fuse_in_header) };
+	size_t room = SHARE_MESSAGE_MAX;
+
+	if ((op & 0xe0) == 0xe0) {
+		size_t len = take(in, 1);
+
+		room = take(in, 1);
+		len = MIN(len, in->left);
+		add(&m, in->data, len);
+		in->data += len;
+		in->left -= len;
+	} else if ((op & 0xe0) == 0xc0) {
+		play_host(node);
+		return;
+	} else {
+		add_arguments(&m, opcode, in);
+	}
+	request(opcode, node & 15, &m, room);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct input in = { data, size };
 
 	if (!s)
 		begin();
 	share_reset(s);
-	for (; size >= 4 && steps < STEPS_MAX; steps++) {
-		size_t len = MIN(data[3], size - 4);
-
-		play_host(data[2]);
-		request(opcodes[data[0] % sizeof(opcodes)], data[1] & 31, data + 4, len, data[2] & 128 ? data[2] & 127u : SHARE_MESSAGE_MAX);
-		data += 4 + len;
-		size -= 4 + len;
-	}
+	for (unsigned i = 0; in.left && i < STEPS_MAX; i++)
+		step(&in);
 	share_reset(s);
 	assert(rmdir(path("out")) == 0 && mkdir(path("out"), 0700) == 0); /* nothing was made in it */
-	if (steps)
-		make_tree();
+	make_tree();
 	return 0;
 }

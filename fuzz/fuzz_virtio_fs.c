@@ -53,6 +53,14 @@ static void create(void)
 	virtio_pci_attach(&rig.bus, RIG_DEVFN, virtio_fs_create(rig.mem, rig.loop, "fuzz", pair[0]));
 }
 
+/* Mostly short; some are several pieces of a message, or more than a message may have. */
+static uint32_t any_length(struct input *in)
+{
+	uint32_t v = (uint32_t)take(in, 3);
+
+	return v >> 21 == 7 ? v % 0x90000 : v >> 21 == 6 ? v % 0x24000 : v % 0x400;
+}
+
 /* A request of some length, mostly with room for a reply. */
 static void add_request(struct input *in, unsigned q)
 {
@@ -60,7 +68,7 @@ static void add_request(struct input *in, unsigned q)
 	struct drv_buffer b[6];
 
 	for (unsigned i = 0; i < pieces; i++)
-		b[i] = (struct drv_buffer){ DATA_BASE + take(in, 1) * 0x100, (uint32_t)take(in, 3) % 0x90000, i >= outs };
+		b[i] = (struct drv_buffer){ DATA_BASE + take(in, 1) * 0x100, any_length(in), i >= outs };
 	drv_add(&d, q, b, pieces);
 }
 
@@ -90,7 +98,9 @@ static void say(uint32_t id, uint32_t total, uint32_t offset, uint32_t len)
 /* As a good process: all of a reply that fits the room. */
 static void answer(struct input *in)
 {
-	uint32_t id = packet.head.id, total = MIN(MAX((uint32_t)take(in, 3) % SHARE_MESSAGE_MAX, 16u), packet.head.room);
+	uint32_t id = packet.head.id, total = any_length(in);
+
+	total = MIN(MAX(total, 16u), packet.head.room);
 
 	for (uint32_t at = 0; at < total; at += SHARE_PIECE_MAX)
 		say(id, total, at, MIN(total - at, SHARE_PIECE_MAX));

@@ -14,7 +14,7 @@
  * finds it under another name, or renames it, the node moves there. The host may move folders in ways
  * that the nodes do not follow: no folder is moved beneath itself here, and no way back is longer than DEPTH_MAX.
  *
- * Bounds: NODE_BYTES_MAX for all nodes, and so many descriptors; beyond it is ENFILE.
+ * Bounds: so many bytes for all nodes, and so many descriptors; beyond it is ENFILE.
  */
 #include <assert.h>
 #include <errno.h>
@@ -25,8 +25,7 @@
 
 #include "share/private.h"
 
-#define NODE_BYTES_MAX (128ull * MiB) /* about a million of them */
-#define ALLOCATION_BYTES 16u	      /* that an allocation costs besides */
+#define ALLOCATION_BYTES 16u /* that an allocation costs besides */
 #define DEPTH_MAX 2048u
 
 static size_t bytes_of(const char *name)
@@ -211,7 +210,7 @@ static struct node *add(struct share *s, struct node *parent, const char *name, 
 {
 	struct node *n;
 
-	if (s->node_bytes + bytes_of(name) > NODE_BYTES_MAX)
+	if (s->node_bytes + bytes_of(name) > s->node_bytes_max)
 		return NULL;
 	n = calloc(1, sizeof(*n));
 	if (!n)
@@ -246,6 +245,8 @@ static void move(struct share *s, struct node *n, struct node *parent, const cha
 	for (struct node *above = parent; above; above = above->parent)
 		if (above == n || ++depth == DEPTH_MAX)
 			return;
+	if (s->node_bytes + strlen(name) > s->node_bytes_max)
+		return;
 	copy = strdup(name);
 	if (!copy)
 		return;
@@ -336,6 +337,7 @@ void node_reset(struct share *s)
 		}
 	}
 	assert(!s->root.children && !s->node_bytes && !s->paths);
+	s->last_id = FUSE_ROOT_ID;
 }
 
 /* ---- Handles ---- */

@@ -57,7 +57,7 @@ struct share {
 	struct node root;
 
 	uint64_t last_id;
-	size_t node_bytes; /* that all nodes take */
+	size_t node_bytes, node_bytes_max; /* that all nodes take */
 	struct node *by_id[NODE_BUCKETS], *by_identity[NODE_BUCKETS];
 	unsigned paths, paths_max; /* path_fd that are open */
 	struct node *newest, *oldest;

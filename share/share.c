@@ -31,6 +31,7 @@
 	 FUSE_READDIRPLUS_AUTO | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS | FUSE_MAX_PAGES)
 #define INIT_BYTES offsetof(struct fuse_init_in, flags2) /* what 7.31 has of it */
 #define GUEST_PAGE 4096u
+#define NODE_BYTES_MAX (128ull * MiB) /* for about a million names */
 
 void reply_put(struct reply *w, const void *data, size_t len)
 {
@@ -240,6 +241,7 @@ struct error *share_create(int dir_fd, int fds_fd, bool readonly, unsigned fds_m
 		free(s);
 		return error_errno(ENOMEM, "a shared folder");
 	}
+	s->node_bytes_max = NODE_BYTES_MAX;
 	s->root.id = s->last_id = FUSE_ROOT_ID;
 	s->root.path_fd = dir_fd;
 	s->root.identity = (struct identity){ st.st_dev, st.st_ino, S_IFDIR };

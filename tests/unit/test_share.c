@@ -2,12 +2,15 @@
 /* A shared folder by FUSE: what works, what the guest may keep, and that nothing leads out of the folder. */
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "share/private.h"
 #include "tests/tap.h"
 #include "tests/unit/share_client.h"
 
@@ -438,7 +441,9 @@ static void test_names(void)
 static void test_ways_out(void)
 {
 	static const char *const targets[] = { "../out", "/etc", "../out/secret", "/proc/self/root", "." };
+	struct fuse_setattr_in set;
 	uint64_t node, fh, dir, other;
+	struct stat st;
 
 	/* Links that the guest makes, and links that the host has. */
 	for (unsigned i = 0; i < ARRAY_SIZE(targets); i++) {
@@ -454,9 +459,17 @@ static void test_ways_out(void)
 			   unlink_name(node, "secret") == ENOTDIR,
 		   "nothing is done behind it");
 		ok(create(ROOT, "way", O_RDWR, &other, &fh) == ELOOP, "or through it");
+		set = (struct fuse_setattr_in){ .valid = FATTR_MTIME, .mtime = 1000 };
+		ok(!setattr(node, &set) && attr()->mtime == 1000 && S_ISLNK(attr()->mode), "its time is its own");
+		set.valid = FATTR_MODE;
+		is_u64((uint64_t)setattr(node, &set), EOPNOTSUPP, "it has no mode");
+		set.valid = FATTR_SIZE;
+		is_u64((uint64_t)setattr(node, &set), ELOOP, "and no size");
 		unlink_name(ROOT, "way");
 	}
 	is_str(host_read("out/secret"), "secret", "what is outside is as it was");
+	ok(!stat(path("out"), &st) && st.st_mtim.tv_sec != 1000 && !stat(path("out/secret"), &st) && st.st_mtim.tv_sec != 1000 && st.st_size == 6,
+	   "with its times and sizes");
 	ok(make_node(ROOT, "node", S_IFBLK | 0666) == EPERM && make_node(ROOT, "node", S_IFCHR | 0666) == EPERM &&
 		   make_node(ROOT, "node", S_IFIFO | 0666) == EPERM && make_node(ROOT, "node", S_IFSOCK | 0666) == EPERM &&
 		   make_node(ROOT, "node", 0666) == EPERM,
@@ -471,6 +484,21 @@ static void test_ways_out(void)
 	} else {
 		skip("device nodes need root");
 	}
+
+	mkdir(path("in/mnt"), 0755);
+	if (unshare(CLONE_NEWNS) == 0 && mount("", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+	    mount(path("out"), path("in/mnt"), NULL, MS_BIND, NULL) == 0) {
+		start(false, 100); /* in this mount namespace */
+		is_u64((uint64_t)lookup(ROOT, "mnt", &node), EXDEV, "what is mounted in the folder is another file system");
+		ok(rename_to(ROOT, "mnt", ROOT, "m", 0) == EBUSY && remove_dir(ROOT, "mnt") == EBUSY, "nor moved, nor removed");
+		umount(path("in/mnt"));
+		ok(!lookup(ROOT, "mnt", &node) && !mount(path("out"), path("in/mnt"), NULL, MS_BIND, NULL) && lookup(node, "secret", &other) == ENOENT,
+		   "what was there before is still what it was");
+		umount(path("in/mnt"));
+	} else {
+		skip("mounting needs root");
+	}
+	rmdir(path("in/mnt"));
 
 	/* The tree changes while the guest walks: what it has is what it had. */
 	mkdir(path("in/dir"), 0755);
@@ -606,6 +634,32 @@ static void test_bounds(void)
 	unlink_name(ROOT, "g");
 	share_reset(c.share);
 	is_u64((uint64_t)getattr(node), ESTALE, "a reset forgets all of it");
+	start(false, 100);
+	c.share->node_bytes_max = 20000;
+	for (i = 0; i < 200; i++) {
+		char name[32];
+
+		snprintf(name, sizeof(name), "in/%03u-%020u", i, i);
+		host_write(name, "x");
+		if (lookup(ROOT, name + 3, &other))
+			break;
+	}
+	ok(i > 50 && i < 200, "no more than so much is known (%u)", i);
+	is_u64((uint64_t)lookup(ROOT, "200", NULL), ENOENT, "what is not there is not, all the same");
+	open_as(FUSE_OPENDIR, ROOT, O_RDONLY, &fh);
+	{
+		struct fuse_read_in in = { .fh = fh, .size = 100000 };
+
+		ok(!client_do(&c, FUSE_READDIRPLUS, ROOT, &in, sizeof(in), NULL) && c.got > 100 * i, "a folder is listed, with names only");
+	}
+	forget(other, 100);
+	is_u64((uint64_t)lookup(ROOT, "f", &node), 0, "one forgotten, there is room for one");
+	for (unsigned j = 0; j <= i; j++) {
+		char name[32];
+
+		snprintf(name, sizeof(name), "in/%03u-%020u", j, j);
+		unlink(path(name));
+	}
 	start(false, 100);
 	ok(lookup(77, "f", NULL) == ESTALE && getattr(0) == ESTALE && link_to(ROOT, 77, "g") == ESTALE && rename_to(ROOT, "f", 77, "g", 0) == ESTALE,
 	   "a number of nothing");
