@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What paravirtual interfaces are for, one at a time: interrupts between processors, TLB flushes of others, reading the
-// clock, context switches, locks whose holder is not running.
+// clock, locks whose holder is not running, timers.
 //
 // Threads are bound to processors where it matters, so that each round does the same.
 
@@ -20,7 +20,6 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -155,45 +154,6 @@ static long reads(long n)
 	return sum;
 }
 
-static long ping_pong(long n, bool bound)
-{
-	int to[2], from[2];
-	long sum = 0;
-	char c = 0;
-	if (pipe(to) < 0 || pipe(from) < 0)
-		die("pipe");
-	if (bound)
-		bind_to(0);
-	pid_t pid = fork();
-	if (pid == 0) {
-		close(to[1]);
-		while (read(to[0], &c, 1) == 1 && write(from[1], &c, 1) == 1)
-			;
-		_exit(0);
-	}
-	for (long i = 0; i < n; i++) {
-		c = i;
-		if (write(to[1], &c, 1) != 1 || read(from[0], &c, 1) != 1)
-			die("pipe");
-		sum += c == (char)i;
-	}
-	close(to[1]);
-	waitpid(pid, NULL, 0);
-	return sum;
-}
-
-// From one process to another on the same processor.
-static long switches(long n)
-{
-	return ping_pong(n, true);
-}
-
-// The scheduler chooses where the other one wakes up.
-static long wakes(long n)
-{
-	return ping_pong(n, false);
-}
-
 static void *dup_and_close(void *n)
 {
 	for (long i = 0; i < (long)n; i++) {
@@ -242,7 +202,7 @@ int main(int argc, char **argv)
 		const char *name;
 		long (*run)(long);
 	} all[] = { { "one", one }, { "two", two }, { "flush", flush }, { "reads", reads },
-		    { "switches", switches }, { "wakes", wakes }, { "locks", locks }, { "timer", timer } };
+		    { "locks", locks }, { "timer", timer } };
 	for (size_t i = 0; argc == 3 && i < sizeof(all) / sizeof(all[0]); i++)
 		if (strcmp(argv[1], all[i].name) == 0)
 			return printf("%s %ld\n", argv[1], all[i].run(atol(argv[2]))) < 0;

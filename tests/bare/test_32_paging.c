@@ -4,9 +4,8 @@
  * and page against every access from both privileges with and without WP, SMEP, SMAP and AC (SDM vol. 3, 4.6.1), error codes
  * (4.7), A and D (4.8), reserved bits (4.3, 4.4.2), the four PDPTEs (4.4.1), and what invalidates translations (4.10).
  */
-#include "lib/bare.h"
+#include "lib/rights.h"
 
-enum { READ, WRITE, FETCH, KINDS };
 enum { CR4_PSE = 1 << 4, CR4_PAE = 1 << 5, CR4_PGE = 1 << 7, CR4_SMEP = 1 << 20, CR4_SMAP = 1 << 21, FLAG_AC = 1 << 18 };
 #define CR0_WP (1u << 16)
 #define CR0_CD (1u << 30)
@@ -88,29 +87,9 @@ static int access(word va, int kind, bool user)
 	return TRY("mov $98f, %%edx; jmp *%0; 98:", (), ("r"(va)), "edx");
 }
 
-/* Vol. 3, 4.6.1, as a formula. @u, @w, @nx: what both levels together say. */
-static bool allowed(int kind, bool user, bool u, bool w, bool nx, bool wp, bool smep, bool smap, bool ac)
-{
-	if (kind == FETCH)
-		return !nx && (user ? u : !(u && smep));
-	if (user)
-		return u && (kind == READ || w);
-	if (u && smap && !ac)
-		return false;
-	return kind == READ || w || !wp;
-}
-
 static uint64_t rights(unsigned bits)
 {
 	return (bits & 1 ? PTE_U : 0) | (bits & 2 ? PTE_W : 0) | (bits & 4 ? PTE_NX : 0);
-}
-
-static void fill_code(uint64_t pa)
-{
-	uint8_t *p = (uint8_t *)(word)pa;
-
-	memcpy(p, "\xff\xe2", 2);      /* jmp *%edx */
-	memcpy(p + 16, "\xcd\x80", 2); /* int $0x80 */
 }
 
 /* @large: the directory's entry maps the page, and there is no second level. */

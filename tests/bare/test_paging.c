@@ -4,9 +4,8 @@
  * privileges with and without WP, SMEP, SMAP and AC (SDM vol. 3, 4.6.1), the error codes (4.7), A and D (4.8), reserved bits,
  * and what invalidates translations (4.10).
  */
-#include "lib/bare.h"
+#include "lib/rights.h"
 
-enum { READ, WRITE, FETCH, KINDS };
 enum { CR4_PGE = 1 << 7, CR4_PCIDE = 1 << 17, CR4_SMEP = 1 << 20, CR4_SMAP = 1 << 21, FLAG_AC = 1 << 18, CR0_WP = 1 << 16 };
 #define EFER 0xc0000080
 
@@ -25,27 +24,6 @@ static int access(word va, int kind, bool user)
 	if (kind == WRITE)
 		return TRY("movb $1, 32(%0)", (), ("r"(va)));
 	return TRY("lea 98f(%%rip), %%rdx; jmp *%0; 98:", (), ("r"(va)), "rdx");
-}
-
-/* Vol. 3, 4.6.1, as a formula. @u, @w, @nx: what all levels together say. */
-static bool allowed(int kind, bool user, bool u, bool w, bool nx, bool wp, bool smep, bool smap, bool ac)
-{
-	if (kind == FETCH)
-		return !nx && (user ? u : !(u && smep));
-	if (user)
-		return u && (kind == READ || w);
-	if (u && smap && !ac)
-		return false;
-	return kind == READ || w || !wp;
-}
-
-static word fill_code(uint64_t pa)
-{
-	uint8_t *p = (uint8_t *)pa;
-
-	memcpy(p, "\xff\xe2", 2);      /* jmp *%rdx */
-	memcpy(p + 16, "\xcd\x80", 2); /* int $0x80 */
-	return pa;
 }
 
 static void permissions(unsigned level, uint64_t pa, word va, const char *size)

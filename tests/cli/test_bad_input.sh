@@ -5,23 +5,7 @@
 # Multiboot kernel of a few bytes that halts, or writes to a port.
 # timeout: 180
 
-cd "$(dirname "$0")/../.." || exit 1
-maru=${BUILD:-build/release}/maru
-dir=$(mktemp -d) || exit 1
-trap 'rm -rf "$dir"' EXIT
-n=0 failed=0
-
-result()
-{
-	n=$((n + 1))
-	if [ "$1" = 0 ]; then
-		echo "ok $n - $2"
-	else
-		failed=1
-		echo "not ok $n - $2"
-		sed 's/^/# /' "$dir/err" 2>/dev/null
-	fi
-}
+. "$(dirname "$0")/lib.sh"
 
 # refused STATUS TEXT ARGUMENT… — ends with the status, says the text in one line, and soon.
 refused()
@@ -33,12 +17,6 @@ refused()
 	result $? "maru $* says: $text"
 }
 
-# A Multiboot kernel with load addresses: header, then the code given as \x escapes.
-kernel()
-{
-	printf '\x02\xb0\xad\x1b\x00\x00\x01\x00\xfe\x4f\x51\xe4\x00\x00\x10\x00\x00\x00\x10\x00\x00\x00\x00\x00\x00\x00\x00\x00\x20\x00\x10\x00' >"$1"
-	printf "$2" >>"$1"
-}
 kernel "$dir/halt.bin" '\xfa\xf4\xeb\xfd'                                   # cli; hlt; jmp
 kernel "$dir/exit.bin" '\xb8\x03\x00\x00\x00\xba\xf4\x00\x00\x00\xef\xf4'   # mov eax,3; mov edx,0xf4; out; hlt
 kernel "$dir/crash.bin" '\x0f\x0b'                                          # ud2 without an IDT
@@ -171,5 +149,4 @@ sleep 0.5
 kill "$first"
 wait "$first"
 
-echo "1..$n"
-exit "$failed"
+finish_tests

@@ -5,36 +5,17 @@
 # maru run on a terminal: its modes are restored whatever happens, and a terminal that goes away ends the VM. script(1)
 # makes the terminals.
 
-cd "$(dirname "$0")/../.." || exit 1
-maru=$PWD/${BUILD:-build/release}/maru
-dir=$(mktemp -d) || exit 1
+. "$(dirname "$0")/lib.sh"
 pids=()
-finish()
+at_end()
 {
 	for pid in "${pids[@]}"; do
 		kill -9 "$pid" 2>/dev/null
 	done
-	rm -rf "$dir"
-}
-trap finish EXIT
-n=0 failed=0
-
-result()
-{
-	n=$((n + 1))
-	if [ "$1" = 0 ]; then
-		echo "ok $n - $2"
-	else
-		failed=1
-		echo "not ok $n - $2"
-	fi
 }
 
-# A Multiboot kernel: writes "Hi" to the serial port, then halts, deaf to the power button.
-{
-	printf '\x02\xb0\xad\x1b\x00\x00\x01\x00\xfe\x4f\x51\xe4\x00\x00\x10\x00\x00\x00\x10\x00\x00\x00\x00\x00\x00\x00\x00\x00\x20\x00\x10\x00'
-	printf '\xba\xf8\x03\x00\x00\xb0\x48\xee\xb0\x69\xee\xfa\xf4\xeb\xfd'
-} >"$dir/deaf.bin"
+# Writes "Hi" to the serial port, then halts, deaf to the power button.
+kernel "$dir/deaf.bin" '\xba\xf8\x03\x00\x00\xb0\x48\xee\xb0\x69\xee\xfa\xf4\xeb\xfd'
 cat >"$dir/run" <<EOF
 stty -g >"$dir/before"
 sh -c 'echo \$\$ >"$dir/pid"; exec "$maru" run --kernel "$dir/deaf.bin" --net none --memory 32M --control "$dir/ctl"'
@@ -128,5 +109,4 @@ result $? "the terminal goes away: the guest gets the power button, and time"
 within 450 dead "$pid" $others && [ ! -e "$dir/ctl" ]
 result $? "a guest that does not heed it is ended; no process and no socket is left"
 
-echo "1..$n"
-exit "$failed"
+finish_tests
