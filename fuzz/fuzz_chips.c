@@ -19,6 +19,7 @@
 #include "dev/mc146818.h"
 #include "dev/ns16550.h"
 #include "dev/port92.h"
+#include "fuzz/input.h"
 #include "tests/unit/fakes.h"
 
 #define CPUS 3
@@ -43,22 +44,6 @@ struct board {
 	unsigned device_count;
 	bool reset_wanted;
 };
-
-struct input {
-	const uint8_t *data;
-	size_t left;
-};
-
-static uint64_t take(struct input *in, unsigned size)
-{
-	uint64_t v = 0;
-	unsigned n = (unsigned)MIN(size, in->left);
-
-	memcpy(&v, in->data, n);
-	in->data += n;
-	in->left -= n;
-	return v;
-}
 
 static void ignore(void *opaque)
 {

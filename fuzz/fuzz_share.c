@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "fuzz/input.h"
 #include "share/share.h"
 
 #define STEPS_MAX 64u
@@ -95,23 +96,6 @@ static void play_host(unsigned what)
 	case 9: mkdir(path("in/f"), 0700); break;
 	default: break;
 	}
-}
-
-struct input {
-	const uint8_t *data;
-	size_t left;
-};
-
-static uint64_t take(struct input *in, unsigned size)
-{
-	uint64_t v = 0;
-
-	size = (unsigned)MIN(size, in->left);
-	if (size)
-		v = load_le(in->data, size);
-	in->data += size;
-	in->left -= size;
-	return v;
 }
 
 struct message {

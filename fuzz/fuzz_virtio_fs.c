@@ -12,15 +12,11 @@
 
 #include "base/log.h"
 #include "dev/virtio/virtio_fs.h"
+#include "fuzz/input.h"
 #include "tests/unit/virtio_driver.h"
 
 #define LOW_BYTES 0x20000u /* guest memory that the steps use */
 #define STEPS_MAX 100u
-
-struct input {
-	const uint8_t *data;
-	size_t left;
-};
 
 static struct rig rig;
 static struct drv d;
@@ -29,18 +25,6 @@ static struct {
 	struct share_packet head;
 	uint8_t piece[SHARE_PIECE_MAX + 1];
 } packet;
-
-static uint64_t take(struct input *in, unsigned size)
-{
-	uint64_t v = 0;
-
-	size = (unsigned)MIN(size, in->left);
-	if (size)
-		v = load_le(in->data, size);
-	in->data += size;
-	in->left -= size;
-	return v;
-}
 
 static void create(void)
 {

@@ -16,16 +16,12 @@
 #include "dev/virtio/virtio_net.h"
 #include "dev/virtio/virtio_rng.h"
 #include "dev/virtio/virtio_vsock.h"
+#include "fuzz/input.h"
 #include "tests/unit/fake_disk.h"
 #include "tests/unit/virtio_driver.h"
 
 #define LOW_BYTES 0x20000u /* guest memory that the steps use: rings of four queues */
 #define STEPS_MAX 200u
-
-struct input {
-	const uint8_t *data;
-	size_t left;
-};
 
 /* A device of each kind lives on, each in a machine of its own; an input starts with its reset. */
 #define KINDS 7u
@@ -38,18 +34,6 @@ static struct fake_chardev chr, named;
 static unsigned net_kept;
 static struct vsock_backend vsock;
 static uint32_t vsock_asked;
-
-static uint64_t take(struct input *in, unsigned size)
-{
-	uint64_t v = 0;
-
-	size = (unsigned)MIN(size, in->left);
-	if (size)
-		v = load_le(in->data, size);
-	in->data += size;
-	in->left -= size;
-	return v;
-}
 
 static void net_fake_send(struct net_backend *be, const struct iovec *iov, int count)
 {
