@@ -160,6 +160,8 @@ enum bt_options {
 	BT_OPT_BOUNCE = 8,	/* all memory through C */
 	BT_OPT_NO_GROUP = 16,	/* every access is checked by itself */
 	BT_OPT_NO_FAR = 32,	/* jumps to other pages go by the jump cache */
+	BT_OPT_NO_RING = 64,	/* returns, too */
+	BT_OPT_SMALL_TLB = 128,	/* its tables do not grow */
 	BT_OPT_POLL = 1 << 15,	/* every polling point leaves translated code: events are seen wherever they can be */
 	BT_OPT_PERF_MAP = 1 << 14, /* not that: writes /tmp/perf-PID.map */
 };

@@ -212,8 +212,8 @@ static void drop_local(struct tlb_slot *s, unsigned c)
 	t->filled = MIN(kept, TLB_LOG + 1);
 }
 
-/* Entry @k is about to be made that of @page. True: the table has grown instead, and is empty. */
-static bool note_fill(struct tlb_slot *s, unsigned c, unsigned k, uint64_t page)
+/* Entry @k is about to be made that of @page. It has at most @max. True: the table has grown instead, and is empty. */
+static bool note_fill(struct tlb_slot *s, unsigned c, unsigned k, uint64_t page, unsigned max)
 {
 	struct tlb_table *t = &s->info[c];
 	const struct tlb_entry *e = &s->table[c][k];
@@ -222,7 +222,7 @@ static bool note_fill(struct tlb_slot *s, unsigned c, unsigned k, uint64_t page)
 	if (e->read_tag == page) /* for writes now: it is in the log */
 		return false;
 
-	if (e->read_tag != tlb_invalid_tag(k) && ++t->conflicts > table_size(s, c) && table_size(s, c) < TLB_ENTRIES_MAX) {
+	if (e->read_tag != tlb_invalid_tag(k) && ++t->conflicts > table_size(s, c) && table_size(s, c) < max) {
 		grows = true;
 		resize_table(s, c, 4 * table_size(s, c));
 		k = tlb_index(s, c, page);
@@ -530,7 +530,7 @@ enum bt_result tlb_lookup(struct bt_vcpu *v, uint64_t lin, unsigned access, uint
 	if (atomic_load_explicit(&log->on, memory_order_relaxed))
 		may_write = may_write && write;
 
-	if (note_fill(s, c, k, page)) {
+	if (note_fill(s, c, k, page, v->engine->debug_opts & BT_OPT_SMALL_TLB ? TLB_ENTRIES_MIN : TLB_ENTRIES_MAX)) {
 		k = tlb_index(s, c, lin);
 		e = &s->table[c][k];
 	}

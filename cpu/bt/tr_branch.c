@@ -375,7 +375,7 @@ static void branch_loop(struct tr *t, const struct insn *i)
 static bool has_ring(const struct tr *t, unsigned size)
 {
 	return t->code_bits == 64 && size == 8 && !t->single &&
-	       !(t->mode & (MODE_PRIVATE_NO_JC | MODE_PRIVATE_BREAK)) && !(t->b->debug_opts & BT_OPT_NO_LINK);
+	       !(t->mode & (MODE_PRIVATE_NO_JC | MODE_PRIVATE_BREAK)) && !(t->b->debug_opts & (BT_OPT_NO_LINK | BT_OPT_NO_RING));
 }
 
 static void ring_op(struct tr *t, bool w, unsigned op, unsigned reg, uint8_t index, size_t field)

@@ -266,6 +266,10 @@ static uint32_t debug_options(void)
 		opts |= BT_OPT_SINGLE;
 	if (strstr(text, "no-group"))
 		opts |= BT_OPT_NO_GROUP;
+	if (strstr(text, "no-ring"))
+		opts |= BT_OPT_NO_RING;
+	if (strstr(text, "small-tlb"))
+		opts |= BT_OPT_SMALL_TLB;
 	if (strstr(text, "no-far"))
 		opts |= BT_OPT_NO_FAR;
 	if (strstr(text, "no-link"))

@@ -6,7 +6,7 @@
 
 cd "$(dirname "$0")/../.." || exit 1
 n=0 failed=0
-for mode in exact-flags single no-link bounce no-group poll exact-flags,single,no-link,bounce; do
+for mode in exact-flags single no-link bounce no-group no-far no-ring,small-tlb poll exact-flags,single,no-link,bounce; do
 	for elf in build/tests/bare/test_*.elf; do
 		n=$((n + 1))
 		if said=$(MARU_BT_DEBUG=$mode timeout -s KILL 600 "${elf%.elf}"); then

@@ -105,7 +105,8 @@ static void test_all(const char *options)
 
 int main(void)
 {
-	static const char *const options[] = {"", "exact-flags", "single", "no-link", "bounce", "no-group", "no-far", "poll"};
+	static const char *const options[] = {"", "exact-flags", "single", "no-link", "bounce", "no-group", "no-far",
+					      "no-ring,small-tlb", "poll"};
 
 	for (unsigned k = 0; k < sizeof(options) / sizeof(options[0]); k++)
 		test_all(options[k]);
