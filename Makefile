@@ -169,7 +169,7 @@ RUN_TESTS := BUILD=build/release CC="$(CC)" BT_LIGHT="$(BT_LIGHT:.c=.o)" tests/r
 test: deps $(addprefix build/release/,$(PROGRAMS)) $(addprefix build/tsan/,$(PROGRAMS)) $(UNIT_PROGRAMS) $(FUZZ_PROGRAMS) $(BARE) ## all tests but the long ones
 	@$(RUN_TESTS) -j 2 tests/arrows tests/headers tests/light $(UNIT_PROGRAMS) tests/fuzz $(BARE) $(TEST_SCRIPTS)
 
-test-unit: $(addprefix build/release/,maru-nat) $(UNIT_PROGRAMS) ## the unit tests only
+test-unit: $(addprefix build/release/,maru-nat maru-share) $(UNIT_PROGRAMS) ## the unit tests only
 	@$(RUN_TESTS) -j 2 $(UNIT_PROGRAMS)
 
 test-bare: $(addprefix build/release/,$(PROGRAMS)) $(BARE) ## the bare-metal tests only

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "share/private.h"
@@ -139,7 +140,8 @@ static int rename_name(struct share *s, struct request *r, uint64_t new_dir, uns
 	to_fd = node_fd(s, to);
 	if (to_fd < 0)
 		return -to_fd;
-	if (renameat2(from_fd, r->name[0], to_fd, r->name[1], flags) < 0)
+	/* Not by the C library, for which renaming without flags is another system call. */
+	if (syscall(SYS_renameat2, from_fd, r->name[0], to_fd, r->name[1], flags) < 0)
 		return errno;
 	node_moved(s, to, r->name[1]);
 	if (flags & RENAME_EXCHANGE)

@@ -34,7 +34,7 @@ is "$out" same "and copied, past the guest's caches"
 vm_ok 60 'mkdir -p /rw/a/b && mv /rw/dir/new /rw/a/b/moved && ln -s b/moved /rw/a/link && cmp /rw/a/link /tmp/new && chmod 600 /rw/a/b/moved && truncate -s 7 /rw/a/link && ln /rw/a/b/moved /rw/a/hard' \
 	"folders, renaming, links, modes, sizes"
 is "$(stat -c '%a %s %h' "$scratch/rw/a/b/moved") $(readlink "$scratch/rw/a/link")" '600 7 2 b/moved' "as the host sees"
-vm_ok 120 'for i in $(seq 500); do echo $i >/rw/a/f$i || exit 1; done; [ $(ls -l /rw/a | grep -c " f[0-9]*$") = 500 ] && [ "$(cat /rw/a/f77)" = 77 ] && mv /rw/a /rw/c && rm -r /rw/c && ! ls /rw/c 2>/dev/null' \
+vm_ok 120 'for i in $(seq 500); do echo $i >/rw/a/f$i || exit 1; done; [ $(ls -l /rw/a | grep -c " f[0-9]*$") = 500 ] && [ "$(cat /rw/a/f77)" = 77 ] && mv /rw/a/f1 /rw/a/f2 && mv /rw/a /rw/c && rm -r /rw/c && ! ls /rw/c 2>/dev/null' \
 	"many files come and go"
 mkdir "$scratch/rw/many" && (cd "$scratch/rw/many" && for i in $(seq 20); do mkdir "$i" && (cd "$i" && seq 1000 | xargs touch); done)
 echo one >"$scratch/rw/many/1/1"
