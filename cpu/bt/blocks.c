@@ -174,8 +174,9 @@ uint32_t blocks_serial(const struct bt_engine *e, const struct block *b)
  * in the jump cache's table of pages, with T0 the linear target. Two addresses with one place in the table are 16 MiB
  * apart, and serial numbers are less than that: so no other page's entry has the same distance.
  */
-static bool make_far_entry(struct bt_engine *e, struct block *b)
+static bool make_far_entry(struct bt_vcpu *v, struct block *b)
 {
+	struct bt_engine *e = v->engine;
 	bool user = b->mode & MODE_USER;
 	struct emit emit = {.base = e->cache_rw, .p = e->cache_rw + align_up(e->cache_used, 16),
 			    .end = e->cache_rw + CODE_HOT_BYTES};
@@ -207,6 +208,7 @@ static bool make_far_entry(struct bt_engine *e, struct block *b)
 		return false;
 	b->far_entry = at;
 	e->cache_used = emit_pos(to);
+	perfmap_far_entry(v, b);
 	return true;
 }
 
@@ -227,7 +229,7 @@ void blocks_link(struct bt_vcpu *v, uint32_t link, struct block *to)
 	const struct block *from = link_from(l);
 
 	if (!l->to && !from->dead && !to->dead) {
-		if (may_link(l, from, to) && (!l->far || to->far_entry || make_far_entry(e, to))) {
+		if (may_link(l, from, to) && (!l->far || to->far_entry || make_far_entry(v, to))) {
 			connect(e, l, to);
 			v->priv->stats.links++;
 		} else if (l->far) { /* then it need not come here again */

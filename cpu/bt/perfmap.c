@@ -46,6 +46,12 @@ static void put_line(struct bt_vcpu *v, const struct block *b, uint32_t start, u
 	bt_write(e->perfmap_fd, line, (size_t)(p - line));
 }
 
+void perfmap_far_entry(struct bt_vcpu *v, const struct block *b)
+{
+	if (v->engine->perfmap_fd >= 0)
+		put_line(v, b, b->far_entry, v->engine->cache_used);
+}
+
 void perfmap_block(struct bt_vcpu *v, const struct block *b)
 {
 	if (v->engine->perfmap_fd < 0)

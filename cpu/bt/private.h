@@ -423,7 +423,9 @@ void stubs_generate(struct bt_engine *e);
 enum exit_reason stubs_enter(struct bt_vcpu *v, const void *code);
 
 /* ---- perfmap.c ---- */
-void perfmap_block(struct bt_vcpu *v, const struct block *b); /* v->rip is where it starts; lock held */
+/* v->rip is where the block starts; lock held */
+void perfmap_block(struct bt_vcpu *v, const struct block *b);
+void perfmap_far_entry(struct bt_vcpu *v, const struct block *b); /* just made */
 
 /* ---- stats.c ---- */
 const char *bt_op_name(unsigned op); /* of those from OP_FIRST_CALL on; else NULL */
