@@ -29,7 +29,7 @@
 #include "base/log.h"
 
 #define SLOTS 64u
-#define BUDGET 64u /* requests or packets at a time */
+#define BUDGET 16u /* packets at a time, each way: others want the machine's lock, too */
 #define SOCKET_BYTES (1024 * 1024)
 
 struct slot {
@@ -159,21 +159,19 @@ static bool send_reset(struct virtio_fs *fs)
 	return true;
 }
 
-/* What is left of the request under way. */
-static bool send_request(struct virtio_fs *fs)
+/* The next piece of the request under way. */
+static bool send_piece(struct virtio_fs *fs)
 {
 	struct slot *slot = fs->sending;
-	uint32_t total = slot->chain.out_bytes;
+	uint32_t total = slot->chain.out_bytes, len = MIN(total - fs->sent, SHARE_PIECE_MAX);
 
-	while (fs->sent < total) {
-		uint32_t len = MIN(total - fs->sent, SHARE_PIECE_MAX);
-
-		fs->packet.head = (struct share_packet){ slot->id, total, fs->sent, slot->chain.in_bytes };
-		virtqueue_read(&slot->chain, fs->sent, fs->packet.piece, len);
-		if (!send_packet(fs, len))
-			return false;
-		fs->sent += len;
-	}
+	fs->packet.head = (struct share_packet){ slot->id, total, fs->sent, slot->chain.in_bytes };
+	virtqueue_read(&slot->chain, fs->sent, fs->packet.piece, len);
+	if (!send_packet(fs, len))
+		return false;
+	fs->sent += len;
+	if (fs->sent < total)
+		return true;
 	fs->sending = NULL;
 	if (!wants_reply(slot))
 		finish(fs, slot, 0);
@@ -188,7 +186,7 @@ static void pump(struct virtio_fs *fs)
 			return;
 		if (!fs->sending && !take(fs))
 			return;
-		if (fs->sending && !send_request(fs))
+		if (fs->sending && !send_piece(fs))
 			return;
 	}
 	virtio_requeue(&fs->v, VIRTIO_FS_REQUESTS);
