@@ -77,7 +77,8 @@ static void begin(void)
 	if (mkdir(path("out"), 0700) < 0)
 		abort();
 	make_tree();
-	if (share_create(open(path("in"), O_PATH | O_DIRECTORY), open("/proc/self/fd", O_PATH | O_DIRECTORY), false, SHARE_FDS_MIN, &s))
+	if (share_create(open(path("in"), O_PATH | O_DIRECTORY), open("/proc/self/fd", O_PATH | O_DIRECTORY), false,
+			 SHARE_FDS_MIN, &s))
 		abort();
 }
 
@@ -112,7 +113,8 @@ static void add(struct message *m, const void *data, size_t len)
 
 static void add_name(struct message *m, struct input *in)
 {
-	static const char *const names[] = { "a", "b", "f", "l", "p", "x", "c", "new", "..", ".", "", "l/secret", "../out", "a", "b", "f" };
+	static const char *const names[] = { "a",  "b", "f", "l",	 "p",	   "x", "c", "new",
+					     "..", ".", "",  "l/secret", "../out", "a", "b", "f" };
 	const char *name = names[take(in, 1) % ARRAY_SIZE(names)];
 
 	add(m, name, strlen(name) + 1);
@@ -133,14 +135,17 @@ static void request(uint32_t opcode, uint64_t node, struct message *m, size_t ro
 		return;
 	}
 	memcpy(&answer, reply, sizeof(answer));
-	assert(n >= sizeof(answer) && n <= room && answer.len == n && answer.unique == 7 && answer.error <= 0 && answer.error > -4096);
+	assert(n >= sizeof(answer) && n <= room && answer.len == n && answer.unique == 7 && answer.error <= 0 &&
+	       answer.error > -4096);
 }
 
 #define ADD(m, ...) add(m, &(__VA_ARGS__), sizeof(__VA_ARGS__))
 
 static void add_arguments(struct message *m, uint32_t opcode, struct input *in)
 {
-	static const int flags[] = { O_RDONLY, O_WRONLY, O_RDWR, O_RDWR | O_TRUNC, O_RDWR | O_EXCL, O_WRONLY | O_APPEND, O_ACCMODE, O_RDWR };
+	static const int flags[] = { O_RDONLY,	       O_WRONLY,	O_RDWR,
+				     O_RDWR | O_TRUNC, O_RDWR | O_EXCL, O_WRONLY | O_APPEND,
+				     O_ACCMODE,	       O_RDWR };
 
 	switch (opcode) {
 	case FUSE_OPEN:
@@ -159,19 +164,29 @@ static void add_arguments(struct message *m, uint32_t opcode, struct input *in)
 	case FUSE_READ:
 	case FUSE_READDIR:
 	case FUSE_READDIRPLUS:
-		ADD(m, (struct fuse_read_in){ .fh = take(in, 1) & 7, .offset = take(in, 1) & 3, .size = (uint32_t)take(in, 1) * 64 });
+		ADD(m, (struct fuse_read_in){
+			       .fh = take(in, 1) & 7, .offset = take(in, 1) & 3, .size = (uint32_t)take(in, 1) * 64 });
 		break;
 	case FUSE_WRITE:
-		ADD(m, (struct fuse_write_in){ .fh = take(in, 1) & 7, .offset = take(in, 2), .size = (uint32_t)take(in, 1) });
+		ADD(m, (struct fuse_write_in){
+			       .fh = take(in, 1) & 7, .offset = take(in, 2), .size = (uint32_t)take(in, 1) });
 		add(m, top, sizeof(top));
 		break;
 	case FUSE_RELEASE: ADD(m, (struct fuse_release_in){ .fh = take(in, 1) & 7 }); break;
-	case FUSE_LSEEK: ADD(m, (struct fuse_lseek_in){ .fh = take(in, 1) & 7, .offset = take(in, 1), .whence = take(in, 1) & 7 }); break;
+	case FUSE_LSEEK:
+		ADD(m,
+		    (struct fuse_lseek_in){ .fh = take(in, 1) & 7, .offset = take(in, 1), .whence = take(in, 1) & 7 });
+		break;
 	case FUSE_FALLOCATE:
 		ADD(m, (struct fuse_fallocate_in){ take(in, 1) & 7, take(in, 2), take(in, 2), (uint32_t)take(in, 1), 0 });
 		break;
 	case FUSE_RENAME2:
 		ADD(m, (struct fuse_rename2_in){ .newdir = take(in, 1) & 15, .flags = take(in, 1) & 3 });
+		add_name(m, in);
+		add_name(m, in);
+		break;
+	case FUSE_RENAME:
+		ADD(m, (struct fuse_rename_in){ take(in, 1) & 15 });
 		add_name(m, in);
 		add_name(m, in);
 		break;
@@ -184,9 +199,14 @@ static void add_arguments(struct message *m, uint32_t opcode, struct input *in)
 		add_name(m, in);
 		break;
 	case FUSE_SETATTR:
-		ADD(m, (struct fuse_setattr_in){ .valid = (uint32_t)take(in, 2) & ~0x6u, .fh = take(in, 1) & 7, .size = take(in, 2), .mode = 0700 });
+		ADD(m, (struct fuse_setattr_in){ .valid = (uint32_t)take(in, 2) & ~0x6u,
+						 .fh = take(in, 1) & 7,
+						 .size = take(in, 2),
+						 .mode = 0700 });
 		break;
-	case FUSE_GETATTR: ADD(m, (struct fuse_getattr_in){ .getattr_flags = take(in, 1) & 1, .fh = take(in, 1) & 7 }); break;
+	case FUSE_GETATTR:
+		ADD(m, (struct fuse_getattr_in){ .getattr_flags = take(in, 1) & 1, .fh = take(in, 1) & 7 });
+		break;
 	case FUSE_FORGET: ADD(m, (struct fuse_forget_in){ take(in, 1) & 3 }); break;
 	default: add_name(m, in); break;
 	}
@@ -196,10 +216,12 @@ static void step(struct input *in)
 {
 	/* Those that a client comes far with more than once. */
 	static const uint8_t opcodes[] = {
-		FUSE_LOOKUP, FUSE_LOOKUP,  FUSE_LOOKUP,	 FUSE_OPEN,    FUSE_OPEN,	 FUSE_READ,	FUSE_WRITE,  FUSE_CREATE,
-		FUSE_CREATE, FUSE_MKDIR,   FUSE_RENAME2, FUSE_RENAME,  FUSE_LINK,	 FUSE_SYMLINK,	FUSE_UNLINK, FUSE_RMDIR,
-		FUSE_GETATTR, FUSE_SETATTR, FUSE_OPENDIR, FUSE_READDIR, FUSE_READDIRPLUS, FUSE_RELEASE, FUSE_FORGET, FUSE_BATCH_FORGET,
-		FUSE_MKNOD,  FUSE_READLINK, FUSE_STATFS, FUSE_LSEEK,   FUSE_FALLOCATE,	 FUSE_DESTROY,	FUSE_INIT,   FUSE_GETXATTR,
+		FUSE_LOOKUP,  FUSE_LOOKUP,   FUSE_LOOKUP,      FUSE_OPEN,    FUSE_OPEN,	     FUSE_READ,
+		FUSE_WRITE,   FUSE_CREATE,   FUSE_CREATE,      FUSE_MKDIR,   FUSE_RENAME2,   FUSE_RENAME,
+		FUSE_LINK,    FUSE_SYMLINK,  FUSE_UNLINK,      FUSE_RMDIR,   FUSE_GETATTR,   FUSE_SETATTR,
+		FUSE_OPENDIR, FUSE_READDIR,  FUSE_READDIRPLUS, FUSE_RELEASE, FUSE_FORGET,    FUSE_BATCH_FORGET,
+		FUSE_MKNOD,   FUSE_READLINK, FUSE_STATFS,      FUSE_LSEEK,   FUSE_FALLOCATE, FUSE_DESTROY,
+		FUSE_INIT,    FUSE_GETXATTR,
 	};
 	uint8_t op = (uint8_t)take(in, 1), node = (uint8_t)take(in, 1);
 	uint32_t opcode = opcodes[op % sizeof(opcodes)];

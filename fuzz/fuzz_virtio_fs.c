@@ -95,7 +95,10 @@ static void step(struct input *in)
 	unsigned op = (unsigned)take(in, 1), q = op >> 7;
 
 	switch (op & 15) {
-	case 0: drv_start(&d, drv_offered(&d) & (take(in, 4) | VIRTIO_BIT(VIRTIO_F_VERSION_1)), (uint16_t)(1u << (take(in, 1) & 7))); break;
+	case 0:
+		drv_start(&d, drv_offered(&d) & (take(in, 4) | VIRTIO_BIT(VIRTIO_F_VERSION_1)),
+			  (uint16_t)(1u << (take(in, 1) & 7)));
+		break;
 	case 1:
 	case 2:
 	case 3:
@@ -116,7 +119,9 @@ static void step(struct input *in)
 		hear();
 		answer(in);
 		break;
-	case 10: say(packet.head.id + (op >> 6), (uint32_t)take(in, 3), (uint32_t)take(in, 2), (uint32_t)take(in, 3)); break;
+	case 10:
+		say(packet.head.id + (op >> 6), (uint32_t)take(in, 3), (uint32_t)take(in, 2), (uint32_t)take(in, 3));
+		break;
 	case 11: rig_run_loop(&rig); break;
 	case 12: drv_write(&d, d.common + VIRTIO_PCI_STATUS, take(in, 1), 1); break;
 	case 13: drv_cfg_write(&d, PCI_COMMAND, (uint32_t)take(in, 1), 2); break;
@@ -150,7 +155,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	while (server >= 0 && hear())
 		;
 	/* Who broke its protocol was given up: the next input has another. */
-	if (server >= 0 && send(server, &(struct share_packet){ ~0u, 16, 0, 0 }, sizeof(struct share_packet), MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+	if (server >= 0 && send(server, &(struct share_packet){ ~0u, 16, 0, 0 }, sizeof(struct share_packet),
+				MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
 		close(server), server = -1;
 	return 0;
 }

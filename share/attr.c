@@ -115,7 +115,8 @@ int do_setattr(struct share *s, struct request *r, struct reply *w)
 	if (in->valid & FATTR_FH && !h)
 		return EBADF;
 	if (in->valid & (FATTR_UID | FATTR_GID))
-		rc = tree_chown(fd, in->valid & FATTR_UID ? in->uid : (uid_t)-1, in->valid & FATTR_GID ? in->gid : (gid_t)-1);
+		rc = tree_chown(fd, in->valid & FATTR_UID ? in->uid : (uid_t)-1,
+				in->valid & FATTR_GID ? in->gid : (gid_t)-1);
 	if (!rc && in->valid & FATTR_MODE)
 		rc = tree_chmod(s, fd, in->mode);
 	if (!rc && in->valid & FATTR_SIZE)

@@ -37,12 +37,13 @@ static int reply_handle(struct share *s, struct node *n, int fd, struct reply *w
 
 static int open_node(struct share *s, struct request *r, int flags, mode_t kind, struct reply *w)
 {
+	mode_t is = r->node->identity.kind;
 	int fd = node_fd(s, r->node);
 
 	if (fd < 0)
 		return -fd;
-	if (r->node->identity.kind != kind)
-		return kind == S_IFDIR ? ENOTDIR : S_ISDIR(r->node->identity.kind) ? EISDIR : S_ISLNK(r->node->identity.kind) ? ELOOP : EACCES;
+	if (is != kind)
+		return kind == S_IFDIR ? ENOTDIR : S_ISDIR(is) ? EISDIR : S_ISLNK(is) ? ELOOP : EACCES;
 	return reply_handle(s, r->node, tree_open(s, fd, flags), w);
 }
 

@@ -48,7 +48,9 @@ bool tree_is_name(const char *name)
 
 static int open_at(int dir_fd, const char *name, int flags, mode_t mode)
 {
-	const struct open_how how = { .flags = (uint64_t)(flags | O_NOFOLLOW | O_CLOEXEC), .mode = mode, .resolve = RESOLVE };
+	const struct open_how how = { .flags = (uint64_t)(flags | O_NOFOLLOW | O_CLOEXEC),
+				      .mode = mode,
+				      .resolve = RESOLVE };
 
 	return result((int)syscall(SYS_openat2, dir_fd, name, &how, sizeof(how)));
 }

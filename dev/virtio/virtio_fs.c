@@ -89,8 +89,8 @@ static void finish_error(struct virtio_fs *fs, struct slot *slot)
 
 static void server_gone(struct virtio_fs *fs)
 {
-	log_warn("the process that serves the shared folder '%.*s' has ended: the guest gets I/O errors", (int)VIRTIO_FS_TAG_MAX,
-		 (const char *)fs->v.config);
+	log_warn("the process that serves the shared folder '%.*s' has ended: the guest gets I/O errors",
+		 (int)VIRTIO_FS_TAG_MAX, (const char *)fs->v.config);
 	loop_fd_remove(&fs->server);
 	close(fs->server.fd);
 	fs->server.fd = -1;
@@ -217,8 +217,9 @@ static bool take_piece(struct virtio_fs *fs, uint32_t len)
 		return true; /* from before a reset */
 	if (!slot->received)
 		slot->total = head->total;
-	if (!len || head->total != slot->total || head->offset != slot->received || slot->total < sizeof(struct fuse_out_header) ||
-	    slot->total > slot->chain.in_bytes || len > slot->total - slot->received)
+	if (!len || head->total != slot->total || head->offset != slot->received ||
+	    slot->total < sizeof(struct fuse_out_header) || slot->total > slot->chain.in_bytes ||
+	    len > slot->total - slot->received)
 		return false;
 	virtqueue_write(&fs->v.queues[slot->queue], &slot->chain, slot->received, fs->packet.piece, len);
 	slot->received += len;
@@ -288,7 +289,8 @@ struct virtio_device *virtio_fs_create(struct memory *mem, struct loop *loop, co
 	struct error *err;
 
 	assert(fs && strlen(tag) <= VIRTIO_FS_TAG_MAX);
-	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes)); /* room for more than one packet, if the host lets us */
+	/* Room for more than one packet, if the host lets us. */
+	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
 	err = loop_fd_add(loop, &fs->server, fd, EPOLLIN, on_server, fs);
 	if (err) {
 		log_error("%s", error_message(err));

@@ -60,12 +60,15 @@ static inline int client_send_room(struct client *c, size_t room)
 
 	((struct fuse_in_header *)c->request)->len = (uint32_t)c->len;
 	memset(c->reply, 0xee, MIN(room, sizeof(c->reply)));
-	n = c->handle ? c->handle(c->request, c->len, c->reply, room) : share_handle(c->share, c->request, c->len, c->reply, room);
+	n = c->handle ? c->handle(c->request, c->len, c->reply, room)
+		      : share_handle(c->share, c->request, c->len, c->reply, room);
 	if (n < sizeof(head) || n > room)
 		return -1;
 	memcpy(&head, c->reply, sizeof(head));
 	c->got = n - sizeof(head);
-	return head.len != n || head.unique != 0x1122334455667788 || head.error > 0 || (head.error && c->got) ? -1 : -head.error;
+	return head.len != n || head.unique != 0x1122334455667788 || head.error > 0 || (head.error && c->got)
+		       ? -1
+		       : -head.error;
 }
 
 static inline int client_send(struct client *c)
@@ -73,7 +76,8 @@ static inline int client_send(struct client *c)
 	return client_send_room(c, sizeof(c->reply));
 }
 
-static inline int client_do(struct client *c, uint32_t opcode, uint64_t node, const void *in, size_t in_len, const char *name)
+static inline int client_do(struct client *c, uint32_t opcode, uint64_t node, const void *in, size_t in_len,
+			    const char *name)
 {
 	client_begin(c, opcode, node, in, in_len);
 	if (name)

@@ -126,7 +126,8 @@ static bool can_open(const char *name, int flags)
 
 static int nothing_at_all(void)
 {
-	return cage_enter_landlock(-1, 0, false) ? 77 : can_open("in/file", O_RDONLY) || can_open("new", O_CREAT | O_WRONLY);
+	return cage_enter_landlock(-1, 0, false) ? 77
+						 : can_open("in/file", O_RDONLY) || can_open("new", O_CREAT | O_WRONLY);
 }
 
 static int one_folder(void)
@@ -138,7 +139,8 @@ static int one_folder(void)
 	dir = open(path, O_PATH | O_DIRECTORY);
 	if (cage_enter_landlock(dir, LANDLOCK_ACCESS_FS_READ_FILE, false))
 		return 77;
-	return !can_open("in/file", O_RDONLY) || can_open("in/file", O_WRONLY) || can_open("out", O_RDONLY) || can_open("in/../out", O_RDONLY);
+	return !can_open("in/file", O_RDONLY) || can_open("in/file", O_WRONLY) || can_open("out", O_RDONLY) ||
+	       can_open("in/../out", O_RDONLY);
 }
 
 static int privileges(void)

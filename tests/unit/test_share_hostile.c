@@ -28,8 +28,9 @@ static void test_names(void)
 		const char *name = bad[i].name;
 		int e = bad[i].error;
 
-		ok(lookup(ROOT, name, NULL) == e && create(ROOT, name, O_RDWR, &n, &fh) == e && make_dir(ROOT, name, NULL) == e &&
-			   unlink_name(ROOT, name) == e && remove_dir(ROOT, name) == e && symlink_to(ROOT, name, "x") == e &&
+		ok(lookup(ROOT, name, NULL) == e && create(ROOT, name, O_RDWR, &n, &fh) == e &&
+			   make_dir(ROOT, name, NULL) == e && unlink_name(ROOT, name) == e &&
+			   remove_dir(ROOT, name) == e && symlink_to(ROOT, name, "x") == e &&
 			   make_node(ROOT, name, S_IFREG) == e && link_to(ROOT, n, name) == e &&
 			   rename_to(ROOT, "x", ROOT, name, 0) == e && rename_to(ROOT, name, ROOT, "y", 0) == e,
 		   "%s is no name: to find, make, remove, link or rename", bad[i].what);
@@ -59,7 +60,8 @@ static void test_ways_out(void)
 	/* Links that the guest makes, and links that the host has. */
 	for (unsigned i = 0; i < ARRAY_SIZE(targets); i++) {
 		symlink_to(ROOT, "way", targets[i]);
-		ok(!lookup(ROOT, "way", &node) && S_ISLNK(client_entry(&c)->attr.mode), "a link to %s is a thing", targets[i]);
+		ok(!lookup(ROOT, "way", &node) && S_ISLNK(client_entry(&c)->attr.mode), "a link to %s is a thing",
+		   targets[i]);
 		ok(!client_do(&c, FUSE_READLINK, node, NULL, 0, NULL) && got(targets[i]), "that can be read");
 		ok(lookup(node, "secret", NULL) == ENOTDIR && lookup(node, "passwd", NULL) == ENOTDIR, "but is no folder");
 		ok(open_file(node, O_RDONLY, NULL) == ELOOP && open_file(node, O_RDWR | O_TRUNC, NULL) == ELOOP &&
@@ -79,13 +81,15 @@ static void test_ways_out(void)
 		unlink_name(ROOT, "way");
 	}
 	is_str(host_read("out/secret"), "secret", "what is outside is as it was");
-	ok(!stat(path("out"), &st) && st.st_mtim.tv_sec != 1000 && !stat(path("out/secret"), &st) && st.st_mtim.tv_sec != 1000 && st.st_size == 6,
+	ok(!stat(path("out"), &st) && st.st_mtim.tv_sec != 1000 && !stat(path("out/secret"), &st) &&
+		   st.st_mtim.tv_sec != 1000 && st.st_size == 6,
 	   "with its times and sizes");
 	ok(make_node(ROOT, "node", S_IFBLK | 0666) == EPERM && make_node(ROOT, "node", S_IFCHR | 0666) == EPERM &&
 		   make_node(ROOT, "node", S_IFIFO | 0666) == EPERM && make_node(ROOT, "node", S_IFSOCK | 0666) == EPERM &&
 		   make_node(ROOT, "node", 0666) == EPERM,
 	   "no devices, FIFOs and sockets are made");
-	ok(!mkfifo(path("in/fifo"), 0666) && !lookup(ROOT, "fifo", &node) && open_file(node, O_RDONLY, NULL) == EACCES, "a FIFO is not opened");
+	ok(!mkfifo(path("in/fifo"), 0666) && !lookup(ROOT, "fifo", &node) && open_file(node, O_RDONLY, NULL) == EACCES,
+	   "a FIFO is not opened");
 	ok(create(ROOT, "fifo", O_RDWR, &other, &fh) == EACCES, "by no other way");
 	ok(link_to(ROOT, node, "fifo2") == EPERM, "and not linked");
 	unlink(path("in/fifo"));
@@ -101,9 +105,11 @@ static void test_ways_out(void)
 	    mount(path("out"), path("in/mnt"), NULL, MS_BIND, NULL) == 0) {
 		start(false, 100); /* in this mount namespace */
 		is_u64((uint64_t)lookup(ROOT, "mnt", &node), EXDEV, "what is mounted in the folder is another file system");
-		ok(rename_to(ROOT, "mnt", ROOT, "m", 0) == EBUSY && remove_dir(ROOT, "mnt") == EBUSY, "nor moved, nor removed");
+		ok(rename_to(ROOT, "mnt", ROOT, "m", 0) == EBUSY && remove_dir(ROOT, "mnt") == EBUSY,
+		   "nor moved, nor removed");
 		umount(path("in/mnt"));
-		ok(!lookup(ROOT, "mnt", &node) && !mount(path("out"), path("in/mnt"), NULL, MS_BIND, NULL) && lookup(node, "secret", &other) == ENOENT,
+		ok(!lookup(ROOT, "mnt", &node) && !mount(path("out"), path("in/mnt"), NULL, MS_BIND, NULL) &&
+			   lookup(node, "secret", &other) == ENOENT,
 		   "what was there before is still what it was");
 		umount(path("in/mnt"));
 	} else {
@@ -142,7 +148,8 @@ static void test_found_again(void)
 	}
 	is_u64(found, 1000, "more is known than can be held open");
 	host_write("in/a/b/file", "the same");
-	ok(!open_file(file, O_RDONLY, &fh) && !read_at(file, fh, 0, 100) && got("the same") && !release(file, fh), "what was known first is found again");
+	ok(!open_file(file, O_RDONLY, &fh) && !read_at(file, fh, 0, 100) && got("the same") && !release(file, fh),
+	   "what was known first is found again");
 	for (unsigned i = 0; i < 1000; i++) {
 		snprintf(name, sizeof(name), "f%u", i);
 		lookup(ROOT, name, NULL);
@@ -191,7 +198,8 @@ static void test_found_again(void)
 		abort();
 	rename(path("in/e/b"), path("in/b"));
 	rename(path("in/e"), path("in/b/e"));
-	ok(!lookup(b, "e", &other) && other == a && !lookup(ROOT, "b", &other) && other == b && !lookup(b, "e", &other) && other == a,
+	ok(!lookup(b, "e", &other) && other == a && !lookup(ROOT, "b", &other) && other == b &&
+		   !lookup(b, "e", &other) && other == a,
 	   "folders that the host turns around are followed");
 	forget(a, 100);
 	forget(b, 100);
@@ -223,9 +231,12 @@ static void test_forgetting(void)
 		abort();
 	batch.one[0] = (struct fuse_forget_one){ dir, 1 };
 	batch.one[1] = (struct fuse_forget_one){ file, 1 };
-	ok(!client_do(&c, FUSE_BATCH_FORGET, 0, &batch, sizeof(batch), NULL) && getattr(dir) == ESTALE && getattr(file) == ESTALE, "many at a time");
+	ok(!client_do(&c, FUSE_BATCH_FORGET, 0, &batch, sizeof(batch), NULL) && getattr(dir) == ESTALE &&
+		   getattr(file) == ESTALE,
+	   "many at a time");
 	batch.head.count = ~0u;
-	is_u64((uint64_t)client_do(&c, FUSE_BATCH_FORGET, 0, &batch, sizeof(batch), NULL), EINVAL, "more than the message has");
+	is_u64((uint64_t)client_do(&c, FUSE_BATCH_FORGET, 0, &batch, sizeof(batch), NULL), EINVAL,
+	       "more than the message has");
 	client_begin(&c, FUSE_FORGET, ROOT, &batch, 8);
 	((struct fuse_in_header *)c.request)->len = (uint32_t)c.len;
 	is_u64(share_handle(c.share, c.request, c.len, c.reply, 0), 0, "no reply where there is no room for one");
@@ -241,7 +252,8 @@ static void test_bounds(void)
 	touch(ROOT, "f", &node);
 	for (i = 0; i < 200 && !open_file(node, O_RDONLY, &fh); i++)
 		;
-	ok(i == 33 && open_file(node, O_RDONLY, &fh) == ENFILE && create(ROOT, "g", O_RDWR, &other, &fh) == ENFILE, "no more than so much is open (%u)", i);
+	ok(i == 33 && open_file(node, O_RDONLY, &fh) == ENFILE && create(ROOT, "g", O_RDWR, &other, &fh) == ENFILE,
+	   "no more than so much is open (%u)", i);
 	unlink_name(ROOT, "g");
 	share_reset(c.share);
 	is_u64((uint64_t)getattr(node), ESTALE, "a reset forgets all of it");
@@ -261,7 +273,8 @@ static void test_bounds(void)
 	{
 		struct fuse_read_in in = { .fh = fh, .size = 100000 };
 
-		ok(!client_do(&c, FUSE_READDIRPLUS, ROOT, &in, sizeof(in), NULL) && c.got > 100 * i, "a folder is listed, with names only");
+		ok(!client_do(&c, FUSE_READDIRPLUS, ROOT, &in, sizeof(in), NULL) && c.got > 100 * i,
+		   "a folder is listed, with names only");
 	}
 	forget(other, 100);
 	is_u64((uint64_t)lookup(ROOT, "f", &node), 0, "one forgotten, there is room for one");
@@ -272,17 +285,23 @@ static void test_bounds(void)
 		unlink(path(name));
 	}
 	start(false, 100);
-	ok(lookup(77, "f", NULL) == ESTALE && getattr(0) == ESTALE && link_to(ROOT, 77, "g") == ESTALE && rename_to(ROOT, "f", 77, "g", 0) == ESTALE,
+	ok(lookup(77, "f", NULL) == ESTALE && getattr(0) == ESTALE && link_to(ROOT, 77, "g") == ESTALE &&
+		   rename_to(ROOT, "f", 77, "g", 0) == ESTALE,
 	   "a number of nothing");
 	lookup(ROOT, "f", &node);
-	ok(read_at(node, 1, 0, 10) == EBADF && read_at(node, 0, 0, 10) == EBADF && write_at(node, ~0ull, 0, "x") == EBADF, "what is not open is not read");
+	ok(read_at(node, 1, 0, 10) == EBADF && read_at(node, 0, 0, 10) == EBADF &&
+		   write_at(node, ~0ull, 0, "x") == EBADF,
+	   "what is not open is not read");
 	ok(!open_file(node, O_RDWR, &fh) && read_at(ROOT, fh, 0, 10) == EBADF, "nor by another's handle");
-	ok(read_at(node, fh, ~0ull, 10) == EINVAL && !read_at(node, fh, 0, ~0u) && got("") && write_at(node, fh, ~0ull, "x") == EINVAL,
+	ok(read_at(node, fh, ~0ull, 10) == EINVAL && !read_at(node, fh, 0, ~0u) && got("") &&
+		   write_at(node, fh, ~0ull, "x") == EINVAL,
 	   "numbers that are too large");
 	ok(open_file(node, O_ACCMODE, NULL) == EINVAL, "an access that is none");
 	release(node, fh);
-	ok(client_do(&c, 250, ROOT, NULL, 0, NULL) == ENOSYS && client_do(&c, FUSE_GETXATTR, ROOT, "1234567", 8, "user.x") == ENOSYS &&
-		   client_do(&c, FUSE_SETLK, ROOT, NULL, 0, NULL) == ENOSYS && client_do(&c, FUSE_FLUSH, ROOT, NULL, 0, NULL) == ENOSYS,
+	ok(client_do(&c, 250, ROOT, NULL, 0, NULL) == ENOSYS &&
+		   client_do(&c, FUSE_GETXATTR, ROOT, "1234567", 8, "user.x") == ENOSYS &&
+		   client_do(&c, FUSE_SETLK, ROOT, NULL, 0, NULL) == ENOSYS &&
+		   client_do(&c, FUSE_FLUSH, ROOT, NULL, 0, NULL) == ENOSYS,
 	   "what we do not have");
 	/* Each request, cut after each byte. */
 	for (uint32_t opcode = 0; opcode < 60; opcode++) {
@@ -301,8 +320,11 @@ static void test_bounds(void)
 	}
 	client_begin(&c, FUSE_GETATTR, ROOT, "0123456789abcdef", 16);
 	((struct fuse_in_header *)c.request)->len = 1000;
-	ok(share_handle(c.share, c.request, c.len, c.reply, 100) == 16 && (int)load_le(c.reply + 4, 4) == -EINVAL, "a length that is not the message's");
-	ok(share_handle(c.share, c.request, 10, c.reply, 100) == 16 && share_handle(c.share, c.request, 0, c.reply, 100) == 16, "less than a header");
+	ok(share_handle(c.share, c.request, c.len, c.reply, 100) == 16 && (int)load_le(c.reply + 4, 4) == -EINVAL,
+	   "a length that is not the message's");
+	ok(share_handle(c.share, c.request, 10, c.reply, 100) == 16 &&
+		   share_handle(c.share, c.request, 0, c.reply, 100) == 16,
+	   "less than a header");
 	client_begin(&c, FUSE_GETATTR, ROOT, "0123456789abcdef", 16);
 	is_u64((uint64_t)client_send_room(&c, 20), EINVAL, "a reply that does not fit is an error");
 	client_begin(&c, FUSE_LOOKUP, ROOT, "f", 2);

@@ -66,13 +66,15 @@ static size_t over_socket(const void *request, size_t len, uint8_t *reply, size_
 
 	next_id++;
 	for (size_t at = 0; at < len; at += SHARE_PIECE_MAX)
-		say((uint32_t)len, (uint32_t)at, (uint32_t)room, (const uint8_t *)request + at, MIN(len - at, SHARE_PIECE_MAX));
+		say((uint32_t)len, (uint32_t)at, (uint32_t)room, (const uint8_t *)request + at,
+		    MIN(len - at, SHARE_PIECE_MAX));
 	do {
 		ssize_t n;
 
 		iov[1] = (struct iovec){ reply + got, room - got };
 		n = recvmsg(server, &msg, 0);
-		if (n <= (ssize_t)sizeof(head) || msg.msg_flags & MSG_TRUNC || head.id != next_id || head.offset != got || head.room)
+		if (n <= (ssize_t)sizeof(head) || msg.msg_flags & MSG_TRUNC || head.id != next_id ||
+		    head.offset != got || head.room)
 			return 0;
 		got += (size_t)n - sizeof(head);
 	} while (got < head.total);
@@ -81,7 +83,9 @@ static size_t over_socket(const void *request, size_t len, uint8_t *reply, size_
 
 static void test_each(void)
 {
-	struct fuse_setattr_in set = { .valid = FATTR_MODE | FATTR_SIZE | FATTR_MTIME, .mode = 0600, .size = 100, .mtime = 5 };
+	struct fuse_setattr_in set = {
+		.valid = FATTR_MODE | FATTR_SIZE | FATTR_MTIME, .mode = 0600, .size = 100, .mtime = 5
+	};
 	struct fuse_fsync_in sync = { .fsync_flags = FUSE_FSYNC_FDATASYNC };
 	struct fuse_fallocate_in space = { .length = 1000 };
 	struct fuse_lseek_in seek = { .whence = SEEK_HOLE };
@@ -97,25 +101,37 @@ static void test_each(void)
 	set = (struct fuse_setattr_in){ .valid = FATTR_SIZE | FATTR_FH, .fh = fh };
 	ok(!setattr(node, &set) && !getattr(node) && !attr()->size, "with a handle, GETATTR");
 	sync.fh = space.fh = seek.fh = fh;
-	ok(!client_do(&c, FUSE_FALLOCATE, node, &space, sizeof(space), NULL) && !client_do(&c, FUSE_LSEEK, node, &seek, sizeof(seek), NULL),
+	ok(!client_do(&c, FUSE_FALLOCATE, node, &space, sizeof(space), NULL) &&
+		   !client_do(&c, FUSE_LSEEK, node, &seek, sizeof(seek), NULL),
 	   "FALLOCATE, LSEEK");
 	ok(!client_do(&c, FUSE_FSYNC, node, &sync, sizeof(sync), NULL), "FSYNC of the data");
 	sync.fsync_flags = 0;
-	ok(!client_do(&c, FUSE_FSYNC, node, &sync, sizeof(sync), NULL) && !client_do(&c, FUSE_SYNCFS, ROOT, "1234567", 8, NULL), "and all, SYNCFS");
+	ok(!client_do(&c, FUSE_FSYNC, node, &sync, sizeof(sync), NULL) &&
+		   !client_do(&c, FUSE_SYNCFS, ROOT, "1234567", 8, NULL),
+	   "and all, SYNCFS");
 	ok(!release(node, fh) && !open_file(node, O_RDWR | O_TRUNC, &fh) && !release(node, fh), "RELEASE, OPEN");
-	ok(!make_dir(ROOT, "d", &dir) && !make_node(ROOT, "n", S_IFREG | 0600) && !symlink_to(ROOT, "l", "f"), "MKDIR, MKNOD, SYMLINK");
-	ok(!link_to(dir, node, "h") && !lookup(ROOT, "l", &node) && !client_do(&c, FUSE_READLINK, node, NULL, 0, NULL) && got("f"), "LINK, LOOKUP, READLINK");
+	ok(!make_dir(ROOT, "d", &dir) && !make_node(ROOT, "n", S_IFREG | 0600) && !symlink_to(ROOT, "l", "f"),
+	   "MKDIR, MKNOD, SYMLINK");
+	ok(!link_to(dir, node, "h") && !lookup(ROOT, "l", &node) &&
+		   !client_do(&c, FUSE_READLINK, node, NULL, 0, NULL) && got("f"),
+	   "LINK, LOOKUP, READLINK");
 	ok(!open_as(FUSE_OPENDIR, ROOT, 0, &dir_fh), "OPENDIR");
 	list.fh = dir_fh;
-	ok(!client_do(&c, FUSE_READDIR, ROOT, &list, sizeof(list), NULL) && !client_do(&c, FUSE_READDIRPLUS, ROOT, &list, sizeof(list), NULL), "READDIR, READDIRPLUS");
+	ok(!client_do(&c, FUSE_READDIR, ROOT, &list, sizeof(list), NULL) &&
+		   !client_do(&c, FUSE_READDIRPLUS, ROOT, &list, sizeof(list), NULL),
+	   "READDIR, READDIRPLUS");
 	sync.fh = list.fh = dir_fh;
-	ok(!client_do(&c, FUSE_FSYNCDIR, ROOT, &sync, sizeof(sync), NULL) && !release(ROOT, dir_fh), "FSYNCDIR, RELEASEDIR");
+	ok(!client_do(&c, FUSE_FSYNCDIR, ROOT, &sync, sizeof(sync), NULL) && !release(ROOT, dir_fh),
+	   "FSYNCDIR, RELEASEDIR");
 	client_begin(&c, FUSE_RENAME, dir, &plain, sizeof(plain));
 	client_name(&c, "h");
 	client_name(&c, "n");
 	is_u64((uint64_t)client_send(&c), 0, "RENAME over something");
-	ok(!rename_to(ROOT, "n", dir, "m", 0) && !rename_to(dir, "m", ROOT, "n", RENAME_NOREPLACE) && !rename_to(ROOT, "n", ROOT, "l", RENAME_EXCHANGE), "RENAME2");
-	ok(!unlink_name(ROOT, "n") && !unlink_name(ROOT, "l") && !unlink_name(ROOT, "f") && !remove_dir(ROOT, "d"), "UNLINK, RMDIR");
+	ok(!rename_to(ROOT, "n", dir, "m", 0) && !rename_to(dir, "m", ROOT, "n", RENAME_NOREPLACE) &&
+		   !rename_to(ROOT, "n", ROOT, "l", RENAME_EXCHANGE),
+	   "RENAME2");
+	ok(!unlink_name(ROOT, "n") && !unlink_name(ROOT, "l") && !unlink_name(ROOT, "f") && !remove_dir(ROOT, "d"),
+	   "UNLINK, RMDIR");
 	is_u64((uint64_t)client_do(&c, FUSE_GETXATTR, ROOT, "1234567", 8, "user.x"), ENOSYS, "GETXATTR is not there");
 	forget(dir, 1);
 	is_u64((uint64_t)client_do(&c, FUSE_DESTROY, 0, NULL, 0, NULL), 0, "DESTROY");
@@ -135,10 +151,13 @@ static void test_large(void)
 	client_begin(&c, FUSE_WRITE, node, &in, sizeof(in));
 	client_add(&c, text, sizeof(text));
 	ok(client_send(&c) == 0, "1 MiB is written, in pieces");
-	ok(!read_at(node, fh, 0, SHARE_DATA_MAX) && c.got == sizeof(text) && !memcmp(client_out(&c), text, sizeof(text)), "and read");
+	ok(!read_at(node, fh, 0, SHARE_DATA_MAX) && c.got == sizeof(text) &&
+		   !memcmp(client_out(&c), text, sizeof(text)),
+	   "and read");
 	say(1000, 0, 100, text, 500);
 	say(0, 0, 0, NULL, 0);
-	ok(getattr(node) == ESTALE && !lookup(ROOT, "large", &node), "a reset in the middle of a request forgets it, and all that was known");
+	ok(getattr(node) == ESTALE && !lookup(ROOT, "large", &node),
+	   "a reset in the middle of a request forgets it, and all that was known");
 	next_id++;
 	client_begin(&c, FUSE_FORGET, node, "\1\0\0\0\0\0\0", 8);
 	((struct fuse_in_header *)c.request)->len = (uint32_t)c.len;
@@ -191,8 +210,9 @@ int main(void)
 	is_u64((uint64_t)end_program(), 0, "it ends when its socket does");
 	host_write("in/file", "text");
 	start_program(true);
-	ok(!client_init(&c) && !lookup(ROOT, "file", &node) && !open_file(node, O_RDONLY, &fh) && !read_at(node, fh, 0, 10) && got("text") &&
-		   open_file(node, O_RDWR, &fh) == EROFS && create(ROOT, "new", O_RDWR, &node, &fh) == EROFS,
+	ok(!client_init(&c) && !lookup(ROOT, "file", &node) && !open_file(node, O_RDONLY, &fh) &&
+		   !read_at(node, fh, 0, 10) && got("text") && open_file(node, O_RDWR, &fh) == EROFS &&
+		   create(ROOT, "new", O_RDWR, &node, &fh) == EROFS,
 	   "read-only");
 	is_u64((uint64_t)end_program(), 0, "it ends, too");
 	test_ends();

@@ -96,7 +96,8 @@ static void test_requests(void)
 	while (hear() >= 0)
 		is_u64(heard.head.total, 0, "which is a reset for the server");
 	ask(1, 50, 100);
-	ok(hear() == 50 && heard.head.total == 50 && !heard.head.offset && heard.head.room == 100, "a request comes to the server");
+	ok(hear() == 50 && heard.head.total == 50 && !heard.head.offset && heard.head.room == 100,
+	   "a request comes to the server");
 	ok(load_le(heard.piece + 8, 8) == UNIQUE + 1, "as it is");
 	ok(!used(NULL), "and waits");
 	id = heard.head.id;
@@ -110,7 +111,9 @@ static void test_requests(void)
 	say(heard.head.id, 0x10000 + 20, 0, SHARE_PIECE_MAX);
 	ok(!used(NULL), "a piece of a reply");
 	say(heard.head.id, 0x10000 + 20, SHARE_PIECE_MAX, 20);
-	ok(used(&len) && len == 0x10000 + 20 && ram_load(&rig, REPLY + 0x10000 + 19, 1) == (uint8_t)((0x10000 + 19) * 3), "and the other");
+	ok(used(&len) && len == 0x10000 + 20 &&
+		   ram_load(&rig, REPLY + 0x10000 + 19, 1) == (uint8_t)((0x10000 + 19) * 3),
+	   "and the other");
 
 	ask(3, 50, 100);
 	ask(4, 51, 100);
@@ -119,17 +122,21 @@ static void test_requests(void)
 	hear();
 	second = heard.head.id;
 	say(second, 16, 0, 16);
-	ok(drv_used(&d, VIRTIO_FS_REQUESTS, &head, NULL) && head == d.q[1].next_desc % 64 - 2u, "replies come in any order");
+	ok(drv_used(&d, VIRTIO_FS_REQUESTS, &head, NULL) && head == d.q[1].next_desc % 64 - 2u,
+	   "replies come in any order");
 	say(id, 16, 0, 16);
 	ok(used(NULL), "all of them");
 
 	ask(5, 3 * SHARE_PIECE_MAX - 1, 100);
 	for (unsigned i = 0; i < 3; i++)
-		ok(hear() == (i < 2 ? SHARE_PIECE_MAX : SHARE_PIECE_MAX - 1) && heard.head.offset == i * SHARE_PIECE_MAX, "piece %u of a long one", i);
+		ok(hear() == (i < 2 ? SHARE_PIECE_MAX : SHARE_PIECE_MAX - 1) &&
+			   heard.head.offset == i * SHARE_PIECE_MAX,
+		   "piece %u of a long one", i);
 	say(heard.head.id, 16, 0, 16);
 	ok(used(NULL), "is one request");
 	ask_on(VIRTIO_FS_HIPRIO, 6, 48, 0);
-	ok(hear() == 48 && heard.head.room == 0 && drv_used(&d, VIRTIO_FS_HIPRIO, NULL, &len) && len == 0, "what forgets has no reply");
+	ok(hear() == 48 && heard.head.room == 0 && drv_used(&d, VIRTIO_FS_HIPRIO, NULL, &len) && len == 0,
+	   "what forgets has no reply");
 	ask(7, 50, 15);
 	ok(hear() == 50 && used(&len) && len == 0, "nor what has no room for one");
 	ask(8, 4, 100);
@@ -246,7 +253,8 @@ static void test_lies(void)
 		ask(i, 50, 100);
 		hear();
 		say(heard.head.id, lies[i].total, lies[i].offset, lies[i].len);
-		ok(is_error(i) && ram_load(&rig, REPLY + 100, 8) == 0xaaaaaaaaaaaaaaaa, "a reply of %s is an error", lies[i].what);
+		ok(is_error(i) && ram_load(&rig, REPLY + 100, 8) == 0xaaaaaaaaaaaaaaaa, "a reply of %s is an error",
+		   lies[i].what);
 		close(server);
 		rig_finish(&rig);
 	}
