@@ -66,8 +66,9 @@ void tr_offset(struct tr *t, const struct ea *ea)
 		return;
 	}
 	if (ea->base == REG_PC) {
-		tr_linear_of(t, t->off[t->cur] + t->insn[t->cur].len);
-		emit_lea(e, wide, T0, T0, H_NONE, 0, (int32_t)ea->disp);
+		tr_linear_of(t, t->off[t->cur] + t->insn[t->cur].len + ea->disp);
+		if (!wide)
+			emit_mov_reg(e, false, T0, T0);
 		return;
 	}
 	if (ea->base == REG_NONE && ea->index == REG_NONE) {
