@@ -170,10 +170,15 @@ int bt_chip_ack(struct bt_vcpu *v)
 	return vector;
 }
 
+/*
+ * What may be delivered now kicks us. Who calls this looks at everything that a kick is for next; a kick that stayed would have the
+ * bit of the interrupt taken back before the guest has had time to end it.
+ */
 void bt_chip_settle(struct bt_vcpu *v)
 {
 	chip_enter(v);
 	machine_leave(v);
+	atomic_store(&v->poll, v->engine->debug_opts & BT_OPT_POLL ? 1 : 0);
 }
 
 uint64_t bt_vm_time_ns(struct bt_vcpu *v)
