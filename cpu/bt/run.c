@@ -245,7 +245,7 @@ static void sleep_halted(struct bt_vcpu *v)
 	bt_guest_enter(v);
 	p->pv.halted_tsc += __builtin_ia32_rdtsc() - since;
 	if (p->pv.preempted && (atomic_exchange(p->pv.preempted, 0) & PV_FLUSH_TLB))
-		bt_tlb_flush_all(v);
+		bt_tlb_invpcid(v, 3, 0, 0);
 }
 
 /* False: leave the run loop; p->requests or p->triple_fault say why. */

@@ -418,8 +418,17 @@ void bt_tlb_flush_page(struct bt_vcpu *v, uint64_t lin)
 /* SDM vol. 2, INVPCID: 0 an address, 1 a context, 2 all with global, 3 all but global. More than asked is allowed. */
 void bt_tlb_invpcid(struct bt_vcpu *v, unsigned type, unsigned pcid, uint64_t lin)
 {
-	if (type >= 2) {
+	if (type == 2) {
 		bt_tlb_flush_all(v);
+		return;
+	}
+	if (type == 3) {
+		for (unsigned k = 0; k < TLB_SLOTS; k++)
+			if (&v->priv->slots[k] != v->priv->slot)
+				v->priv->slots[k].valid = false;
+		flush_slot(v, v->priv->slot, true);
+		if (bt_kernel_jc(v)->has_local)
+			jc_clear(v, bt_kernel_jc(v));
 		return;
 	}
 	struct tlb_slot *s = find_slot(v, (uint16_t)pcid);
