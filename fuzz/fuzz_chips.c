@@ -259,6 +259,31 @@ static void preset(struct board *b, struct input *in, struct lapic *l, unsigned 
 	}
 }
 
+/* A saved state, with what somebody else has put into it; what is taken comes out as it went in. */
+static void load_state(struct input *in, struct lapic *l)
+{
+	struct lapic_state s, t, u;
+	unsigned count = (unsigned)take(in, 1) % 16;
+
+	lapic_get_state(l, &s);
+	s.base = (s.base & ~0xd00ull) | (take(in, 1) & 0xd) << 8;
+	for (; count; count--) {
+		unsigned n = (unsigned)take(in, 1) % ARRAY_SIZE(s.reg);
+
+		s.reg[n] = (uint32_t)take(in, 4);
+	}
+	s.tsc_deadline = take(in, 2);
+	s.deadline_left_ns = take(in, 4);
+	s.esr_pending = (uint32_t)take(in, 1);
+	s.extint = take(in, 1) & 1;
+	if (!lapic_set_state(l, &s))
+		return;
+	lapic_get_state(l, &t);
+	assert(lapic_set_state(l, &t));
+	lapic_get_state(l, &u);
+	assert(!memcmp(t.reg, u.reg, sizeof(t.reg)) && t.base == u.base && t.tsc_deadline == u.tsc_deadline);
+}
+
 static void step(struct board *b, struct input *in, uint64_t *advanced)
 {
 	uint8_t op = (uint8_t)take(in, 1);
@@ -318,6 +343,8 @@ static void step(struct board *b, struct input *in, uint64_t *advanced)
 	case 13:
 		if (op & 0x10)
 			fake_chardev_input(&b->chr, in->data, MIN(in->left, 20));
+		else if (op & 0x20)
+			load_state(in, l);
 		else
 			preset(b, in, l, op >> 6);
 		break;

@@ -39,8 +39,8 @@ enum { ID = 0x20 >> 4, DFR = 0xe0 >> 4, SVR = 0xf0 >> 4, LVT_CMCI = 0x2f0 >> 4, 
 struct error *kvm_split_irqchip(struct kvm_engine *e)
 {
 	struct kvm_enable_cap split = { .cap = KVM_CAP_SPLIT_IRQCHIP, .args = { ENGINE_PINS } };
-	struct kvm_enable_cap ids = { .cap = KVM_CAP_X2APIC_API,
-				      .args = { KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK } };
+	/* The quirk that stays: 0xff of a message is everybody in x2APIC mode, too, as in dev/apic_bus.c. */
+	struct kvm_enable_cap ids = { .cap = KVM_CAP_X2APIC_API, .args = { KVM_X2APIC_API_USE_32BIT_IDS } };
 
 	if (ioctl(e->vm_fd, KVM_ENABLE_CAP, &split) < 0 || ioctl(e->vm_fd, KVM_ENABLE_CAP, &ids) < 0)
 		return error_errno(errno, "KVM does not make local APICs; use --engine bt");
@@ -176,8 +176,8 @@ void kvm_vcpu_set_lapic(struct vcpu *vcpu, const struct x86_lapic *in)
 		store_le(k.regs + 16 * TMICT, 0, 4);
 	if (!kvm_vcpu_set_msr(vcpu, MSR_APIC_BASE, in->base) || ioctl(v->fd, KVM_SET_LAPIC, &k) < 0)
 		kvm_refused(v, "registers of the local APIC");
-	if (in->tsc_deadline)
-		kvm_vcpu_set_msr(vcpu, MSR_TSC_DEADLINE, in->tsc_deadline);
+	/* Also 0: an earlier deadline is still there, and was armed again. */
+	kvm_vcpu_set_msr(vcpu, MSR_TSC_DEADLINE, in->tsc_deadline);
 }
 
 void kvm_vcpu_get_events(struct vcpu *vcpu, struct x86_events *out)

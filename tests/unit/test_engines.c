@@ -403,6 +403,8 @@ static void test_lapics(void)
 	x.tsc_deadline = 1ull << 60;
 	x.deadline_left_ns = 1ull << 58;
 	lapic_travels(&x, to, "a deadline");
+	x.tsc_deadline = x.deadline_left_ns = 0;
+	lapic_travels(&x, to, "and none");
 	x.base |= APIC_BASE_EXTD;
 	x.reg[APIC_ICR >> 4] = 0x40041;
 	x.reg[APIC_ICR2 >> 4] = 7;
