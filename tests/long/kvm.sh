@@ -57,12 +57,14 @@ done
 
 # QEMU's TCG, not KVM, decides what is exact below: these tests find its gaps, and are skipped. One thread for all its processors: with
 # one each, QEMU 7.2 loses code that another processor changes (tests/bare/test_smc fails in it without any KVM, too).
+twice='one of some thousand interrupts comes a second time, where IF is 0: QEMU as the host of KVM in it shows the same'
 why_not()
 {
 	case $1 in
 	cpu | 32_modes | 32_segments | 32_tasks | 32_paging | exceptions | paging | gates)
 		echo 'QEMU checks neither segment limits nor reserved bits nor XSETBV as a processor does' ;;
 	events) echo 'QEMU 7.2 ends by an assertion of its own' ;;
+	interrupts) echo "$twice" ;;
 	timers) echo 'time is too slow here' ;;
 	ipi) echo 'the kernel chooses another processor for lowest priority than the one of lowest priority, and hears one logical id each' ;;
 	reset) echo 'it wants a run for each of its parts' ;;
@@ -88,8 +90,8 @@ for t in "${wanted[@]}"; do
 	sed -n 's/^ \* run: *//p; s/^ \* run:$//p' "$top/tests/bare/test_$t".[cS] | head -n 1 >"$root/tests/test_$t.args"
 done
 kernels=${XDG_CACHE_HOME:-$HOME/.cache}/maru/kernels/cloud-amd64
-if [ -n "${KVM_NO_LINUX-}" ]; then
-	echo 'linux on KVM # SKIP KVM_NO_LINUX is set' >>"$work/skips"
+if [ -z "${KVM_LINUX-}" ]; then
+	echo "linux on KVM # SKIP $twice, so that it hangs now and then; KVM_LINUX=1 boots it" >>"$work/skips"
 elif ! cp "$kernels/"{vmlinuz,initrd.img} "$root/tests/" 2>/dev/null; then
 	echo "linux on KVM # SKIP there is no kernel in $kernels" >>"$work/skips"
 fi
@@ -114,8 +116,9 @@ for t in /tests/*.elf; do
 done
 if [ -e /tests/vmlinuz ]; then
 	echo @begin linux
+	# QEMU's processor does not let a hypervisor see XSETBV: KVM does not know XCR0, and takes it away again.
 	mkfifo /tmp/in
-	{ timeout 1500 maru run --engine kvm --kernel /tests/vmlinuz --initrd /tests/initrd.img --append 'console=ttyS0 earlyprintk=serial' \
+	{ timeout 1500 maru run --engine kvm --kernel /tests/vmlinuz --initrd /tests/initrd.img --append 'console=ttyS0 noxsave' \
 		--memory 128M --cpus 2 --net none </tmp/in 2>&1; echo $? >/tmp/status; } | tee /tmp/linux &
 	exec 3>/tmp/in
 	until grep -q 'small#' /tmp/linux || [ -e /tmp/status ]; do sleep 1; done
