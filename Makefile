@@ -55,7 +55,7 @@ LINK := -pthread -pie -Wl,-z,relro,-z,now,-z,noexecstack,--as-needed
 
 # The translator's helpers run between guest instructions, with the guest's x87 and SIMD state in the
 # registers: they must not touch it, and sanitizers would. BT_HEAVY runs with that state saved.
-BT_HEAVY := cpu/bt/vm.c cpu/bt/heavy.c cpu/bt/state.c cpu/bt/stats.c cpu/bt/pv.c
+BT_HEAVY := cpu/bt/vm.c cpu/bt/signals.c cpu/bt/heavy.c cpu/bt/state.c cpu/bt/stats.c cpu/bt/pv.c
 BT_LIGHT := $(filter-out $(BT_HEAVY),$(wildcard cpu/bt/*.c))
 LIGHT := -mgeneral-regs-only -fno-stack-protector
 

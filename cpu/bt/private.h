@@ -422,6 +422,10 @@ void stubs_generate(struct bt_engine *e);
 /* @code: a block's mem_entry, or a stub that takes T0 := v->exit_target. */
 enum exit_reason stubs_enter(struct bt_vcpu *v, const void *code);
 
+/* ---- signals.c ---- */
+void bt_signal_install(void);
+extern __thread struct bt_vcpu *bt_this_vcpu; /* in translated code */
+
 /* ---- perfmap.c ---- */
 /* v->rip is where the block starts; lock held */
 void perfmap_block(struct bt_vcpu *v, const struct block *b);
@@ -499,7 +503,7 @@ static inline unsigned mem_checked_alignment(uint32_t info)
 
 /* Waits until no other vCPU's TLB allows writes (each has served REQ_WRITE_FLUSH). */
 void run_revoke_writes_all(struct bt_engine *e, struct bt_vcpu *v); /* @v: the caller; NULL: no vCPU, without the machine's lock */
-void bt_signal_install(void);
+
 void exclusive_begin(struct bt_vcpu *v);
 void exclusive_end(struct bt_vcpu *v);
 void bt_guest_enter(struct bt_vcpu *v); /* light code begins: waits while somebody has the world stopped */
