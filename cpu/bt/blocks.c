@@ -183,15 +183,7 @@ static bool make_far_entry(struct bt_vcpu *v, struct block *b)
 	struct emit *to = &emit;
 	uint32_t at = emit_pos(to);
 
-	if (e->has_bmi2) {
-		emit_rorx(to, false, T1, T0, 9);
-	} else {
-		emit_mov_reg(to, false, T1, T0);
-		emit8(to, 0x41); /* shr r15d, 9 */
-		emit8(to, 0xc1);
-		emit8(to, 0xef);
-		emit8(to, 9);
-	}
+	emit_shifted(to, e->has_bmi2, 9);
 	emit8(to, 0x41); /* and r15d, (JC_PAGES - 1) * 8 */
 	emit8(to, 0x81);
 	emit8(to, 0xe7);

@@ -164,14 +164,20 @@ static inline void emit_store_slot_imm(struct emit *e, int32_t slot, uint32_t im
 	emit32(e, imm);
 }
 
-/* dst := src rotated right; no flags. BMI2. Both are r8 to r15. */
-static inline void emit_rorx(struct emit *e, bool w, uint8_t dst, uint8_t src, uint8_t count)
+/* T1 := T0 >> count, of the low 32 bits; what comes in above is anything. Flags are clobbered without BMI2. */
+static inline void emit_shifted(struct emit *e, bool bmi2, uint8_t count)
 {
-	emit8(e, 0xc4);
-	emit8(e, 0x43);
-	emit8(e, w ? 0xfb : 0x7b);
-	emit8(e, 0xf0);
-	emit8(e, 0xc0 | (dst & 7) << 3 | (src & 7));
+	if (bmi2) { /* rorx r15d, r14d, count */
+		static const uint8_t rorx[] = {0xc4, 0x43, 0x7b, 0xf0, 0xfe};
+
+		for (unsigned k = 0; k < sizeof(rorx); k++)
+			emit8(e, rorx[k]);
+	} else {
+		emit_op_reg(e, false, 0x8b, T1, T0); /* mov */
+		emit8(e, 0x41);			     /* shr r15d, count */
+		emit8(e, 0xc1);
+		emit8(e, 0xef);
+	}
 	emit8(e, count);
 }
 

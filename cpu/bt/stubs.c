@@ -163,16 +163,7 @@ void emit_jump_cache_op(struct emit *e, bool user, bool w, unsigned op, unsigned
 
 void emit_jump_by_cache(struct emit *e, bool user, bool bmi2)
 {
-	/* jc_index() */
-	if (bmi2) {
-		emit_rorx(e, false, T1, T0, 16);
-	} else {
-		emit_mov_reg(e, false, T1, T0);
-		emit8(e, 0x41); /* shr r15d, 16 */
-		emit8(e, 0xc1);
-		emit8(e, 0xef);
-		emit8(e, 16);
-	}
+	emit_shifted(e, bmi2, 16); /* jc_index() */
 	emit_op_reg(e, false, 0x33, T1, T0); /* xor */
 	emit8(e, 0x41);			     /* shl r15d, 4 */
 	emit8(e, 0xc1);

@@ -152,15 +152,7 @@ static void check(struct tr *t, unsigned size, bool writes, struct cold *c)
 {
 	struct emit *e = &t->e;
 
-	if (t->b->has_bmi2) {
-		emit_rorx(e, true, T1, T0, TLB_SHIFT);
-	} else {
-		emit_mov_reg(e, false, T1, T0);
-		emit8(e, 0x41); /* shr r15d, 7 */
-		emit8(e, 0xc1);
-		emit8(e, 0xef);
-		emit8(e, 7);
-	}
+	emit_shifted(e, t->b->has_bmi2, TLB_SHIFT);
 	emit8(e, 0x65); /* and r15d, gs:[mask] */
 	emit_op_mem(e, false, 0x23, T1, H_NONE, H_NONE, 0,
 		    (int32_t)(offsetof(struct tlb_slot, info) +
