@@ -28,9 +28,10 @@ static const struct mode {
 	bool exact;	/* flags at faults */
 	uint8_t interrupts; /* 0: none; at every so many-th place (oracle_run.h); TIMER */
 } modes[] = {
-	{ "64", "", 64, 22, false, 0 },
+	{ "64", "", 64, 20, false, 0 },
 	{ "64-exact", "exact-flags", 64, 21, true, 0 },
 	{ "64-no-group", "no-group", 64, 3, false, 0 },
+	{ "64-no-far", "no-far,no-ring,small-tlb", 64, 2, false, 0 },
 	{ "64-no-link", "no-link", 64, 4, false, 0 },
 	{ "64-single", "single", 64, 4, false, 0 },
 	{ "64-bounce", "bounce,exact-flags", 64, 4, true, 0 },
