@@ -316,7 +316,7 @@ void bt_lock(_Atomic uint32_t *lock);
 void bt_unlock(_Atomic uint32_t *lock);
 long bt_futex_wait(_Atomic uint32_t *word, uint32_t value, uint64_t timeout_ns); /* 0: for ever */
 void bt_futex_wake(_Atomic uint32_t *word);
-void bt_give_back(void *p, uint64_t bytes); /* memory, whose contents are not needed: zeroes from now on */
+void bt_give_back(void *p, uint64_t bytes); /* whole pages whose contents are not needed any more */
 void bt_write(int fd, const void *data, size_t len); /* what cannot be written is lost */
 
 /* ---- tlb.c ---------------------------------------------------------------------------------------- */
@@ -501,6 +501,7 @@ static inline unsigned mem_checked_alignment(uint32_t info)
 	return size == 10 ? 8 : size & (size - 1) ? 0 : size;
 }
 
+void run_serve_write_flush(struct bt_vcpu *v); /* REQ_WRITE_FLUSH, if it is asked for */
 /* Waits until no other vCPU's TLB allows writes (each has served REQ_WRITE_FLUSH). */
 void run_revoke_writes_all(struct bt_engine *e, struct bt_vcpu *v); /* @v: the caller; NULL: no vCPU, without the machine's lock */
 

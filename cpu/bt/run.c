@@ -99,6 +99,7 @@ static enum call_op_result jump_or_leave(struct bt_vcpu *v)
 	    v->in_rep || v->priv->in_single || event_pending(v))
 		return CALL_OP_LEAVE;
 	check_jump_cache(v, mode);
+	v->jumped_from = JUMPED_NOWHERE;
 	v->exit_target = code_address(v, v->cs_base + v->rip);
 	return mode & MODE_USER ? CALL_OP_USER : CALL_OP_KERNEL;
 }
@@ -197,11 +198,7 @@ static void serve_requests(struct bt_vcpu *v)
 
 	if (!atomic_load(&p->requests))
 		return;
-	if (atomic_load(&p->requests) & REQ_WRITE_FLUSH) {
-		tlb_revoke_writes(v);
-		atomic_fetch_and(&p->requests, ~(uint32_t)REQ_WRITE_FLUSH);
-		bt_futex_wake(&p->requests);
-	}
+	run_serve_write_flush(v);
 	serve_init(v);
 }
 
@@ -303,6 +300,13 @@ static struct block *get_block(struct bt_vcpu *v, uint32_t mode, bool *global)
 	}
 }
 
+static enum exit_reason enter(struct bt_vcpu *v, uint32_t code)
+{
+	v->priv->stats.exits++;
+	v->jumped_from = JUMPED_NOWHERE;
+	return stubs_enter(v, v->engine->cache_rx + code);
+}
+
 /* Runs one block. *reason as the stubs gave it; false: no block, an exception is pending. */
 static bool run_block(struct bt_vcpu *v, bool bounce, enum exit_reason *reason)
 {
@@ -316,9 +320,7 @@ static bool run_block(struct bt_vcpu *v, bool bounce, enum exit_reason *reason)
 	if (*reason == EXIT_FAULT && !(mode & MODES_WITHOUT_CACHE) && (mode & MODE_FLAT_CODE)) {
 		check_jump_cache(v, mode);
 		v->exit_target = code_address(v, v->cs_base + v->rip);
-		v->priv->stats.exits++;
-		*reason = stubs_enter(v, v->engine->cache_rx + (mode & MODE_USER ? v->engine->stub.jump_user
-									       : v->engine->stub.jump_kernel));
+		*reason = enter(v, mode & MODE_USER ? v->engine->stub.jump_user : v->engine->stub.jump_kernel);
 		return true;
 	}
 
@@ -349,14 +351,13 @@ static bool run_block(struct bt_vcpu *v, bool bounce, enum exit_reason *reason)
 		else if (link && v->exit_link && flushes == v->priv->stats.flushes)
 			blocks_link(v, (uint32_t)v->exit_link, b);
 	}
-	v->priv->stats.exits++;
-	*reason = stubs_enter(v, v->engine->cache_rx + block_mem_entry(b));
+	*reason = enter(v, block_mem_entry(b));
 	if (atomic_load_explicit(&v->engine->exclusive, memory_order_relaxed) == v->index + 1)
 		exclusive_end(v);
 	return true;
 }
 
-/* An indirect jump to what is not canonical: #GP at the jump (tr_branch.c, check_target). */
+/* A jump to what is not canonical: #GP at the jump (tr_branch.c, check_target). */
 static enum exit_reason missed_target(struct bt_vcpu *v)
 {
 	set_rip_linear(v, v->vbase + (v->jumped_from & 0xfff));
@@ -375,7 +376,7 @@ static enum exit_reason finish_exit(struct bt_vcpu *v, enum exit_reason reason)
 		break;
 	case EXIT_LOOKUP:
 	case EXIT_FAR:
-		if (bt_code64(v) && !bt_canonical(v->exit_target))
+		if (bt_code64(v) && !bt_canonical(v->exit_target) && v->jumped_from != JUMPED_NOWHERE)
 			return missed_target(v);
 		set_rip_linear(v, v->exit_target);
 		break;

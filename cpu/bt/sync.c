@@ -13,7 +13,6 @@
 #include <sys/syscall.h>
 #include <time.h>
 
-#include "cpu/bt/light.h"
 #include "cpu/bt/private.h"
 
 static long raw_syscall(long nr, long a, long b, long c, long d)
@@ -44,8 +43,7 @@ void bt_futex_wake(_Atomic uint32_t *word)
 
 void bt_give_back(void *p, uint64_t bytes)
 {
-	if (raw_syscall(SYS_madvise, (long)p, (long)bytes, MADV_DONTNEED, 0))
-		bt_zero(p, bytes);
+	raw_syscall(SYS_madvise, (long)p, (long)bytes, MADV_DONTNEED, 0);
 }
 
 void bt_write(int fd, const void *data, size_t len)
@@ -99,7 +97,7 @@ void bt_guest_leave(struct bt_vcpu *v)
 		bt_futex_wake(&v->priv->in_guest);
 }
 
-static void serve_write_flush(struct bt_vcpu *v)
+void run_serve_write_flush(struct bt_vcpu *v)
 {
 	if (atomic_load(&v->priv->requests) & REQ_WRITE_FLUSH) {
 		tlb_revoke_writes(v);
@@ -118,7 +116,7 @@ void exclusive_begin(struct bt_vcpu *v)
 		bt_guest_leave(v);
 		bt_futex_wait(&e->exclusive, old, 10 * NS_PER_MS);
 		bt_guest_enter(v);
-		serve_write_flush(v);
+		run_serve_write_flush(v);
 		old = 0;
 	}
 	for (unsigned k = 0; k < e->vcpu_count; k++) {
@@ -128,7 +126,7 @@ void exclusive_begin(struct bt_vcpu *v)
 			continue;
 		atomic_store(&o->poll, 1);
 		while (atomic_load(&o->priv->in_guest)) {
-			serve_write_flush(v);
+			run_serve_write_flush(v);
 			bt_futex_wait(&o->priv->in_guest, 1, NS_PER_MS);
 		}
 	}
@@ -162,7 +160,7 @@ void run_revoke_writes_all(struct bt_engine *e, struct bt_vcpu *v)
 		while (((r = atomic_load(&o->requests)) & REQ_WRITE_FLUSH) &&
 		       atomic_load(&o->in_guest)) {
 			if (v)
-				serve_write_flush(v);
+				run_serve_write_flush(v);
 			bt_futex_wait(&o->requests, r, 200 * NS_PER_US);
 		}
 	}

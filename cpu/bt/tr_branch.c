@@ -112,9 +112,8 @@ static void emit_link_jump(struct tr *t, int cc, unsigned target)
 	if (!l)
 		return;
 	align_field(t, cc < 0 ? 1 : 2);
-	c->field[c->nfields++] = cc < 0 ? emit_jmp_forward(&t->e) : emit_jcc_forward(&t->e, (unsigned)cc);
 	c->link = l;
-	set_field(t, l, c->field[0]);
+	set_field(t, l, cc < 0 ? emit_jmp_forward(&t->e) : emit_jcc_forward(&t->e, (unsigned)cc));
 }
 
 void tr_goto_twin(struct tr *t, unsigned insn)

@@ -70,6 +70,7 @@ enum bt_mode_bits {
 
 #define BT_GROUP_SLOTS 8
 #define JUMPED_BY_CALL (1u << 16)
+#define JUMPED_NOWHERE (1u << 17)
 
 enum bt_shadow { SHADOW_NONE, SHADOW_STI, SHADOW_SS /* holds off #DB traps as well */ };
 
@@ -89,7 +90,7 @@ struct bt_vcpu {
 	uint64_t exit_target;  /* linear address to go on at */
 	uint64_t exit_link;    /* the link (blocks.h) that can be patched to get there */
 	uint32_t exit_reason;  /* set by C code that makes translated code exit */
-	uint32_t jumped_from;  /* page offset of the last indirect jump whose target was not looked at, and JUMPED_BY_CALL */
+	uint32_t jumped_from;  /* page offset of the last indirect jump whose target was not looked at, and JUMPED_BY_CALL; JUMPED_NOWHERE: C has been here since */
 	uint64_t fs_base, gs_base; /* copies of seg[].base for 64-bit code: bt_seg_loaded keeps them */
 	uint64_t cs_base;	   /* seg[X86_CS].base outside of 64-bit mode, else 0 */
 	uint64_t cs_limit;	   /* seg[X86_CS].limit, outside of 64-bit mode */

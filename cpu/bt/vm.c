@@ -161,31 +161,21 @@ static void probe_host(struct bt_engine *e)
 
 static uint32_t debug_options(void)
 {
+	static const struct {
+		const char *name;
+		uint32_t option;
+	} known[] = {
+		{ "exact-flags", BT_OPT_EXACT_FLAGS }, { "single", BT_OPT_SINGLE },	{ "no-group", BT_OPT_NO_GROUP },
+		{ "no-far", BT_OPT_NO_FAR },	       { "no-ring", BT_OPT_NO_RING },	{ "no-link", BT_OPT_NO_LINK },
+		{ "small-tlb", BT_OPT_SMALL_TLB },     { "bounce", BT_OPT_BOUNCE },	{ "poll", BT_OPT_POLL },
+		{ "perf-map", BT_OPT_PERF_MAP },
+	};
 	const char *text = getenv("MARU_BT_DEBUG");
 	uint32_t opts = 0;
 
-	if (!text)
-		return 0;
-	if (strstr(text, "exact-flags"))
-		opts |= BT_OPT_EXACT_FLAGS;
-	if (strstr(text, "single"))
-		opts |= BT_OPT_SINGLE;
-	if (strstr(text, "no-group"))
-		opts |= BT_OPT_NO_GROUP;
-	if (strstr(text, "no-ring"))
-		opts |= BT_OPT_NO_RING;
-	if (strstr(text, "small-tlb"))
-		opts |= BT_OPT_SMALL_TLB;
-	if (strstr(text, "no-far"))
-		opts |= BT_OPT_NO_FAR;
-	if (strstr(text, "no-link"))
-		opts |= BT_OPT_NO_LINK;
-	if (strstr(text, "bounce"))
-		opts |= BT_OPT_BOUNCE;
-	if (strstr(text, "poll"))
-		opts |= BT_OPT_POLL;
-	if (strstr(text, "perf-map"))
-		opts |= BT_OPT_PERF_MAP;
+	for (unsigned k = 0; text && k < ARRAY_SIZE(known); k++)
+		if (strstr(text, known[k].name))
+			opts |= known[k].option;
 	return opts;
 }
 

@@ -204,6 +204,28 @@ static void test_return_to_zero(void)
 	is_u64(end.rsp, GUEST_STACK + 8, "RET to 0: rSP");
 }
 
+/* Running into what is not canonical is not a jump there, whatever was jumped or called before. */
+static void test_edge(void)
+{
+	static const uint8_t call[] = {0xff, 0xd0}, nop[] = {0x90};
+	struct x86_sregs s;
+	struct x86_regs r;
+	struct end end;
+
+	guest_load(&g, 0x500100, call, sizeof(call));
+	guest_load(&g, 0x503fff, nop, sizeof(nop));
+	map(0x900000, 0x500000);
+	map(0x7ffffffff000, 0x503000);
+	set_up(CODE64, 0x900100, 0, &s);
+	vcpu_get_regs(g.vcpu, &r);
+	r.gpr[X86_RAX] = 0x7fffffffffff;
+	vcpu_set_regs(g.vcpu, &r);
+	go(&end);
+	is_u64(end.vector, X86_GP, "behind the last canonical address: #GP");
+	is_u64(end.rip, 0x800000000000, "there");
+	is_u64(end.rsp, GUEST_STACK - 8, "the call before has been made");
+}
+
 /* Two reads that share a check, RIP-relative, where offset in the page and displacement are more than 31 bits. */
 static void test_far_group(void)
 {
@@ -478,6 +500,7 @@ static void test_all(const char *options)
 	guest_open(&g, 1);
 	test_not_canonical();
 	test_return_to_zero();
+	test_edge();
 	test_far_group();
 	test_far_links();
 	test_limit();
