@@ -50,6 +50,7 @@ static void print_text(const struct doctor *d, const struct host_engine *e)
 
 int cmd_doctor(int argc, char **argv)
 {
+	struct doctor_facts facts;
 	struct host_engine e;
 	struct doctor d;
 	struct error *err;
@@ -74,7 +75,8 @@ int cmd_doctor(int argc, char **argv)
 		return cli_fail(err);
 	if (e.kvm_fd >= 0)
 		close(e.kvm_fd);
-	doctor_run(&d, "", &e);
+	doctor_ask_kernel(&facts);
+	doctor_run(&d, "", &e, &facts);
 	if (json)
 		print_json(&d, &e);
 	else

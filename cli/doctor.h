@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The checks of `maru doctor`: what this host has, as far as it can be read from files. */
+/* The checks of `maru doctor`: what this host has, by its files and by what the kernel answers. */
 #ifndef CLI_DOCTOR_H
 #define CLI_DOCTOR_H
 
@@ -17,14 +17,21 @@ struct doctor_check {
 	char fix[300];	  /* the sentence that mends it; "" when @ok */
 };
 
+/* What only the kernel's answer tells, for a container or a security module may forbid what the files promise. 0: it works. */
+struct doctor_facts {
+	int landlock_errno, user_namespace_errno, io_uring_errno;
+};
+
 struct doctor {
 	const char *root; /* before every absolute path: "", or a test's folder */
 	unsigned count;
 	struct doctor_check checks[DOCTOR_CHECKS_MAX];
 };
 
+/* Asks the kernel; a process that is forked for it tries user namespaces. */
+void doctor_ask_kernel(struct doctor_facts *out);
 /* Makes all checks. */
-void doctor_run(struct doctor *d, const char *root, const struct host_engine *engine);
+void doctor_run(struct doctor *d, const char *root, const struct host_engine *engine, const struct doctor_facts *facts);
 /* Can VMs run here? */
 bool doctor_can_run(const struct doctor *d);
 /* By name; NULL: there is none. */

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The checks; see doctor.h. Each looks at files of /proc, /sys, /dev or an installation's folders below a root, so that a test can
- * show it any host. What a file does not say is not asked: the doctor changes nothing and starts nothing.
+ * The checks; see doctor.h. Each looks at files of /proc, /sys, /dev or an installation's folders below a root, and at what the kernel
+ * has answered, so that a test can show it any host. Nothing is changed on the host.
  */
 #include "cli/doctor.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -16,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/util.h"
+#include "cli/catalogue.h"
 #include "cli/cli.h"
 
 #define NEEDED_MEMORY (256 * MiB)
@@ -174,44 +176,65 @@ static void check_engines(struct doctor *d, const struct host_engine *e)
 	fix(c, "allow executable mappings of memory for maru-vm (a security module or noexec /dev/shm forbids them), then run maru doctor again");
 }
 
-static void check_memory(struct doctor *d)
+static void check_memory(struct doctor *d, const struct host_engine *e)
 {
-	uint64_t total = meminfo(d, "MemTotal"), available = meminfo(d, "MemAvailable");
+	uint64_t total = e->memory_total ? e->memory_total : meminfo(d, "MemTotal");
+	uint64_t available = e->memory_total ? e->memory_available : meminfo(d, "MemAvailable");
 	struct doctor_check *c = add(d, "memory", available >= NEEDED_MEMORY);
-	char a[32], b[32];
-	long long pages;
+	char a[32], b[32], text[128];
+	long long run;
 
 	c->needed = true;
 	detail(c, "%s of %s available", size_text(available, a), size_text(total, b));
-	fix(c, "stop other programs or add memory: a guest needs at least 256 MiB");
+	fix(c, "stop other programs, add memory, or raise this container's limit: a guest needs at least 256 MiB");
 
-	c = add(d, "hugepages", read_number(d, "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", &pages));
-	if (read_number(d, "/proc/sys/vm/nr_hugepages", &pages) && pages > 0) {
-		c->ok = true;
-		detail(c, "%lld pages of %s reserved", pages, size_text(meminfo(d, "Hugepagesize"), a));
+	c = add(d, "hugepages", read_text(d, "/sys/kernel/mm/transparent_hugepage/enabled", text, sizeof(text)));
+	if (!c->ok) {
+		detail(c, "this kernel has no transparent ones");
+		fix(c, "use a kernel with CONFIG_TRANSPARENT_HUGEPAGE; guests run without, but for --hugepages");
 	} else {
-		detail(c, c->ok ? "transparent ones; none reserved" : "none");
+		c->ok = !strstr(text, "[never]");
+		detail(c, c->ok ? "transparent ones, for --hugepages" : "switched off");
+		fix(c, "allow them: echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled");
 	}
-	fix(c, "reserve some: sudo sysctl vm.nr_hugepages=512");
 
-	c = add(d, "ksm", exists(d, "/sys/kernel/mm/ksm/run", F_OK));
-	if (!c->ok)
+	c = add(d, "ksm", read_number(d, "/sys/kernel/mm/ksm/run", &run));
+	if (!c->ok) {
 		detail(c, "this kernel cannot merge equal pages");
-	else if (read_number(d, "/sys/kernel/mm/ksm/run", &pages) && pages == 1)
-		detail(c, "runs");
-	else
-		c->ok = false, detail(c, "is there, but does not run");
-	fix(c, exists(d, "/sys/kernel/mm/ksm/run", F_OK) ? "start it: echo 1 | sudo tee /sys/kernel/mm/ksm/run" :
-							   "use a kernel with CONFIG_KSM; guests run without, and share no memory");
+		fix(c, "use a kernel with CONFIG_KSM; guests run without, and share no memory");
+	} else {
+		c->ok = run == 1;
+		detail(c, c->ok ? "runs, for --ksm" : "is there, but does not run");
+		fix(c, "start it: echo 1 | sudo tee /sys/kernel/mm/ksm/run");
+	}
+}
+
+static void check_tun(struct doctor *d)
+{
+	struct doctor_check *c;
+	char path[512];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/dev/net/tun", d->root);
+	fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
+	c = add(d, "tun", fd >= 0);
+	if (fd >= 0) {
+		detail(c, "/dev/net/tun can be opened");
+		close(fd);
+	} else if (errno == EACCES || errno == EPERM) {
+		detail(c, "you may not open /dev/net/tun");
+		fix(c, "sudo chmod 0666 /dev/net/tun, as most systems have it; --net user needs none of it");
+	} else {
+		detail(c, "/dev/net/tun: %s", strerror(errno));
+		fix(c, "load the module: sudo modprobe tun; --net user needs none of it");
+	}
 }
 
 static void check_network(struct doctor *d)
 {
-	struct doctor_check *c = add(d, "tun", exists(d, "/dev/net/tun", R_OK | W_OK));
+	struct doctor_check *c;
 
-	detail(c, c->ok ? "/dev/net/tun can be opened" : exists(d, "/dev/net/tun", F_OK) ? "you may not open /dev/net/tun" : "there is no /dev/net/tun");
-	fix(c, exists(d, "/dev/net/tun", F_OK) ? "sudo chmod 0666 /dev/net/tun, as most systems have it" :
-						 "load the module: sudo modprobe tun; --net user needs none of it");
+	check_tun(d);
 	c = add(d, "bridge", exists(d, "/sys/module/bridge", F_OK));
 	detail(c, c->ok ? "the kernel has bridges" : "the kernel has no bridges loaded");
 	fix(c, "load the module: sudo modprobe bridge; --net user needs none of it");
@@ -220,73 +243,96 @@ static void check_network(struct doctor *d)
 	fix(c, "sudo apt install nftables; --net user needs none of it");
 }
 
-static void check_user_namespaces(struct doctor *d)
+/* The files say what to mend; whether there is anything to mend the kernel says. */
+static void check_user_namespaces(struct doctor *d, int errnum)
 {
-	long long max = 0, clone = 1, apparmor = 0;
-	struct doctor_check *c;
+	long long max = 1, clone = 1, apparmor = 0;
+	struct doctor_check *c = add(d, "user-namespaces", !errnum);
 
 	read_number(d, "/proc/sys/user/max_user_namespaces", &max);
 	read_number(d, "/proc/sys/kernel/unprivileged_userns_clone", &clone);
 	read_number(d, "/proc/sys/kernel/apparmor_restrict_unprivileged_userns", &apparmor);
-	c = add(d, "user-namespaces", max > 0 && clone && !apparmor);
-	detail(c, c->ok ? "up to %lld" : "not for users", max);
+	detail(c, c->ok ? "can be made" : "cannot be made: %s", strerror(errnum));
 	fix(c, max <= 0 ? "sudo sysctl user.max_user_namespaces=10000; VMs run without, with less around them" :
 	       !clone	? "sudo sysctl kernel.unprivileged_userns_clone=1; VMs run without, with less around them" :
-			  "sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0; VMs run without, with less around them");
+	       apparmor ? "sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0; VMs run without, with less around them" :
+			  "in a container, start it with a seccomp profile that allows unshare(); VMs run without, with less around them");
 }
 
-static void check_sandbox(struct doctor *d)
+static void check_sandbox(struct doctor *d, const struct doctor_facts *facts)
 {
 	struct doctor_check *c;
 	long long disabled = 0;
-	char text[512] = "";
+	char text[512];
 
-	check_user_namespaces(d);
-	read_text(d, "/sys/kernel/security/lsm", text, sizeof(text));
-	c = add(d, "landlock", strstr(text, "landlock"));
-	detail(c, c->ok ? "on" : *text ? "off: the security modules are %s" : "not to be seen in /sys/kernel/security/lsm", text);
-	fix(c, "boot with lsm=landlock,... on the kernel's command line, or mount securityfs; VMs run without, with less around them");
+	check_user_namespaces(d, facts->user_namespace_errno);
+	c = add(d, "landlock", !facts->landlock_errno);
+	detail(c, c->ok ? "on" : facts->landlock_errno == EOPNOTSUPP ? "not switched on" : "%s", strerror(facts->landlock_errno));
+	fix(c, facts->landlock_errno == EOPNOTSUPP ?
+		       "boot with landlock at the head of lsm=... on the kernel's command line; VMs run without, with less around them" :
+		       "use Linux 5.13 or later with CONFIG_SECURITY_LANDLOCK, and in a container a seccomp profile that allows it; VMs run without, with less around them");
 	c = add(d, "seccomp", read_text(d, "/proc/sys/kernel/seccomp/actions_avail", text, sizeof(text)) && strstr(text, "kill_process"));
 	detail(c, c->ok ? "on" : "this kernel has none");
 	fix(c, "use a kernel with CONFIG_SECCOMP_FILTER; VMs run without, with less around them");
-	c = add(d, "io_uring", !read_number(d, "/proc/sys/kernel/io_uring_disabled", &disabled) || disabled == 0);
-	detail(c, c->ok ? "not forbidden" : "forbidden");
-	fix(c, "sudo sysctl kernel.io_uring_disabled=0; disks work without, by threads");
+	read_number(d, "/proc/sys/kernel/io_uring_disabled", &disabled);
+	c = add(d, "io_uring", !facts->io_uring_errno);
+	detail(c, c->ok ? "on" : "%s", strerror(facts->io_uring_errno));
+	fix(c, disabled ? "sudo sysctl kernel.io_uring_disabled=0; disks work without it, by threads" :
+			  "use Linux 5.1 or later, and in a container a seccomp profile that allows it; disks work without it, by threads");
 }
 
-static void check_rest(struct doctor *d)
+/* In the folder of the guests, or where it would be made. */
+static void check_disk(struct doctor *d)
+{
+	struct doctor_check *c = add(d, "disk", false);
+	char path[4096], a[32], *slash;
+	struct statvfs v;
+	struct error *err = NULL;
+	uint64_t room;
+
+	if (*d->root)
+		snprintf(path, sizeof(path), "%s", d->root);
+	else
+		err = guest_cache(path, sizeof(path));
+	if (err) {
+		detail(c, "%s", error_message(err));
+		fix(c, "name a folder for guests: export XDG_CACHE_HOME=/some/folder");
+		error_free(err);
+		return;
+	}
+	while (statvfs(path, &v) < 0 && (slash = strrchr(path, '/')))
+		slash[slash == path] = 0;
+	room = (v.f_flag & ST_RDONLY) ? 0 : (uint64_t)v.f_bavail * v.f_frsize;
+	c->ok = room >= WANTED_DISK && access(path, W_OK) == 0;
+	detail(c, "%s free in %s%s", size_text(room, a), path, room < WANTED_DISK || c->ok ? "" : ", which you may not write to");
+	fix(c, "make room, or name another folder for guests (export XDG_CACHE_HOME=/some/folder): one of the catalogue takes up to 5 GiB");
+}
+
+static void check_firmware(struct doctor *d)
 {
 	static const char *const firmware[] = { "/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_CODE.fd",
 						"/usr/share/seabios/bios-256k.bin" };
-	const char *home = getenv("HOME"), *found = NULL;
+	const char *found = NULL;
 	struct doctor_check *c;
-	struct statvfs v;
-	char path[512], a[32];
-	uint64_t room = 0;
 
 	for (unsigned i = 0; i < ARRAY_SIZE(firmware) && !found; i++)
 		if (exists(d, firmware[i], R_OK))
 			found = firmware[i];
 	c = add(d, "firmware", found);
-	detail(c, found ? "%s" : "none%s", found ? found : "");
+	detail(c, "%s", found ? found : "none");
 	fix(c, "sudo apt install ovmf seabios; guests that are booted by their kernel need none");
-	snprintf(path, sizeof(path), "%s%s", d->root, home && *home == '/' && !*d->root ? home : "/");
-	if (statvfs(path, &v) == 0)
-		room = (uint64_t)v.f_bavail * v.f_frsize;
-	c = add(d, "disk", room >= WANTED_DISK);
-	detail(c, "%s free in %s", size_text(room, a), path);
-	fix(c, "make room: a guest of the catalogue takes up to 5 GiB");
 }
 
-void doctor_run(struct doctor *d, const char *root, const struct host_engine *engine)
+void doctor_run(struct doctor *d, const char *root, const struct host_engine *engine, const struct doctor_facts *facts)
 {
 	*d = (struct doctor){ .root = root };
 	check_cpu(d);
 	check_engines(d, engine);
-	check_memory(d);
+	check_memory(d, engine);
 	check_network(d);
-	check_sandbox(d);
-	check_rest(d);
+	check_sandbox(d, facts);
+	check_firmware(d);
+	check_disk(d);
 }
 
 bool doctor_can_run(const struct doctor *d)

@@ -86,6 +86,11 @@ static bool kept_path(char *path, size_t size)
 		snprintf(folder, sizeof(folder), "%s/.cache/maru", home);
 	else
 		return false;
+	for (char *slash = strchr(folder + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+		*slash = 0;
+		mkdir(folder, 0700); /* is there, or the next fails */
+		*slash = '/';
+	}
 	if (mkdir(folder, 0700) < 0 && errno != EEXIST)
 		return false;
 	return snprintf(path, size, "%s/kvm-probe.json", folder) < (int)size;
@@ -229,7 +234,7 @@ struct error *host_engine_choose(const char *wanted, struct host_engine *out)
 struct error *host_engine_measure(struct host_engine *out)
 {
 	struct error *err;
-	json_t *answer, *bt;
+	json_t *answer, *bt, *memory;
 	const char *reason;
 
 	open_kvm(out);
@@ -244,6 +249,9 @@ struct error *host_engine_measure(struct host_engine *out)
 	out->bt_ns = json_number_value(json_object_get(bt, "ns_per_iteration"));
 	out->native_ns = json_number_value(json_object_get(json_object_get(answer, "native"), "ns_per_iteration"));
 	snprintf(out->bt_reason, sizeof(out->bt_reason), "%s", reason ? reason : "");
+	memory = json_object_get(answer, "memory");
+	out->memory_available = json_integer_value(json_object_get(memory, "available"));
+	out->memory_total = json_integer_value(json_object_get(memory, "total"));
 	json_decref(answer);
 	choose(out);
 	return NULL;

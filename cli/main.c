@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* maru: the command line. One file per subcommand; this finds the one that is meant. */
+#include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <fcntl.h>
@@ -23,6 +24,14 @@ static void fill_standard_fds(void)
 			_exit(CLI_EXIT_USAGE);
 }
 
+/* What was said has to arrive, or the status says that it has not. */
+static int say_all(int status)
+{
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return status;
+	return cli_fail(error_errno(errno, "cannot write to the standard output"));
+}
+
 int main(int argc, char **argv)
 {
 	const char *names[ARRAY_SIZE(commands) + 1] = { NULL }, *near;
@@ -42,7 +51,7 @@ int main(int argc, char **argv)
 	for (unsigned i = 0; i < ARRAY_SIZE(commands); i++) {
 		names[i] = commands[i].name;
 		if (!strcmp(argv[1], commands[i].name))
-			return commands[i].run(argc - 1, argv + 1);
+			return say_all(commands[i].run(argc - 1, argv + 1));
 	}
 	near = cli_nearest(argv[1], names);
 	return cli_fail(error_new("there is no command '%s'%s%s%s; 'maru help' lists them", argv[1],

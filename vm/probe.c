@@ -13,6 +13,7 @@
 #include "base/loop.h"
 #include "cpu/engine.h"
 #include "cpu/kvm/probe.h"
+#include "mem/host.h"
 #include "vm/vm.h"
 
 #define RAM (4 * MiB)
@@ -157,6 +158,8 @@ int vm_probe(int out_fd, int kvm_fd, int all)
 		      k.ns, "reason", k.reason);
 	if (all) {
 		json_object_set_new(o, "bt", translator());
+		json_object_set_new(o, "memory", json_pack("{s:I, s:I}", "available", (json_int_t)(host_memory_available() & INT64_MAX),
+							   "total", (json_int_t)(host_memory_total() & INT64_MAX)));
 		json_object_set_new(o, "native", json_pack("{s:f}", "ns_per_iteration", measure_native()));
 	}
 	rc = json_dumpfd(o, out_fd, JSON_COMPACT);

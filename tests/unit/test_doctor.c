@@ -3,13 +3,16 @@
 #include "cli/doctor.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/util.h"
 #include "tests/tap.h"
 
 static char root[] = "/tmp/test_doctor.XXXXXX";
@@ -54,10 +57,11 @@ static const char *fix_of(const struct doctor *d, const char *name)
 
 static void test_nothing(void)
 {
+	struct doctor_facts facts = { ENOSYS, ENOSYS, ENOSYS };
 	struct host_engine e = { .chosen = "bt", .reason = "this host has no /dev/kvm" };
 	struct doctor d;
 
-	doctor_run(&d, root, &e);
+	doctor_run(&d, root, &e, &facts);
 	all_fixes(&d);
 	ok(!is_ok(&d, "cpu") && !is_ok(&d, "memory") && !is_ok(&d, "translator") && !is_ok(&d, "tun"), "an empty host has nothing");
 	ok(!doctor_can_run(&d), "and can run nothing");
@@ -66,23 +70,22 @@ static void test_nothing(void)
 
 static void test_good(void)
 {
+	struct doctor_facts facts = { 0 };
 	struct host_engine e = { .chosen = "kvm", .kvm_present = true, .kvm_usable = true, .kvm_ns = 1.5, .bt_usable = true, .bt_ns = 5,
 				 .native_ns = 1.4, .reason = "good" };
 	struct doctor d;
 
 	put("/proc/cpuinfo", "processor\t: 0\nmodel name\t: A Fine CPU\nflags\t\t: fpu lm sse2 avx vmx\nbugs\t\t:\n");
 	put("/proc/meminfo", "MemTotal:       8000000 kB\nMemFree: 1 kB\nMemAvailable:   7000000 kB\nHugepagesize:       2048 kB\n");
-	put("/proc/sys/vm/nr_hugepages", "16\n");
+	put("/sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never\n");
 	put("/sys/kernel/mm/ksm/run", "1\n");
 	put("/dev/net/tun", "");
 	put("/sys/module/bridge/refcnt", "0\n");
 	put("/usr/sbin/nft", "#!\n");
 	put("/proc/sys/user/max_user_namespaces", "1000\n");
-	put("/sys/kernel/security/lsm", "lockdown,landlock,yama");
 	put("/proc/sys/kernel/seccomp/actions_avail", "kill_process kill_thread allow\n");
-	put("/proc/sys/kernel/io_uring_disabled", "0\n");
 	put("/usr/share/OVMF/OVMF_CODE_4M.fd", "x");
-	doctor_run(&d, root, &e);
+	doctor_run(&d, root, &e, &facts);
 	all_fixes(&d);
 	for (unsigned i = 0; i < d.count; i++)
 		if (strcmp(d.checks[i].name, "disk"))
@@ -90,12 +93,13 @@ static void test_good(void)
 	ok(doctor_can_run(&d), "VMs can run");
 	ok(strstr(doctor_find(&d, "cpu")->detail, "A Fine CPU; avx vmx"), "the processor has its name");
 	e.bt_usable = false;
-	doctor_run(&d, root, &e);
+	doctor_run(&d, root, &e, &facts);
 	ok(doctor_can_run(&d), "with KVM the translator is not needed");
 }
 
 static void test_lacks(void)
 {
+	struct doctor_facts facts = { EOPNOTSUPP, EPERM, EPERM };
 	struct host_engine e = { .chosen = "bt", .bt_usable = true, .bt_ns = 5, .native_ns = 1.4, .reason = "you may not open /dev/kvm",
 				 .kvm_fix = "join its group and log in again" };
 	struct doctor d;
@@ -104,24 +108,53 @@ static void test_lacks(void)
 	put("/proc/meminfo", "MemTotal:       100000 kB\nMemAvailable:   90000 kB\n");
 	put("/sys/kernel/mm/ksm/run", "0\n");
 	put("/proc/sys/kernel/unprivileged_userns_clone", "0\n");
-	put("/sys/kernel/security/lsm", "yama,apparmor");
 	put("/proc/sys/kernel/io_uring_disabled", "2\n");
-	doctor_run(&d, root, &e);
+	doctor_run(&d, root, &e, &facts);
 	all_fixes(&d);
 	ok(is_ok(&d, "cpu"), "flags are whole words");
 	ok(strstr(fix_of(&d, "kvm"), "join its group"), "KVM without permission");
 	ok(strstr(fix_of(&d, "ksm"), "/sys/kernel/mm/ksm/run"), "KSM that does not run");
 	ok(strstr(fix_of(&d, "user-namespaces"), "unprivileged_userns_clone"), "user namespaces not for users");
-	ok(strstr(doctor_find(&d, "landlock")->detail, "yama,apparmor"), "Landlock is off");
+	ok(strstr(fix_of(&d, "landlock"), "lsm="), "Landlock that is not switched on");
 	ok(strstr(fix_of(&d, "io_uring"), "io_uring_disabled"), "io_uring forbidden");
 	ok(!is_ok(&d, "memory") && !doctor_can_run(&d), "too little memory for any VM");
 	put("/proc/sys/kernel/unprivileged_userns_clone", "1\n");
 	put("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1\n");
 	put("/proc/meminfo", "");
-	put("/proc/sys/vm/nr_hugepages", "many\n");
-	doctor_run(&d, root, &e);
+	put("/sys/kernel/mm/transparent_hugepage/enabled", "always madvise [never]\n");
+	doctor_run(&d, root, &e, &facts);
 	ok(strstr(fix_of(&d, "user-namespaces"), "apparmor"), "nor where AppArmor forbids them");
-	ok(!is_ok(&d, "memory") && !is_ok(&d, "hugepages"), "files that say nothing");
+	ok(!is_ok(&d, "memory"), "a file that says nothing");
+	ok(strstr(fix_of(&d, "hugepages"), "madvise"), "huge pages that are switched off");
+	put("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "0\n");
+	put("/proc/sys/kernel/io_uring_disabled", "0\n");
+	put("/proc/meminfo", "MemTotal:       8000000 kB\nMemAvailable:   7000000 kB\n");
+	facts.landlock_errno = ENOSYS;
+	e.memory_total = 128 * MiB;
+	e.memory_available = 100 * MiB;
+	doctor_run(&d, root, &e, &facts);
+	all_fixes(&d);
+	ok(strstr(fix_of(&d, "user-namespaces"), "seccomp profile") && strstr(fix_of(&d, "io_uring"), "seccomp profile"),
+	   "a container that forbids what the files promise");
+	ok(strstr(fix_of(&d, "landlock"), "5.13"), "a kernel without Landlock");
+	ok(!is_ok(&d, "memory"), "a container's limit counts, not what the host has");
+}
+
+/* The kernel's answers are those that the calls themselves give. */
+static void test_this_kernel(void)
+{
+	struct doctor_facts facts;
+	pid_t pid = fork();
+	int status;
+
+	if (pid == 0)
+		_exit(unshare(CLONE_NEWUSER) < 0);
+	if (pid < 0 || waitpid(pid, &status, 0) < 0)
+		abort();
+	doctor_ask_kernel(&facts);
+	ok(!status || facts.user_namespace_errno, "user namespaces: %s", strerror(facts.user_namespace_errno));
+	ok(facts.landlock_errno != EINVAL && facts.landlock_errno != EFAULT, "Landlock: %s", strerror(facts.landlock_errno));
+	ok(facts.io_uring_errno != EINVAL && facts.io_uring_errno != EFAULT, "io_uring: %s", strerror(facts.io_uring_errno));
 }
 
 static void test_kvm(void)
@@ -146,6 +179,7 @@ int main(void)
 	test_good();
 	test_lacks();
 	test_kvm();
+	test_this_kernel();
 	snprintf(command, sizeof(command), "rm -rf %s", root);
 	return system(command) ? 1 : done_testing();
 }
