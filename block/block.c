@@ -42,6 +42,7 @@ struct block_device {
 	struct loop_fd wakeup;
 	int event_fd;
 	unsigned in_flight; /* submitted, done() not yet returned; loop's monitor only */
+	struct block_counters counters; /* as above */
 	uint64_t reported_ns; /* when the host's trouble was last reported; 0: never; as above */
 
 	pthread_mutex_t lock;
@@ -141,6 +142,24 @@ static void report_trouble(struct block_device *dev, const struct block_request 
 			  strerror(-req->result));
 }
 
+static void count(struct block_counters *c, const struct block_request *req)
+{
+	if (req->result < 0) {
+		c->errors++;
+	} else if (req->op == BLOCK_READ) {
+		c->reads++;
+		c->read_bytes += req->length_bytes;
+	} else if (req->op == BLOCK_WRITE) {
+		c->writes++;
+		c->written_bytes += req->length_bytes;
+	}
+}
+
+void block_get_counters(const struct block_device *dev, struct block_counters *out)
+{
+	*out = dev->counters;
+}
+
 /* Calls done() for everything that has finished; @wait: for at least one. */
 static void complete_finished(struct block_device *dev, bool wait)
 {
@@ -157,6 +176,7 @@ static void complete_finished(struct block_device *dev, bool wait)
 		struct block_request *next = req->next; /* done() may submit it again */
 
 		req->next = NULL;
+		count(&dev->counters, req);
 		report_trouble(dev, req);
 		req->done(req);
 		assert(dev->in_flight > 0);

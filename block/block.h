@@ -73,6 +73,13 @@ void block_submit(struct block_device *dev, struct block_request *req);
 /* Blocks until every request in flight has been completed (their done() has run). Loop thread, lock held. */
 void block_drain(struct block_device *dev);
 
+/* What has been done since it was opened. Lock held. */
+struct block_counters {
+	uint64_t reads, writes, read_bytes, written_bytes;
+	uint64_t errors; /* requests of any kind that failed */
+};
+void block_get_counters(const struct block_device *dev, struct block_counters *out);
+
 uint64_t block_size_bytes(const struct block_device *dev); /* multiple of BLOCK_SECTOR */
 bool block_is_readonly(const struct block_device *dev);
 const char *block_name(const struct block_device *dev);

@@ -31,10 +31,11 @@ static struct error *parse(int argc, char **argv, struct options *o)
 	for (int i = 1; i < argc; i++) {
 		if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
 			o->help = true;
-		} else if (!strcmp(argv[i], "-o") || !strcmp(argv[i], "--output")) {
-			if (i + 1 == argc || strcmp(argv[++i], "json"))
-				return error_new("-o takes json");
-			o->json = true;
+		} else if (cli_is_output(argv[i])) {
+			struct error *err = cli_take_output(argc, argv, &i, &o->json);
+
+			if (err)
+				return err;
 		} else if (argv[i][0] == '-') {
 			return error_new("balloon: unknown option '%s'; 'maru balloon --help' shows what there is", argv[i]);
 		} else if (!o->vm) {
@@ -171,12 +172,10 @@ static struct error *run(const struct options *o)
 	if (!err)
 		err = freshen(&client, &state);
 	if (!err) {
-		if (o->json) {
-			json_dumpf(state, stdout, JSON_INDENT(2));
-			putchar('\n');
-		} else {
+		if (o->json)
+			cli_print_json(json_incref(state));
+		else
 			print(state);
-		}
 		fflush(stdout);
 		if (o->size)
 			err = shortfall(state);

@@ -3,6 +3,7 @@
 #ifndef CLI_CLI_H
 #define CLI_CLI_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -21,6 +22,7 @@ int cmd_run(int argc, char **argv);
 int cmd_image(int argc, char **argv);
 int cmd_balloon(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
+int cmd_status(int argc, char **argv);
 int cmd_guest(int argc, char **argv);
 int cmd_help(int argc, char **argv);
 
@@ -29,6 +31,12 @@ const char *help_text(const char *command);
 
 /* Prints the error on standard error, frees it, returns CLI_EXIT_USAGE. */
 int cli_fail(struct error *err);
+
+/* "-o json" (or --output) at @argv[*i], as all commands that tell something take it: sets @json, moves on. */
+bool cli_is_output(const char *arg);
+struct error *cli_take_output(int argc, char **argv, int *i, bool *json) MUST_CHECK;
+/* Takes @o. In ASCII: what JSON leaves as it is could still be a control character of a terminal's (U+009B, for one). */
+void cli_print_json(json_t *o);
 
 /* "512M" to bytes; suffixes K M G T (powers of 1024), also as KiB, MB …; no suffix: bytes. */
 struct error *cli_parse_size(const char *what, const char *text, uint64_t *bytes) MUST_CHECK;

@@ -2,7 +2,6 @@
 /* maru doctor: what this host has for VMs, on one screen or as JSON. */
 #include "cli/doctor.h"
 
-#include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -30,9 +29,7 @@ static void print_json(const struct doctor *d, const struct host_engine *e)
 		      "chosen", e->chosen, "reason", e->reason, "kvm", "present", e->kvm_present, "usable", e->kvm_usable,
 		      "ns_per_iteration", number(e->kvm_ns), "bt", "usable", e->bt_usable, "ns_per_iteration", number(e->bt_ns),
 		      "native_ns_per_iteration", number(e->native_ns), "checks", checks);
-	json_dumpf(o, stdout, JSON_INDENT(2));
-	putchar('\n');
-	json_decref(o);
+	cli_print_json(o);
 }
 
 static void print_text(const struct doctor *d, const struct host_engine *e)
@@ -61,14 +58,11 @@ int cmd_doctor(int argc, char **argv)
 			fputs(help_text("doctor"), stdout);
 			return 0;
 		}
-		if (!strcmp(argv[i], "-o") && i + 1 < argc && !strcmp(argv[i + 1], "json")) {
-			json = true;
-			i++;
-		} else if (!strcmp(argv[i], "-ojson")) {
-			json = true;
-		} else {
+		if (!cli_is_output(argv[i]))
 			return cli_fail(error_new("maru doctor takes -o json and nothing else, not '%s'", argv[i]));
-		}
+		err = cli_take_output(argc, argv, &i, &json);
+		if (err)
+			return cli_fail(err);
 	}
 	err = host_engine_measure(&e);
 	if (err)

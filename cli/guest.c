@@ -42,14 +42,6 @@ static void show(json_t *text)
 	free(printable);
 }
 
-/* Takes @o. In ASCII: what JSON leaves as it is could still be a control character (U+009B, for one). */
-static void print_json(json_t *o)
-{
-	json_dumpf(o, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
-	putchar('\n');
-	json_decref(o);
-}
-
 static struct error *call(struct job *j, const char *command, json_t *args, json_t **result)
 {
 	return agent_call(&j->agent, command, args, AGENT_TIMEOUT_MS, false, result);
@@ -64,7 +56,7 @@ static struct error *ping(struct job *j)
 	if (err)
 		return err;
 	if (j->json)
-		print_json(json_pack("{s:b, s:f}", "answers", 1, "ms", ms));
+		cli_print_json(json_pack("{s:b, s:f}", "answers", 1, "ms", ms));
 	else
 		printf("The agent answers, after %.1f ms.\n", ms);
 	return NULL;
@@ -98,7 +90,7 @@ static struct error *info(struct job *j)
 	os = ask(j, "guest-get-osinfo");
 	host = ask(j, "guest-get-host-name");
 	if (j->json) {
-		print_json(json_pack("{s:O?, s:O?, s:O?}", "hostname", json_object_get(host, "host-name"), "os", os, "agent", agent));
+		cli_print_json(json_pack("{s:O?, s:O?, s:O?}", "hostname", json_object_get(host, "host-name"), "os", os, "agent", agent));
 	} else {
 		show_line("hostname", json_object_get(host, "host-name"));
 		show_line("system", json_object_get(os, "pretty-name"));
@@ -121,7 +113,7 @@ static struct error *ip(struct job *j)
 	if (err)
 		return err;
 	if (j->json) {
-		print_json(list);
+		cli_print_json(list);
 		return NULL;
 	}
 	json_array_foreach(list, i, card) {
@@ -197,7 +189,7 @@ static struct error *report(struct job *j, json_t *status)
 		json_object_set_new(o, "truncated", json_boolean(truncated));
 		add_output(o, "stdout", "stdout_base64", out, out_len, json_string_value(json_object_get(status, "out-data")));
 		add_output(o, "stderr", "stderr_base64", errors, errors_len, json_string_value(json_object_get(status, "err-data")));
-		print_json(o);
+		cli_print_json(o);
 	} else if (!err) {
 		pass_on(STDOUT_FILENO, out, out_len);
 		pass_on(STDERR_FILENO, errors, errors_len);
@@ -260,7 +252,7 @@ static struct error *shut_down(struct job *j)
 				       json_pack("{s:s}", "mode", j->reboot ? "reboot" : "powerdown"), AGENT_TIMEOUT_MS, true, NULL);
 
 	if (!err && j->json)
-		print_json(json_pack("{s:b}", "requested", 1));
+		cli_print_json(json_pack("{s:b}", "requested", 1));
 	return err;
 }
 
@@ -272,7 +264,7 @@ static struct error *freeze_or_thaw(struct job *j, const char *command, const ch
 	if (err)
 		return err;
 	if (j->json)
-		print_json(json_pack("{s:I}", what, json_integer_value(count)));
+		cli_print_json(json_pack("{s:I}", what, json_integer_value(count)));
 	else
 		printf("%" JSON_INTEGER_FORMAT " file systems were %s.\n", json_integer_value(count), what);
 	json_decref(count);
@@ -316,16 +308,13 @@ static struct error *parse(int argc, char **argv, const struct verb **verb, stru
 	}
 	is_exec = (*verb)->run == exec;
 	for (i = 2; i < argc; i++) {
-		if (!strcmp(argv[i], "-o") || !strcmp(argv[i], "--output")) {
-			if (i + 1 == argc || strcmp(argv[++i], "json"))
-				return error_new("-o takes json");
-			j->json = true;
-		} else if (is_exec && !strcmp(argv[i], "--timeout")) {
-			struct error *err = i + 1 == argc ? error_new("--timeout needs a number of seconds") :
-							    cli_parse_number("--timeout", argv[++i], 1, 86400, &j->timeout_s);
+		struct error *err = NULL;
 
-			if (err)
-				return err;
+		if (cli_is_output(argv[i])) {
+			err = cli_take_output(argc, argv, &i, &j->json);
+		} else if (is_exec && !strcmp(argv[i], "--timeout")) {
+			err = i + 1 == argc ? error_new("--timeout needs a number of seconds") :
+					      cli_parse_number("--timeout", argv[++i], 1, 86400, &j->timeout_s);
 		} else if ((*verb)->run == shut_down && !strcmp(argv[i], "--reboot")) {
 			j->reboot = true;
 		} else if (!strcmp(argv[i], "--")) {
@@ -338,6 +327,8 @@ static struct error *parse(int argc, char **argv, const struct verb **verb, stru
 		} else {
 			break;
 		}
+		if (err)
+			return err;
 	}
 	if (!j->vm)
 		return error_new("guest %s needs the name of a running VM", argv[1]);

@@ -16,6 +16,7 @@ static const char main_text[] =
 	"Commands:\n"
 	"  run      run a virtual machine\n"
 	"  image    guests of the catalogue and disk images\n"
+	"  status   what a running VM is and takes\n"
 	"  balloon  memory of a running VM: what it is used for, giving some back\n"
 	"  doctor   what this host can do for VMs, and what to mend\n"
 	"  guest    what the agent in a running guest can do: exec, ip, info, shutdown, freeze ...\n"
@@ -98,6 +99,14 @@ static const char image_text[] =
 	"\n"
 	"list and info take -o json.\n";
 
+static const char status_text[] =
+	"usage: maru status VM [-o json]\n"
+	"\n"
+	"  maru status debian:12              engine and why, memory, disks, what the host shares, the sandbox\n"
+	"  maru status debian:12 -o json      the same for programs; man maru-vm has the members\n"
+	"\n"
+	"VM is the name of a running VM, or the path that --control gave.\n";
+
 static const char balloon_text[] =
 	"usage: maru balloon VM [SIZE] [-o json]\n"
 	"\n"
@@ -135,7 +144,7 @@ static const char guest_text[] =
 static const struct {
 	const char *command, *text;
 } texts[] = { { "", main_text }, { "run", run_text }, { "image", image_text }, { "doctor", doctor_text },
-	    { "balloon", balloon_text }, { "guest", guest_text } };
+	    { "status", status_text }, { "balloon", balloon_text }, { "guest", guest_text } };
 
 const char *help_text(const char *command)
 {

@@ -20,28 +20,6 @@
 
 #define PATH_BYTES 4096u
 
-/* "-o json" or "--output json" at @argv[*i]. */
-static struct error *take_output(int argc, char **argv, int *i, bool *json)
-{
-	if (*i + 1 == argc || strcmp(argv[*i + 1], "json"))
-		return error_new("%s takes json", argv[*i]);
-	*json = true;
-	++*i;
-	return NULL;
-}
-
-static bool is_output(const char *arg)
-{
-	return !strcmp(arg, "-o") || !strcmp(arg, "--output");
-}
-
-static void print_json(json_t *o)
-{
-	json_dumpf(o, stdout, JSON_INDENT(2));
-	putchar('\n');
-	json_decref(o);
-}
-
 /* ---- pull ---------------------------------------------------------------------------------------- */
 
 static struct error *pull(int argc, char **argv)
@@ -176,7 +154,7 @@ static struct error *list(int argc, char **argv)
 	size_t i;
 
 	for (int n = 1; n < argc && !err; n++)
-		err = is_output(argv[n]) ? take_output(argc, argv, &n, &json) :
+		err = cli_is_output(argv[n]) ? cli_take_output(argc, argv, &n, &json) :
 					   error_new("image list takes nothing but -o json, not '%s'", argv[n]);
 	if (!err)
 		err = guest_cache(cache, sizeof(cache));
@@ -190,7 +168,7 @@ static struct error *list(int argc, char **argv)
 		add_available(all, folder);
 	error_free(err); /* an installation without the catalogue still has its guests */
 	if (json) {
-		print_json(all);
+		cli_print_json(all);
 		return NULL;
 	}
 	printf("%-16s %-10s %s\n", "GUEST", "DISK", "");
@@ -311,7 +289,7 @@ static struct error *info_of_guest(const char *image, bool json)
 	if (err)
 		return err;
 	if (json) {
-		print_json(guest_json(&g));
+		cli_print_json(guest_json(&g));
 	} else {
 		printf("guest:      %s:%s\nis:         %s\nfolder:     %s\ncpus:       %u\nmemory:     %s\non host:    %s\nmade:       %s\n",
 		       g.name, g.version, g.description ? g.description : "", g.folder, g.cpus,
@@ -331,8 +309,8 @@ static struct error *info(int argc, char **argv)
 	struct error *err = NULL;
 
 	for (int i = 1; i < argc && !err; i++) {
-		if (is_output(argv[i]))
-			err = take_output(argc, argv, &i, &json);
+		if (cli_is_output(argv[i]))
+			err = cli_take_output(argc, argv, &i, &json);
 		else if (*argv[i] == '-' || what)
 			err = error_new("image info takes one FILE[,format=raw|qcow2] or guest, and -o json, not '%s'", argv[i]);
 		else
@@ -349,7 +327,7 @@ static struct error *info(int argc, char **argv)
 		return err;
 	err = image_info(disk.path, disk.format, &found);
 	if (!err && json)
-		print_json(info_json(disk.path, &found));
+		cli_print_json(info_json(disk.path, &found));
 	else if (!err)
 		print_info(disk.path, &found);
 	run_disk_finish(&disk);

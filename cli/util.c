@@ -18,6 +18,27 @@ int cli_fail(struct error *err)
 	return CLI_EXIT_USAGE;
 }
 
+bool cli_is_output(const char *arg)
+{
+	return !strcmp(arg, "-o") || !strcmp(arg, "--output");
+}
+
+struct error *cli_take_output(int argc, char **argv, int *i, bool *json)
+{
+	if (*i + 1 == argc || strcmp(argv[*i + 1], "json"))
+		return error_new("%s takes json", argv[*i]);
+	*json = true;
+	++*i;
+	return NULL;
+}
+
+void cli_print_json(json_t *o)
+{
+	json_dumpf(o, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
+	putchar('\n');
+	json_decref(o);
+}
+
 struct error *cli_parse_number(const char *what, const char *text, uint64_t min, uint64_t max, uint64_t *out)
 {
 	char *end;

@@ -9,6 +9,7 @@
 
 #include "base/util.h"
 #include "dev/virtio/virtio_balloon.h"
+#include "mem/host.h"
 #include "vm/vm.h"
 
 #define READ_MEMORY_MAX 65536u
@@ -61,6 +62,32 @@ static json_t *ports_json(struct vm *vm)
 	return list;
 }
 
+static json_t *disks_json(struct vm *vm)
+{
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < vm->config.disk_count; i++) {
+		struct block_counters n;
+
+		block_get_counters(vm->disks[i], &n);
+		json_array_append_new(list, json_pack("{s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I}", "name", block_name(vm->disks[i]),
+						      "readonly", block_is_readonly(vm->disks[i]), "size",
+						      (json_int_t)block_size_bytes(vm->disks[i]), "reads", (json_int_t)n.reads,
+						      "read_bytes", (json_int_t)n.read_bytes, "writes", (json_int_t)n.writes,
+						      "written_bytes", (json_int_t)n.written_bytes, "errors", (json_int_t)n.errors));
+	}
+	return list;
+}
+
+static json_t *shares_json(struct vm *vm)
+{
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < vm->config.share_count; i++)
+		json_array_append_new(list, json_pack("{s:s}", "tag", vm->config.shares[i].tag));
+	return list;
+}
+
 static struct error *status(struct vm *vm, json_t *args, json_t **result)
 {
 	const struct sandbox *s = &vm->sandbox;
@@ -77,6 +104,10 @@ static struct error *status(struct vm *vm, json_t *args, json_t **result)
 			    "namespaces", s->namespaces, "empty_root", s->empty_root,
 			    "landlock", s->landlock, "seccomp", s->seccomp);
 	json_object_set_new(*result, "balloon", balloon_json(vm));
+	json_object_set_new(*result, "paravirt", json_boolean(vm->config.paravirt));
+	json_object_set_new(*result, "resets", json_integer((json_int_t)vm->resets));
+	json_object_set_new(*result, "disks", disks_json(vm));
+	json_object_set_new(*result, "shares", shares_json(vm));
 	json_object_set_new(*result, "ports", ports_json(vm));
 	json_object_set_new(*result, "host_memory", memstat_json(&vm->memstat, vm->mem));
 	return NULL;
@@ -180,12 +211,12 @@ static struct error *balloon(struct vm *vm, json_t *args, json_t **result)
 {
 	struct virtio_device *v = machine_balloon(vm->machine);
 	uint64_t keep, least = MIN(BALLOON_KEEP_MIN, vm->config.memory_bytes);
+	struct size_text from = size_to_text(least), to = size_to_text(vm->config.memory_bytes);
 
 	if (json_object_get(args, "target")) {
 		if (!get_u64(args, "target", &keep) || keep < least || keep > vm->config.memory_bytes)
-			return error_new("'target' has to be what the guest keeps, from %" PRIu64 " to %" PRIu64
-					 " bytes, which is all of its memory",
-					 least, vm->config.memory_bytes);
+			return error_new("what the guest is to keep ('target') has to be from %s to %s, which is all of its memory",
+					 from.text, to.text);
 		virtio_balloon_set_target(v, vm->config.memory_bytes - keep);
 	}
 	*result = balloon_json(vm);

@@ -11,13 +11,14 @@ _maru()
 
 	COMPREPLY=()
 	if [ "$COMP_CWORD" -eq 1 ]; then
-		words="run image balloon guest help --help"
+		words="run image status balloon guest doctor help --help"
 	elif [ "$command" = image ] && [ "$COMP_CWORD" -eq 2 ]; then
 		words="pull list create info rm"
 	elif [ "$command" = guest ] && [ "$COMP_CWORD" -eq 2 ]; then
 		words="ping info ip exec shutdown freeze thaw"
 	else
 		case $prev in
+		-o | --output) words="json" ;;
 		--engine) words="auto bt kvm" ;;
 		--paravirt) words="on off" ;;
 		--net) words="user none" ;;

@@ -74,6 +74,30 @@ static void test_odd_size(struct loop *loop)
 	block_close(dev);
 }
 
+static void test_counters(struct loop *loop)
+{
+	struct block_device *dev;
+	struct block_counters n;
+	char buf[4096] = { 0 };
+
+	ok(run("truncate -s 64k counted.raw") == 0, "a disk of 64 KiB");
+	dev = disk_open(loop, "counted.raw", BLOCK_FORMAT_RAW, false);
+	if (!dev)
+		return;
+	disk_write(dev, 0, buf, 4096);
+	disk_write(dev, 4096, buf, 512);
+	disk_read(dev, 0, buf, 1024);
+	disk_flush(dev);
+	disk_read(dev, 65536, buf, 512);
+	block_get_counters(dev, &n);
+	is_u64(n.writes, 2, "two writes");
+	is_u64(n.written_bytes, 4608, "of 4608 bytes");
+	is_u64(n.reads, 1, "one read");
+	is_u64(n.read_bytes, 1024, "of 1024");
+	is_u64(n.errors, 1, "and one beyond the end");
+	block_close(dev);
+}
+
 /* Through a running loop, as the VM uses it: a chain of requests, each submitted by the last one's done(). */
 struct chain {
 	struct loop *loop;
@@ -121,6 +145,7 @@ int main(void)
 	test_bad_requests(loop);
 	test_odd_size(loop);
 	test_loop(loop);
+	test_counters(loop);
 	loop_destroy(loop);
 	disk_dir_remove();
 	return done_testing();
