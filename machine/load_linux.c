@@ -3,7 +3,7 @@
  * Linux bzImage (Documentation/arch/x86/boot.rst in the kernel's source).
  *
  * Theory of operation. The file is a real-mode part (boot sector, setup header, setup code: not used) and
- * a protected-mode part, which is put at the address it prefers, or at 1 MiB where that does not fit. A
+ * a protected-mode part, which is put at the address it prefers, or at 1 MiB if it cannot be moved. A
  * 64-bit kernel is entered in long mode at offset 0x200; a 32-bit one in protected mode at its start. Both
  * find in RSI the zero page (struct boot_params): the file's own setup header with our answers filled in,
  * the memory map, where command line and initrd are, and the RSDP.
@@ -37,7 +37,6 @@
 #define HDR_RAMDISK_SIZE 0x21c
 #define HDR_CMDLINE 0x228
 #define HDR_INITRD_MAX 0x22c
-#define HDR_ALIGNMENT 0x230
 #define HDR_RELOCATABLE 0x234
 #define HDR_XLOADFLAGS 0x236
 #define HDR_CMDLINE_SIZE 0x238
@@ -59,7 +58,7 @@ struct linux_image {
 	bool is_64bit, relocatable;
 	uint64_t setup_bytes;	/* protected-mode part follows */
 	uint64_t code_bytes;
-	uint64_t pref_address, init_bytes, alignment;
+	uint64_t pref_address, init_bytes;
 	uint64_t initrd_max_end;
 	uint64_t cmdline_max;
 	size_t header_end;
@@ -109,8 +108,7 @@ static struct error *parse(const struct boot_file *f, struct linux_image *k)
 
 	k->initrd_max_end = load_le(h + HDR_INITRD_MAX, 4) + 1;
 	k->cmdline_max = load_le(h + HDR_CMDLINE_SIZE, 4);
-	k->alignment = load_le(h + HDR_ALIGNMENT, 4);
-	k->relocatable = h[HDR_RELOCATABLE] && k->alignment && !(k->alignment & (k->alignment - 1));
+	k->relocatable = h[HDR_RELOCATABLE];
 	if (k->version >= 0x020a && k->header_end >= HDR_INIT_SIZE + 4) {
 		k->pref_address = load_le(h + HDR_PREF_ADDRESS, 8);
 		k->init_bytes = load_le(h + HDR_INIT_SIZE, 4);
@@ -123,28 +121,19 @@ static struct error *parse(const struct boot_file *f, struct linux_image *k)
 }
 
 /*
- * Where the protected-mode part goes. A relocatable kernel unpacks itself where it was put; another one at
- * its preferred address, so that this range has to be free as well.
+ * Where the protected-mode part goes. It unpacks itself at its preferred address: a relocatable kernel, because it was put there
+ * (boot.rst, "kernel_alignment": it moves up to that address from anywhere below), another one in any case, so that this range
+ * has to be free as well.
  */
 static struct error *place_kernel(struct boot *b, const struct linux_image *k, uint64_t *load)
 {
-	if (k->relocatable && placement_mark(&b->room, k->pref_address, k->init_bytes)) {
-		*load = k->pref_address;
+	*load = k->relocatable ? k->pref_address : HIGH_LOAD;
+	if ((k->relocatable || placement_mark(&b->room, *load, k->code_bytes)) &&
+	    placement_mark(&b->room, k->pref_address, k->init_bytes))
 		return NULL;
-	}
-	*load = HIGH_LOAD;
-	if (k->relocatable) {
-		*load = align_up(HIGH_LOAD, k->alignment);
-		if (placement_mark(&b->room, *load, k->init_bytes))
-			return NULL;
-	} else if (placement_mark(&b->room, *load, k->code_bytes) &&
-		   placement_mark(&b->room, k->pref_address, k->init_bytes)) {
-		return NULL;
-	}
-	return error_new("kernel '%s' needs %" PRIu64 " MiB to unpack itself at 0x%" PRIx64
-			 "; the guest's memory of %" PRIu64 " MiB is too small",
-			 b->src->kernel.name, boot_mib(k->init_bytes), *load,
-			 boot_mib(b->mem->ram_bytes));
+	return error_new("kernel '%s' needs %" PRIu64 " MiB at 0x%" PRIx64 " to unpack itself; the guest's memory of %" PRIu64
+			 " MiB is too small",
+			 b->src->kernel.name, boot_mib(k->init_bytes), k->pref_address, boot_mib(b->mem->ram_bytes));
 }
 
 static void put_e820(uint8_t *bp, const struct memmap *map)

@@ -162,8 +162,11 @@ static void test_linux(void)
 
 	make_bzimage(k, true);
 	store_le(k + 0x258, 1 * GiB, 8);
+	refused(k, sizeof(k), "too small", "a kernel whose preferred address is not there, for below it would not stay");
+	k[0x234] = 0;
+	store_le(k + 0x258, 0x1000000, 8);
 	err = load(k, sizeof(k), NULL, 0, "");
-	ok(!err && state.regs.rip == 0x200200, "a kernel whose preferred address is not there goes low");
+	ok(!err && state.regs.rip == 0x100200, "a kernel that cannot be moved is put at 1 MiB");
 
 	memset(longline, 'x', 299);
 	err = load(k, sizeof(k), NULL, 0, (char *)longline);
