@@ -48,6 +48,7 @@ static const char run_text[] =
 	"  --ksm                     this host may keep pages once that are equal in several guests\n"
 	"  --hugepages               memory in pages of 2 MiB, as far as this host has them\n"
 	"  --engine auto|bt|kvm      what executes guest code (auto: KVM if it is fast and exact here)\n"
+	"  --cpu-features NAME,...   start only if the guest's processor has these, named as in /proc/cpuinfo\n"
 	"  --paravirt on|off         offer the guest KVM's paravirtual interfaces: clock, IPIs, ... (on)\n"
 	"  --name NAME               for messages, and to name the running VM in other commands\n"
 	"What to boot:\n"

@@ -16,6 +16,7 @@
 
 #define NAME_MAX_BYTES 64u
 #define SHARE_TAG_MAX 32u
+#define CPU_FEATURES_MAX 1000u
 
 struct option {
 	const char *name;
@@ -49,6 +50,14 @@ static struct error *take_engine(struct run_options *o, const char *v)
 	if (strcmp(v, "auto") && strcmp(v, "bt") && strcmp(v, "kvm"))
 		return error_new("--engine takes auto, bt or kvm, not '%s'", v);
 	o->engine = v;
+	return NULL;
+}
+
+static struct error *take_cpu_features(struct run_options *o, const char *v)
+{
+	if (!*v || strlen(v) > CPU_FEATURES_MAX || strspn(v, "abcdefghijklmnopqrstuvwxyz0123456789_,") != strlen(v))
+		return error_new("--cpu-features takes NAME[,NAME]... as in /proc/cpuinfo, such as avx2,bmi2, not '%s'", v);
+	o->cpu_features = v;
 	return NULL;
 }
 
@@ -379,6 +388,7 @@ static const struct option options[] = {
 	{ "--engine", false, take_engine },
 	{ "--ksm", true, take_ksm },
 	{ "--hugepages", true, take_huge_pages },
+	{ "--cpu-features", false, take_cpu_features },
 	{ "--paravirt", false, take_paravirt },
 	{ "--kernel", false, take_kernel },
 	{ "--initrd", false, take_initrd },

@@ -50,6 +50,7 @@ struct run_options {
 		char *name;
 		const char *path;
 	} ports[RUN_PORTS_MAX];
+	const char *cpu_features;
 	bool ksm, huge_pages;
 	bool debug_exit, verbose, help;
 	const char *debugcon, *control, *name;

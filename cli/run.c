@@ -99,6 +99,8 @@ static struct error *prepare(struct run *r)
 		return error_errno(ENOMEM, "the configuration");
 	json_object_set_new(r->config, "mergeable", json_boolean(o->ksm));
 	json_object_set_new(r->config, "huge_pages", json_boolean(o->huge_pages));
+	if (o->cpu_features)
+		json_object_set_new(r->config, "cpu_features", json_string(o->cpu_features));
 	set_name(r);
 	for (unsigned i = 0; !err && i < ARRAY_SIZE(gifts); i++)
 		err = gifts[i](r);

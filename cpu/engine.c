@@ -5,6 +5,7 @@
 #include <assert.h>
 #include <stdio.h>
 
+#include "cpu/cpuid.h"
 #include "cpu/kvm/probe.h"
 
 struct error *engine_create(const struct engine_config *config, struct engine **out)
@@ -43,6 +44,11 @@ const uint32_t *engine_ioctls(const struct engine *e, unsigned *count)
 {
 	*count = 0;
 	return e->ops->ioctls ? e->ops->ioctls(e, count) : NULL;
+}
+
+struct cpuid_result engine_cpuid(const struct engine *e, uint32_t leaf, uint32_t subleaf)
+{
+	return cpuid_guest(e->ops->cpuid(e), leaf, subleaf);
 }
 
 struct vcpu *engine_vcpu(struct engine *e, unsigned index)

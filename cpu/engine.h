@@ -190,5 +190,7 @@ void engine_statistics(struct engine *e, engine_counter_fn *each, void *opaque);
 struct cpuid_result {
 	uint32_t eax, ebx, ecx, edx;
 };
+/* Without what is each vCPU's own, or changes with its registers. */
+struct cpuid_result engine_cpuid(const struct engine *e, uint32_t leaf, uint32_t subleaf);
 
 #endif

@@ -8,6 +8,8 @@
 
 #include "cpu/engine.h"
 
+struct cpuid_model;
+
 struct engine {
 	const struct engine_ops *ops;
 	char reason[160]; /* engine.c's */
@@ -21,6 +23,7 @@ struct engine_ops {
 	const char *name;
 	void (*destroy)(struct engine *e);
 	struct vcpu *(*vcpu)(struct engine *e, unsigned index);
+	const struct cpuid_model *(*cpuid)(const struct engine *e);
 	void (*statistics)(struct engine *e, engine_counter_fn *each, void *opaque);
 	const uint32_t *(*ioctls)(const struct engine *e, unsigned *count); /* NULL: it makes none */
 	struct error *(*dirty_start)(struct engine *e);

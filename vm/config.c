@@ -149,6 +149,7 @@ static struct error *get_fd(struct parse *p, const char *name, json_t *v, int *o
 FIELD(take_append, append, get_string, APPEND_MAX)
 FIELD(take_verbose, verbose, get_bool)
 FIELD(take_paravirt, paravirt, get_bool)
+FIELD(take_cpu_features, cpu_features, get_string, NAME_MAX_BYTES)
 FIELD(take_engine_reason, engine_reason, get_string, 256)
 FIELD(take_kvm_fd, kvm_fd, get_fd)
 FIELD(take_paused, paused, get_bool)
@@ -447,6 +448,7 @@ static const struct member top[] = {
 	{ "huge_pages", false, take_huge_pages },
 	{ "engine", false, take_engine },
 	{ "engine_reason", false, take_engine_reason },
+	{ "cpu_features", false, take_cpu_features },
 	{ "paravirt", false, take_paravirt },
 	{ "kvm", false, take_kvm },
 	{ "kernel", true, take_kernel },
@@ -537,6 +539,7 @@ void vm_config_finish(struct vm_config *c)
 	free(c->kernel.name);
 	free(c->initrd.name);
 	free(c->engine_reason);
+	free(c->cpu_features);
 	free(c->append);
 	for (unsigned i = 0; i < c->disk_count; i++)
 		free(c->disks[i].name);

@@ -32,6 +32,7 @@ struct vm_config {
 	unsigned cpus;
 	uint64_t memory_bytes;
 	enum engine_kind engine;
+	char *cpu_features; /* that the guest has to have, separated by commas; NULL: none */
 	char *engine_reason; /* for the status; NULL: not said */
 	int kvm_fd; /* /dev/kvm; -1: none */
 	bool mergeable, huge_pages; /* guest memory */

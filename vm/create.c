@@ -20,6 +20,7 @@
 
 #include "base/log.h"
 #include "base/util.h"
+#include "cpu/features.h"
 #include "vm/vm_priv.h"
 
 #ifndef MARU_VERSION
@@ -398,6 +399,8 @@ static struct error *create(struct vm *vm)
 		struct engine_config e = { c->engine, c->cpus, vm->mem, vm->loop, vm_time_ns, vm, c->kvm_fd, c->paravirt };
 
 		err = engine_create(&e, &vm->engine);
+		if (!err && c->cpu_features)
+			err = cpu_features_require(vm->engine, c->cpu_features);
 	}
 	if (!err) {
 		for (unsigned i = 0; i < c->cpus; i++)

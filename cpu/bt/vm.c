@@ -388,6 +388,11 @@ static struct vcpu *get_vcpu(struct engine *engine, unsigned index)
 	return &E(engine)->vcpus[index]->base;
 }
 
+static const struct cpuid_model *get_cpuid(const struct engine *engine)
+{
+	return ((const struct bt_engine *)engine)->cpuid;
+}
+
 static void bt_vcpu_set_irqchip(struct vcpu *vcpu, const struct vcpu_irqchip *chip)
 {
 	V(vcpu)->chip = *chip;
@@ -486,6 +491,7 @@ static const struct engine_ops ops = {
 	.name = "bt",
 	.destroy = bt_engine_destroy,
 	.vcpu = get_vcpu,
+	.cpuid = get_cpuid,
 	.statistics = bt_engine_statistics,
 	.dirty_start = bt_dirty_start,
 	.dirty_fetch = bt_dirty_fetch,

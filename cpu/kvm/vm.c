@@ -211,6 +211,11 @@ static struct vcpu *get_vcpu(struct engine *engine, unsigned index)
 	return &kvm_engine_of(engine)->vcpus[index]->base;
 }
 
+static const struct cpuid_model *get_cpuid(const struct engine *engine)
+{
+	return &((const struct kvm_engine *)engine)->cpuid;
+}
+
 static const uint32_t *ioctls(const struct engine *engine, unsigned *count)
 {
 	static const uint32_t requests[] = {
@@ -265,6 +270,7 @@ static const struct engine_ops ops = {
 	.name = "kvm",
 	.destroy = destroy,
 	.vcpu = get_vcpu,
+	.cpuid = get_cpuid,
 	.statistics = statistics,
 	.ioctls = ioctls,
 	.dirty_start = kvm_dirty_start,

@@ -43,6 +43,14 @@ refused 2 "did you mean 'ping'" guest pnig nobody
 refused 2 "no VM named 'nobody' is running" guest ping nobody
 refused 2 "needs a program" guest exec nobody
 refused 2 "one word too many" guest ip nobody eth0
+refused 2 "the CPU feature 'avx9' is not known" run --kernel "$dir/halt.bin" --cpu-features sse2,avx9 "${common[@]}"
+refused 2 "--cpu-features takes" run --kernel "$dir/halt.bin" --cpu-features "avx2 bmi2" "${common[@]}"
+for missing in amx_tile sse4a svm vmx; do
+	! grep -qw "$missing" /proc/cpuinfo || continue
+	refused 2 "'$missing' was asked for, and this host's processor does not have it" \
+		run --kernel "$dir/halt.bin" --cpu-features "sse2,$missing" "${common[@]}"
+	break
+done
 refused 2 "--port takes name=NAME,unix:PATH" run --kernel "$dir/halt.bin" --port "name=a/b,unix:$dir/p" "${common[@]}"
 refused 2 "No such file" run --kernel "$dir/none" "${common[@]}"
 refused 2 "empty" run --kernel "$dir/empty" "${common[@]}"

@@ -21,7 +21,7 @@ static void bad(const char *json, const char *part)
 
 int main(void)
 {
-	static const char full[] = "{" MIN_MEMBERS ",\"engine\":\"bt\",\"engine_reason\":\"why\",\"initrd\":{\"fd\":6,\"name\":\"i\"},\"append\":\"x\","
+	static const char full[] = "{" MIN_MEMBERS ",\"engine\":\"bt\",\"engine_reason\":\"why\",\"cpu_features\":\"avx2\",\"initrd\":{\"fd\":6,\"name\":\"i\"},\"append\":\"x\","
 		"\"disks\":[{\"name\":\"d\",\"readonly\":true,\"chain\":[{\"fd\":9,\"format\":\"qcow2\"},{\"fd\":8,\"format\":\"raw\"}]}],"
 		"\"net\":{\"fd\":10,\"mac\":\"52:54:00:00:00:01\"},\"serial\":{\"fd\":11},\"console\":{\"listen_fd\":12},"
 		"\"control\":{\"listen_fd\":13,\"client_fd\":14},\"gdb\":{\"listen_fd\":15,\"wait\":true},\"vsock\":{\"listen_fd\":17,\"broker_fd\":18},\"debug_exit\":true,"
@@ -68,6 +68,7 @@ int main(void)
 	bad("{" MIN_MEMBERS ",\"verbose\":1}", "true or false");
 	bad("{" MIN_MEMBERS ",\"engine\":\"tcg\"}", "engine");
 	bad("{" MIN_MEMBERS ",\"engine_reason\":1}", "engine_reason");
+	bad("{" MIN_MEMBERS ",\"cpu_features\":[]}", "cpu_features");
 	bad("{" MIN_MEMBERS ",\"append\":\"a\\u0000b\"}", "JSON");
 	return done_testing();
 }
