@@ -18,7 +18,7 @@
 #include "base/loop.h"
 
 #define NET_FRAME_MAX 65550u /* longest frame either side passes, headers included */
-#define NET_OFFLOAD_MTU 65520u /* of a guest's card on a back end with offload; as maru-nat's */
+#define NET_OFFLOAD_MTU 65520u /* of a guest's card on a back end with offload; what maru-nat takes */
 
 struct net_client {
 	/* True: taken. False: keep it and wait for net_resume. */

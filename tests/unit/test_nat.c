@@ -4,7 +4,8 @@
  * socket and does DHCP, ARP, ping, UDP and TCP in both directions with servers and clients on the host.
  *
  * The guest's TCP is as simple as can be: segments in order, go-back-N after 200 ms, no option but the MSS, which
- * is that of a card with an MTU of 1500 or of 65520.
+ * is that of a card with an MTU of 1500 or of the longest that we offer. It takes all that comes at once, but for
+ * test_window(), where a program reads later than the kernel acknowledges.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -19,6 +20,7 @@
 #include <unistd.h>
 
 #include "base/util.h"
+#include "net/net.h"
 #include "tests/tap.h"
 
 #define GUEST_IP 0x0a00020fu
@@ -27,6 +29,7 @@
 #define GUEST_PORT 8080
 #define STREAM_BYTES (8u * 1024 * 1024)
 #define FRAME_MAX 65550u
+#define LONG_MSS (NET_OFFLOAD_MTU - 40u)
 
 static const uint8_t guest_mac[6] = { 0x52, 0x54, 0, 0x12, 0x34, 0x56 };
 static uint8_t host_mac[6] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff };
@@ -325,8 +328,10 @@ static bool udp_round_trip(struct nat *n)
 
 struct tcp {
 	struct nat *n;
-	uint16_t mss;
+	uint16_t mss, offered;
 	uint16_t port, peer_port;
+	bool reads_late;
+	uint16_t announced; /* window, of one that reads late */
 	uint32_t una, nxt, peer_nxt, window;
 	uint32_t sent_bytes, got_bytes, wrong;
 	size_t longest; /* frame that came */
@@ -350,7 +355,7 @@ static void tcp_send(struct tcp *t, uint8_t flags, uint32_t seq, const uint8_t *
 	put32(s + 8, flags & ACK ? t->peer_nxt : 0);
 	s[12] = (uint8_t)(head / 4 << 4);
 	s[13] = flags;
-	put16(s + 14, 65535);
+	put16(s + 14, t->reads_late ? t->announced : 65535);
 	if (flags & SYN) {
 		s[20] = 2;
 		s[21] = 4;
@@ -383,6 +388,18 @@ static const uint8_t *tcp_next(struct tcp *t, uint8_t *f, int ms, const uint8_t 
 	return NULL;
 }
 
+/* The MSS that a frame with SYN offers; 0 for one without, or with a wrong checksum. */
+static uint16_t syn_mss(const uint8_t *f)
+{
+	size_t len = get16(f + 16) - 20u;
+	uint8_t pseudo[12];
+
+	memcpy(pseudo, f + 26, 8);
+	put16(pseudo + 8, 6);
+	put16(pseudo + 10, (uint16_t)len);
+	return len >= 24 && f[54] == 2 && !fold(sum16(sum16(0, pseudo, 12), f + 34, len)) ? get16(f + 56) : 0;
+}
+
 static bool tcp_connect(struct tcp *t)
 {
 	uint8_t f[FRAME_MAX];
@@ -397,6 +414,7 @@ static bool tcp_connect(struct tcp *t)
 	t->peer_nxt = get32(h + 4) + 1;
 	t->una = get32(h + 8);
 	t->window = get16(h + 14);
+	t->offered = syn_mss(f);
 	tcp_send(t, ACK, t->nxt, NULL, 0);
 	return true;
 }
@@ -412,6 +430,7 @@ static bool tcp_accept(struct tcp *t)
 	if (!h || !(h[13] & SYN))
 		return false;
 	t->peer_port = get16(h);
+	t->offered = syn_mss(f);
 	t->peer_nxt = get32(h + 4) + 1;
 	t->window = get16(h + 14);
 	t->una = 5000;
@@ -550,20 +569,89 @@ static void test_tcp(struct nat *n, uint16_t forwarded, uint16_t mss)
 	pthread_create(&thread, NULL, host_end_main, &e);
 	start = now_ms();
 	ok(tcp_connect(&t), "TCP: the guest connects to the host");
+	is_u64(t.offered, LONG_MSS, "TCP: and may send long segments");
 	ok(tcp_exchange(&t, bytes), "TCP: %u bytes to the guest and closed", bytes);
 	pthread_join(thread, NULL);
 	ok(e.got == bytes && e.wrong == 0, "TCP: %u bytes from the guest", e.got);
-	/* libslirp forgets the MSS where connecting takes time, and has a limit of 32 KiB itself. */
-	ok(t.longest > 1460 && t.longest <= 32768 + 14 + 40, "frames of up to %zu bytes", t.longest);
+	/* libslirp forgets the guest's MSS where connecting takes time; the card cuts what is too long for a guest. */
+	ok(t.longest > 1460 && t.longest <= 16384 + 14, "frames of up to %zu bytes", t.longest);
 	diag("%u MiB each way in %u ms", bytes >> 20, (unsigned)(now_ms() - start));
 
 	e = (struct host_end){ .bytes = 100000, .connects = true, .port = forwarded };
 	t = (struct tcp){ .n = n, .port = GUEST_PORT, .mss = mss };
 	pthread_create(&thread, NULL, host_end_main, &e);
 	ok(tcp_accept(&t), "a forwarded port: the guest is connected to");
+	is_u64(t.offered, LONG_MSS, "a forwarded port: and may send long segments");
 	ok(tcp_exchange(&t, 100000), "a forwarded port: bytes to the guest and closed");
 	pthread_join(thread, NULL);
 	ok(e.got == 100000 && e.wrong == 0, "a forwarded port: %u bytes from the guest", e.got);
+}
+
+/*
+ * A guest whose kernel acknowledges what comes before its program reads it, as is usual. Its window is then as much smaller, and
+ * when the program has read all, it tells of a larger one only if that is twice as large, in multiples of the longest
+ * segment that it was sent (silly window avoidance, RFC 9293, 3.8.6.2.2). A sender that meanwhile waits for more room than
+ * is left, by the same rule, waits for its persist timer, which takes 5 s: it must not send so long segments.
+ */
+static unsigned longest_pause(struct tcp *t, uint16_t buffer)
+{
+	uint32_t longest_segment = 1;
+	uint64_t last = now_ms(), pause = 0;
+	uint8_t f[FRAME_MAX];
+
+	while (!t->peer_fin && now_ms() - last < 2000) {
+		const uint8_t *data, *h;
+		size_t len;
+
+		h = tcp_next(t, f, 3, &data, &len);
+		if (!h) { /* all is read */
+			uint32_t room = buffer - buffer % longest_segment;
+
+			if (room > t->announced && room >= 2u * t->announced) {
+				t->announced = (uint16_t)room;
+				tcp_send(t, ACK, t->nxt, NULL, 0);
+			}
+			continue;
+		}
+		if (get32(h + 4) != t->peer_nxt || (!len && !(h[13] & FIN)))
+			continue;
+		for (size_t i = 0; i < len; i++)
+			t->wrong += data[i] != stream_byte(t->got_bytes + (uint32_t)i, 0xaa);
+		t->wrong += len > t->announced;
+		t->got_bytes += (uint32_t)len;
+		t->peer_nxt += (uint32_t)len + (h[13] & FIN ? 1 : 0);
+		t->peer_fin = h[13] & FIN;
+		t->announced -= (uint16_t)MIN(len, t->announced);
+		longest_segment = MAX(longest_segment, (uint32_t)len);
+		tcp_send(t, t->peer_fin ? ACK | FIN : ACK, t->nxt, NULL, 0);
+		pause = MAX(pause, now_ms() - last);
+		last = now_ms();
+	}
+	if (!t->peer_fin)
+		tcp_send(t, RST | ACK, t->nxt, NULL, 0);
+	return (unsigned)MAX(pause, now_ms() - last);
+}
+
+static void test_window(struct nat *n)
+{
+	/* What Linux begins with, and programs that ask for less. */
+	const uint16_t buffers[] = { 65535, 65480, 64240, 49152, 32768, 16384, 8192, 4096 };
+
+	for (unsigned i = 0; i < ARRAY_SIZE(buffers); i++) {
+		struct host_end e = { .bytes = 300000 };
+		struct tcp t = { .n = n, .port = (uint16_t)(41000 + i), .mss = LONG_MSS, .reads_late = true, .announced = buffers[i] };
+		unsigned pause = 10000;
+		pthread_t thread;
+
+		e.fd = host_socket(SOCK_STREAM, &t.peer_port);
+		listen(e.fd, 1);
+		pthread_create(&thread, NULL, host_end_main, &e);
+		if (tcp_connect(&t))
+			pause = longest_pause(&t, buffers[i]);
+		pthread_join(thread, NULL);
+		ok(pause < 1000 && t.got_bytes == e.bytes && !t.wrong,
+		   "a window of %u that is read late: %u bytes, no pause longer than %u ms", buffers[i], t.got_bytes, pause);
+	}
 }
 
 static void test_all(void)
@@ -591,7 +679,8 @@ static void test_all(void)
 	test_ping(&n);
 	ok(udp_round_trip(&n), "UDP to a server on the host and back");
 	test_tcp(&n, port, 1460);
-	test_tcp(&n, port, 65480);
+	test_tcp(&n, port, LONG_MSS);
+	test_window(&n);
 	/* Whatever comes back: the sandbox has to allow what libslirp does then. */
 	send_udp(&n, GUEST_IP, 5353, DNS_IP, 53, query, sizeof(query));
 	send_udp(&n, GUEST_IP, 5354, HOST_IP, 69, "\0\1/etc/passwd\0octet", 19);
