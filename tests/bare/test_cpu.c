@@ -73,10 +73,10 @@ static void sysexit_to(void *arg)
 	if (a[2])
 		__asm__ volatile("rex.w sysexit" ::"d"(a[0]), "c"(a[1]) : "memory");
 	else
-		__asm__ volatile("sysexit" ::"d"(a[0]), "c"(a[1]) : "memory");
+		__asm__ volatile("sysexitl" ::"d"(a[0]), "c"(a[1]) : "memory");
 }
 
-static int sysexit(word ip, word sp, bool to64)
+static int sysexitl(word ip, word sp, bool to64)
 {
 	word a[3] = { ip, sp, to64 };
 

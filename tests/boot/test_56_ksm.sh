@@ -40,7 +40,7 @@ host_memory()
 }
 
 guest_small cloud-amd64
-"$maru" run "${guest[@]}" --memory 256M --net none --serial none --ksm --control "$scratch/second" \
+"$maru" run --engine "$engine" "${guest[@]}" --memory 256M --net none --serial none --ksm --control "$scratch/second" \
 	</dev/null >"$scratch/second.out" 2>&1 &
 second=$!
 vm_start --memory 256M --net none --ksm --control "$scratch/first"
@@ -72,7 +72,7 @@ wait "$second" 2>/dev/null
 second=
 
 if grep -q '\[never\]' /sys/kernel/mm/transparent_hugepage/enabled; then
-	said=$("$maru" run "${guest[@]}" --memory 256M --net none --serial none --hugepages 2>&1)
+	said=$("$maru" run --engine "$engine" "${guest[@]}" --memory 256M --net none --serial none --hugepages 2>&1)
 	[[ $said == *'gives no huge pages'* ]]
 	ok $? "a host without huge pages is said to be one"
 else

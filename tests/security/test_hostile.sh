@@ -24,7 +24,7 @@ truncate -s 1M "$dir/disk"
 run_one() {
 	local cpus=$1 status rss=0 now
 	: >"$dir/out"
-	"$BUILD/maru" run --kernel "$dir/hostile.elf" --append "$seed $cpus" --cpus "$cpus" --memory 64M --serial none \
+	"$BUILD/maru" run --engine "${ENGINE:-auto}" --kernel "$dir/hostile.elf" --append "$seed $cpus" --cpus "$cpus" --memory 64M --serial none \
 		--disk "$dir/disk,format=raw" --debugcon "$dir/console" </dev/null >"$dir/out" 2>&1 &
 	pid=$!
 	for ((n = 0; n < 30; n++)); do
