@@ -76,7 +76,7 @@ static void sysexit_to(void *arg)
 		__asm__ volatile("sysexitl" ::"d"(a[0]), "c"(a[1]) : "memory");
 }
 
-static int sysexitl(word ip, word sp, bool to64)
+static int sysexit(word ip, word sp, bool to64)
 {
 	word a[3] = { ip, sp, to64 };
 
