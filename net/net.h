@@ -26,6 +26,17 @@ struct net_client {
 	void *opaque;
 };
 
+/* Frames, since the start: what the back end and the card have done with them. */
+struct net_counters {
+	uint64_t to_guest;	    /* that the card took from the back end */
+	uint64_t to_guest_waits;    /* times that the card had no room for one, which then waited */
+	uint64_t to_guest_ignored;  /* of those taken: the driver was not there, or not interested */
+	uint64_t to_guest_dropped;  /* too short or too long, or more than the driver's buffers hold */
+	uint64_t from_guest;	    /* that the other end took */
+	uint64_t from_guest_waits;  /* of these, those that it took later */
+	uint64_t from_guest_dropped; /* it took nothing for too long, or they were no frames */
+};
+
 struct net_backend;
 
 struct net_backend_ops {
@@ -43,6 +54,7 @@ struct net_backend {
 	 */
 	bool offload;
 	struct net_client client; /* set by the card */
+	struct net_counters counters;
 };
 
 static inline void net_send(struct net_backend *be, const struct iovec *iov, int count)

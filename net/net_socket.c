@@ -68,6 +68,7 @@ static void drop_queue(struct net_socket *s)
 
 		s->queue = q->next;
 		free(q);
+		s->be.counters.from_guest_dropped++;
 	}
 	s->queue_tail = &s->queue;
 	s->queue_bytes = 0;
@@ -93,9 +94,11 @@ static bool deliver(struct net_socket *s)
 		if (good && s->be.client.receive &&
 		    !s->be.client.receive(s->be.client.opaque,
 					  s->buffer + (size_t)s->next * NET_FRAME_MAX, m->msg_len)) {
+			s->be.counters.to_guest_waits++;
 			s->blocked = true;
 			return false;
 		}
+		*(good ? &s->be.counters.to_guest : &s->be.counters.to_guest_dropped) += 1;
 		s->next++;
 	}
 	s->blocked = false;
@@ -149,6 +152,8 @@ static void flush_queue(struct net_socket *s)
 			s->queue = q->next;
 			s->queue_bytes -= q->len;
 			free(q);
+			s->be.counters.from_guest++;
+			s->be.counters.from_guest_waits++;
 		}
 		if (!s->queue)
 			s->queue_tail = &s->queue;
@@ -196,8 +201,10 @@ static void queue_frame(struct net_socket *s, const struct iovec *iov, int count
 	struct queued *q;
 	size_t at = 0;
 
-	if (s->queue_bytes + len > QUEUE_BYTES || !(q = malloc(sizeof(*q) + len)))
+	if (s->queue_bytes + len > QUEUE_BYTES || !(q = malloc(sizeof(*q) + len))) {
+		s->be.counters.from_guest_dropped++;
 		return;
+	}
 	q->next = NULL;
 	q->len = len;
 	for (int i = 0; i < count; i++) {
@@ -217,11 +224,14 @@ static void socket_send(struct net_backend *be, const struct iovec *iov, int cou
 	size_t len = 0;
 	ssize_t sent;
 
+	/* A sum that wraps is too long, too. */
 	for (int i = 0; i < count; i++)
 		if (__builtin_add_overflow(len, iov[i].iov_len, &len))
-			return;
-	if (s->gone || len < FRAME_MIN || len > NET_FRAME_MAX)
+			len = SIZE_MAX / 2;
+	if (s->gone || len < FRAME_MIN || len > NET_FRAME_MAX) {
+		s->be.counters.from_guest_dropped++;
 		return;
+	}
 	if (s->queue) {
 		queue_frame(s, iov, count, len); /* frames stay in order */
 		return;
@@ -229,12 +239,15 @@ static void socket_send(struct net_backend *be, const struct iovec *iov, int cou
 	do {
 		sent = sendmsg(s->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
 	} while (sent < 0 && errno == EINTR);
-	if (sent >= 0)
-		return;
-	if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS)
+	if (sent >= 0) {
+		s->be.counters.from_guest++;
+	} else if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS) {
 		queue_frame(s, iov, count, len);
-	else if (errno != EFAULT && errno != EMSGSIZE)
-		peer_gone(s);
+	} else {
+		s->be.counters.from_guest_dropped++;
+		if (errno != EFAULT && errno != EMSGSIZE)
+			peer_gone(s);
+	}
 }
 
 static void socket_destroy(struct net_backend *be)

@@ -252,6 +252,27 @@ static void add_device(void *opaque, const char *name, uint64_t reads, uint64_t 
 	add_counter(device, NULL, "writes", writes);
 }
 
+static json_t *net_json(const struct net_counters *n)
+{
+	const struct {
+		const char *name;
+		uint64_t value;
+	} counters[] = {
+		{ "to_guest", n->to_guest },
+		{ "to_guest_waits", n->to_guest_waits },
+		{ "to_guest_ignored", n->to_guest_ignored },
+		{ "to_guest_dropped", n->to_guest_dropped },
+		{ "from_guest", n->from_guest },
+		{ "from_guest_waits", n->from_guest_waits },
+		{ "from_guest_dropped", n->from_guest_dropped },
+	};
+	json_t *json = json_object();
+
+	for (unsigned i = 0; i < ARRAY_SIZE(counters); i++)
+		add_counter(json, NULL, counters[i].name, counters[i].value);
+	return json;
+}
+
 static struct error *statistics(struct vm *vm, json_t *args, json_t **result)
 {
 	json_t *engine = json_object(), *mmio = json_object(), *ports = json_object();
@@ -261,6 +282,8 @@ static struct error *statistics(struct vm *vm, json_t *args, json_t **result)
 	bus_statistics(vm->mem->ports, add_device, ports);
 	*result = json_pack("{s:I, s:I, s:o, s:o, s:o}", "uptime_ns", (json_int_t)clock_now_ns(&vm->clock.clock),
 			    "resets", (json_int_t)vm->resets, "engine", engine, "mmio", mmio, "ports", ports);
+	if (vm->net)
+		json_object_set_new(*result, "net", net_json(&vm->net->counters));
 	return NULL;
 }
 

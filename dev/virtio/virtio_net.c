@@ -121,16 +121,19 @@ static void send_chain(struct virtio_net *net)
 
 	if (bytes < HEADER_BYTES + ETHERNET_HEADER || bytes > HEADER_BYTES + NET_FRAME_MAX) {
 		log_guest("virtio-net: a frame of %u bytes is dropped", bytes);
+		net->backend->counters.from_guest_dropped++;
 		return;
 	}
 	virtqueue_read(&net->chain, 0, header, sizeof(header));
 	if (virtio_has(&net->v, VIRTIO_NET_F_CSUM) && header[HEADER_FLAGS] & FLAG_NEEDS_CSUM) {
 		struct iovec copy = { net->frame, bytes - HEADER_BYTES };
 
-		if (complete(net, header, copy.iov_len))
+		if (complete(net, header, copy.iov_len)) {
 			net_send(net->backend, &copy, 1);
-		else
+		} else {
 			log_guest("virtio-net: a frame whose checksum lies beyond its end is dropped");
+			net->backend->counters.from_guest_dropped++;
+		}
 		return;
 	}
 	virtqueue_iov_skip(&iov, &count, HEADER_BYTES);
@@ -227,7 +230,10 @@ static bool put_frame(struct virtio_net *net, const uint8_t *frame, size_t len)
 
 	switch (fill_chains(net, frame, len, &chains)) {
 	case FILL_DONE: virtio_publish(&net->v, QUEUE_RX, chains); return true;
-	case FILL_DROP: virtqueue_unpop(vq, chains); return true;
+	case FILL_DROP:
+		virtqueue_unpop(vq, chains);
+		net->backend->counters.to_guest_dropped++;
+		return true;
 	case FILL_NO_BUFFERS:
 		virtqueue_unpop(vq, chains);
 		/* Not when the queue broke meanwhile: nobody would resume it. */
@@ -246,8 +252,10 @@ static bool net_receive(void *opaque, const void *frame, size_t len)
 
 	net->rx_cut = 0;
 	if (!virtio_is_live(&net->v) || !net->v.queues[QUEUE_RX].enabled || len < ETHERNET_HEADER ||
-	    len > NET_FRAME_MAX || !wanted(net, frame))
+	    len > NET_FRAME_MAX || !wanted(net, frame)) {
+		net->backend->counters.to_guest_ignored++;
 		return true;
+	}
 	if (len <= NET_STANDARD_FRAME || !net->backend->offload || virtio_has(&net->v, VIRTIO_NET_F_MTU))
 		return put_frame(net, frame, len);
 	for (; (n = net_segment(frame, len, piece, cut)); piece++) {
@@ -256,6 +264,8 @@ static bool net_receive(void *opaque, const void *frame, size_t len)
 			return false;
 		}
 	}
+	if (!piece) /* and cannot be cut */
+		net->backend->counters.to_guest_dropped++;
 	return true;
 }
 

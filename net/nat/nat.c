@@ -64,6 +64,7 @@ struct nat {
 	/* Frames to the guest: [tail, head), indices modulo QUEUE_FRAMES. */
 	struct slot *queue;
 	unsigned head, tail;
+	unsigned dropped; /* since the queue was last empty */
 
 	uint8_t *in; /* BATCH frames of FRAME_MAX */
 };
@@ -99,6 +100,10 @@ static void send_queued(struct nat *n)
 				free(s->data);
 		}
 	}
+	if (n->dropped) {
+		log_guest("the guest's network card took nothing for a while: %u frames are lost", n->dropped);
+		n->dropped = 0;
+	}
 }
 
 /*
@@ -131,12 +136,16 @@ static ssize_t on_send_packet(const void *buf, size_t len, void *opaque)
 
 	if (n->head - n->tail == QUEUE_FRAMES)
 		send_queued(n);
-	if (n->head - n->tail == QUEUE_FRAMES || len > FRAME_MAX)
+	if (n->head - n->tail == QUEUE_FRAMES || len > FRAME_MAX) {
+		n->dropped++;
 		return (ssize_t)len;
+	}
 	s = &n->queue[n->head % QUEUE_FRAMES];
 	s->data = len <= SLOT_BYTES ? s->own : malloc(len);
-	if (!s->data)
+	if (!s->data) {
+		n->dropped++;
 		return (ssize_t)len;
+	}
 	memcpy(s->data, buf, len);
 	s->len = len;
 	offer_long_segments(s->data, len);

@@ -42,6 +42,9 @@ static struct error *make(struct loop *loop, struct card *card, int *peer, struc
 		exit(1);
 	struct error *err = net_socket_create(loop, fd[0], be);
 
+	int bytes = 100000; /* whatever the host allows: one that is soon full */
+
+	setsockopt(fd[0], SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
 	*peer = fd[1];
 	if (!err)
 		(*be)->client = (struct net_client){ card_receive, card };
@@ -83,6 +86,9 @@ static void test_receive(struct loop *loop)
 	spin(loop, 20);
 	is_u64(card.frames, 150, "the rest after resume");
 	is_u64(card.bad, 0, "all whole and in order");
+	ok(be->counters.to_guest == 150 && be->counters.to_guest_waits == 1 && be->counters.to_guest_dropped >= 1 &&
+		   be->counters.to_guest_dropped <= 2,
+	   "counted: 150 taken, one wait, what was too short or too long dropped");
 	be->ops->destroy(be);
 	close(peer);
 	free(big);
@@ -115,12 +121,16 @@ static void test_send(struct loop *loop)
 	}
 	is_u64(received, 600, "600 frames for the peer, through a full socket");
 	is_u64(bad, 0, "all whole and in order");
+	ok(be->counters.from_guest == 600 && be->counters.from_guest_waits > 0 && be->counters.from_guest_waits < 600 &&
+		   !be->counters.from_guest_dropped,
+	   "counted: 600 sent, of which %u had to wait", (unsigned)be->counters.from_guest_waits);
 	for (uint32_t i = 0; i < 100000; i++) {
 		struct iovec iov = { f, 1500 };
 
 		net_send(be, &iov, 1);
 	}
-	ok(true, "a peer that takes nothing does not block us");
+	ok(be->counters.from_guest_dropped > 90000, "a peer that takes nothing does not block us: %u frames are dropped",
+	   (unsigned)be->counters.from_guest_dropped);
 	close(peer);
 	spin(loop, 5);
 	for (unsigned i = 0; i < 3; i++) {
@@ -129,7 +139,7 @@ static void test_send(struct loop *loop)
 		net_send(be, &iov, 1);
 	}
 	spin(loop, 5);
-	ok(true, "nor does one that is gone");
+	is_u64(be->counters.from_guest + be->counters.from_guest_dropped, 100603, "nor does one that is gone: all are dropped");
 	be->ops->destroy(be);
 }
 
