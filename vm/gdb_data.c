@@ -2,6 +2,7 @@
 /* What a debugger reads and writes: guest memory and registers. */
 #include <string.h>
 
+#include "base/log.h"
 #include "base/util.h"
 #include "mem/memory.h"
 #include "vm/gdb_private.h"
@@ -79,13 +80,22 @@ static void load_cpu(struct gdb *g)
 	gdb_xstate_normalize(&g->cpu_state.xstate);
 }
 
+/* With the reply: what no processor can be set to is not. */
 static void store_cpu(struct gdb *g)
 {
 	const struct gdb_target *t = &g->target;
+	struct x86_sregs was;
 
+	t->get_sregs(t->opaque, g->cpu, &was);
+	if (!gdb_control_settle(&was, &g->cpu_state.sregs)) {
+		log_guest("gdb: the control registers cannot be set to what the debugger asks for");
+		gdb_reply(g, "E22");
+		return;
+	}
 	t->set_sregs(t->opaque, g->cpu, &g->cpu_state.sregs);
 	t->set_xstate(t->opaque, g->cpu, &g->cpu_state.xstate);
 	t->set_regs(t->opaque, g->cpu, &g->cpu_state.regs);
+	gdb_reply(g, "OK");
 }
 
 void gdb_read_registers(struct gdb *g)
@@ -114,7 +124,6 @@ void gdb_write_registers(struct gdb *g, const char *p)
 		gdb_reg_set(&g->cpu_state, i, value);
 	}
 	store_cpu(g);
-	gdb_reply(g, "OK");
 }
 
 void gdb_one_register(struct gdb *g, const char *p, bool write)
@@ -134,7 +143,6 @@ void gdb_one_register(struct gdb *g, const char *p, bool write)
 	} else if (gdb_get_char(&p, '=') && gdb_get_bytes(&p, value, gdb_reg_size(n)) && !*p) {
 		gdb_reg_set(&g->cpu_state, n, value);
 		store_cpu(g);
-		gdb_reply(g, "OK");
 	} else {
 		gdb_reply(g, "E01");
 	}

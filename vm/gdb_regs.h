@@ -22,6 +22,12 @@ unsigned gdb_reg_size(unsigned n);
 void gdb_reg_get(const struct gdb_cpu_state *s, unsigned n, uint8_t *out);
 void gdb_reg_set(struct gdb_cpu_state *s, unsigned n, const uint8_t *in);
 
+/*
+ * False: no processor gets from the control registers @was to @now. Else what is the processor's own in @now is as it
+ * would be (gdb_control.c).
+ */
+bool gdb_control_settle(const struct x86_sregs *was, struct x86_sregs *now);
+
 /* The XSAVE area may leave parts in their initial state unwritten: fills them in. Before get and set. */
 void gdb_xstate_normalize(struct x86_xstate *x);
 

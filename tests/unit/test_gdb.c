@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The gdb stub, packet by packet, over a fake machine. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -74,6 +75,76 @@ static void test_registers(void)
 	is_str(ask("p10"), "3412000000000000", "has its own rip");
 	is_str(ask("Hg3"), "E01", "there is no thread 3");
 	is_str(ask("Hg1"), "OK", "back to thread 1");
+}
+
+/* Writes the 64-bit register @name. */
+static const char *write_reg(const char *name, uint64_t value)
+{
+	static const char *const names[] = { "cr0", "cr2", "cr3", "cr4", "cr8", "efer" };
+	char packet[40];
+	unsigned n = 0;
+
+	while (strcmp(names[n], name))
+		n++;
+	snprintf(packet, sizeof(packet), "P%x=%016" PRIx64, 0x3b + n, __builtin_bswap64(value));
+	return ask(packet);
+}
+
+static void test_control_registers(void)
+{
+	const uint64_t pe = X86_CR0_PE | X86_CR0_ET, paged = pe | X86_CR0_PG, pae = X86_CR4_PAE, pcide = X86_CR4_PAE | X86_CR4_PCIDE;
+	const uint64_t lme = X86_EFER_LME, lma = X86_EFER_LME | X86_EFER_LMA;
+	const struct {
+		uint64_t cr0, cr3, cr4, efer;
+		const char *reg;
+		uint64_t value;
+		const char *reply, *what;
+		bool in_64;
+	} writes[] = {
+		{ 0x10, 0, 0, 0, "cr0", pe, "OK", "protected mode", false },
+		{ pe, 0, 0, 0, "cr0", paged, "OK", "paging", false },
+		{ 0x10, 0, 0, 0, "cr0", X86_CR0_PG, "E22", "paging without protection", false },
+		{ pe, 0, 0, 0, "cr0", pe | X86_CR0_NW, "E22", "not write-through without no caching", false },
+		{ pe, 0, 0, 0, "cr0", pe | 1ull << 32, "E22", "a reserved bit above 31", false },
+		{ paged, 0, pae, lma, "cr0", pe, "E22", "64-bit code without paging", true },
+		{ paged, 0, pae, lma, "cr0", pe, "OK", "out of long mode, from compatibility mode", false },
+		{ paged, 0, pcide, lma, "cr0", pe, "E22", "no paging with PCIDs", false },
+		{ pe, 0, 0, lme, "cr0", paged, "E22", "long mode without PAE", false },
+		{ pe, 0, pae, lme, "cr0", paged, "OK", "long mode", false },
+		{ pe, 0, 0, 0, "cr3", 0x5018, "OK", "CR3", false },
+		{ paged, 0, pae, lma, "cr3", 1ull << 52, "E22", "a CR3 beyond all memory", false },
+		{ pe, 0, 0, 0, "cr4", X86_CR4_PSE, "OK", "large pages", false },
+		{ pe, 0, 0, 0, "cr4", 1ull << 31, "E22", "a reserved bit of CR4", false },
+		{ pe, 0, 1ull << 22, 0, "cr4", 1ull << 22 | X86_CR4_PSE, "OK", "beside one that the guest has set", false },
+		{ paged, 0, pae, lma, "cr4", 0, "E22", "no PAE in long mode", false },
+		{ paged, 0, pae, 0, "cr4", pcide, "E22", "PCIDs outside of long mode", false },
+		{ paged, 0x5001, pae, lma, "cr4", pcide, "E22", "PCIDs with one in CR3", false },
+		{ paged, 0x5000, pae, lma, "cr4", pcide, "OK", "PCIDs", false },
+		{ pe, 0, 0, 0, "cr8", 15, "OK", "a task priority", false },
+		{ pe, 0, 0, 0, "cr8", 16, "E22", "one above 15", false },
+		{ pe, 0, 0, 0, "efer", X86_EFER_NXE | X86_EFER_SCE | lme, "OK", "EFER", false },
+		{ pe, 0, 0, 0, "efer", 1u << 1, "E22", "a reserved bit of EFER", false },
+		{ paged, 0, pae, 0, "efer", lme, "E22", "long mode while paging is on", false },
+		{ paged, 0, pae, lma, "efer", 0, "E22", "no long mode while paging is on", false },
+	};
+	struct x86_sregs old = t.sregs[0];
+
+	for (unsigned i = 0; i < ARRAY_SIZE(writes); i++) {
+		struct x86_sregs was = { .cr0 = writes[i].cr0, .cr3 = writes[i].cr3, .cr4 = writes[i].cr4, .efer = writes[i].efer };
+
+		was.seg[X86_CS].attr = writes[i].in_64 ? X86_ATTR_P | X86_ATTR_L : X86_ATTR_P;
+		t.sregs[0] = was;
+		is_str(write_reg(writes[i].reg, writes[i].value), writes[i].reply, "%s: %s", writes[i].reg, writes[i].what);
+		ok((memcmp(&t.sregs[0], &was, sizeof(was)) != 0) == (writes[i].reply[0] == 'O'), "and is %s",
+		   writes[i].reply[0] == 'O' ? "written" : "left alone");
+	}
+	t.sregs[0] = (struct x86_sregs){ .cr0 = pe, .cr4 = pae, .efer = lme };
+	ok(!strcmp(write_reg("cr0", paged | 1u << 7), "OK") && t.sregs[0].cr0 == paged && t.sregs[0].efer == lma,
+	   "reserved bits of CR0 are not kept, and LMA is the processor's");
+	ok(!strcmp(write_reg("efer", lme), "OK") && t.sregs[0].efer == lma, "whatever is written there");
+	t.sregs[0] = (struct x86_sregs){ .cr0 = X86_CR0_PG, .cr4 = 1ull << 40 };
+	is_str(ask("P1=0200000000000000"), "OK", "what a loader has made of them does not keep others from being written");
+	t.sregs[0] = old;
 }
 
 static void test_memory(void)
@@ -167,6 +238,7 @@ int main(void)
 	is_str(ask("?"), "T05thread:1;", "and is told so");
 	test_queries();
 	test_registers();
+	test_control_registers();
 	test_memory();
 	test_running();
 
