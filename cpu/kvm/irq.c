@@ -8,7 +8,8 @@
  *
  * State. KVM_GET_LAPIC has the registers as struct x86_lapic has them, and the wait of a timer that counts in its current count.
  * An exception that the kernel is about to deliver is not part of the state: its instruction is run again, and raises it again. A
- * vector of the 8259's that has been handed over and not delivered stays in the kernel.
+ * vector of the 8259's goes in as an interrupt about to be delivered, which is part of the state, and not by KVM_INTERRUPT, whose
+ * vector the kernel neither shows nor forgets.
  */
 #include <assert.h>
 #include <errno.h>
@@ -215,6 +216,36 @@ void kvm_vcpu_set_events(struct vcpu *vcpu, const struct x86_events *in)
 	if (ioctl(v->fd, KVM_SET_VCPU_EVENTS, &k) < 0 || ioctl(v->fd, KVM_SET_MP_STATE, &m) < 0)
 		kvm_refused(v, "pending events");
 	kvm_note_activity(v);
+}
+
+/*
+ * The kernel has said that it can, but may have to take an INIT first, which is done by asking for the activity. Afterwards nothing
+ * but this thread changes these.
+ */
+bool kvm_can_deliver(struct kvm_vcpu *v)
+{
+	struct kvm_mp_state m = { KVM_MP_STATE_UNINITIALIZED };
+	struct kvm_regs r = { 0 };
+
+	return ioctl(v->fd, KVM_GET_MP_STATE, &m) == 0 && (m.mp_state == KVM_MP_STATE_RUNNABLE || m.mp_state == KVM_MP_STATE_HALTED) &&
+	       ioctl(v->fd, KVM_GET_REGS, &r) == 0 && (r.rflags & X86_IF);
+}
+
+/* An interrupt that is about to be delivered does not wake a processor by itself. NMIs that come meanwhile are left alone. */
+void kvm_deliver(struct kvm_vcpu *v, uint8_t vector)
+{
+	struct kvm_mp_state runnable = { KVM_MP_STATE_RUNNABLE };
+	struct kvm_vcpu_events k = { 0 };
+
+	if (ioctl(v->fd, KVM_GET_VCPU_EVENTS, &k) == 0) {
+		k.flags = 0;
+		k.interrupt.injected = 1;
+		k.interrupt.nr = vector;
+		k.interrupt.soft = 0;
+		if (ioctl(v->fd, KVM_SET_VCPU_EVENTS, &k) == 0 && ioctl(v->fd, KVM_SET_MP_STATE, &runnable) == 0)
+			return;
+	}
+	kvm_refused(v, "interrupts");
 }
 
 /* As after power-on: no application processor runs before its SIPI. */

@@ -93,6 +93,8 @@ void kvm_vcpu_get_lapic(struct vcpu *v, struct x86_lapic *out);
 void kvm_vcpu_set_lapic(struct vcpu *v, const struct x86_lapic *in);
 void kvm_vcpu_get_events(struct vcpu *v, struct x86_events *out);
 void kvm_vcpu_set_events(struct vcpu *v, const struct x86_events *in);
+bool kvm_can_deliver(struct kvm_vcpu *v); /* asked in the vCPU's thread, as is the next */
+void kvm_deliver(struct kvm_vcpu *v, uint8_t vector);
 void kvm_reset_irqs(struct kvm_vcpu *v);
 enum vcpu_activity kvm_vcpu_activity(struct vcpu *v);
 void kvm_note_activity(struct kvm_vcpu *v); /* in its thread, or stopped */

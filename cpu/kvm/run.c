@@ -47,19 +47,17 @@ static bool take_request(struct kvm_vcpu *v, uint32_t bit)
 static void inject(struct kvm_vcpu *v)
 {
 	struct kvm_engine *e = v->engine;
-	struct kvm_interrupt k;
 	int vector = -1;
 
 	if (take_request(v, KVM_REQ_NMI))
 		ioctl(v->fd, KVM_NMI);
-	if (atomic_load(&e->intr) && v->run->ready_for_interrupt_injection) {
+	if (atomic_load(&e->intr) && v->run->ready_for_interrupt_injection && kvm_can_deliver(v)) {
 		loop_lock(e->loop);
 		if (e->intr && e->board.ack) /* nobody else has */
 			vector = e->board.ack(e->board.opaque);
 		loop_unlock(e->loop);
 		if (vector >= 0) {
-			k.irq = (uint32_t)vector;
-			ioctl(v->fd, KVM_INTERRUPT, &k);
+			kvm_deliver(v, (uint8_t)vector);
 			v->run->ready_for_interrupt_injection = 0;
 			v->interrupts++;
 		}

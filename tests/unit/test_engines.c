@@ -368,6 +368,96 @@ static void lapic_travels(const struct x86_lapic *start, unsigned to, const char
 	loop_unlock(g.loop);
 }
 
+/* ---- The 8259's vector, to local APICs of an engine ---- */
+
+#define PIC_VECTOR 0x40u
+#define GUEST_IDT (GUEST_DATA + 0x1000)
+#define GUEST_GDT (GUEST_DATA + 0x3000)
+#define HANDLER (GUEST_CODE + 0x100)
+
+static unsigned pic_asked, pic_taken;
+
+static uint8_t one_vector(void *opaque)
+{
+	pic_asked++;
+	lapics_set_lint(&lapics[1], 0, false);
+	return PIC_VECTOR;
+}
+
+static void one_taken(void *opaque)
+{
+	pic_taken++;
+}
+
+static void *run_until_stop(void *opaque)
+{
+	struct vcpu_exit exit;
+
+	vcpu_run(opaque, &exit);
+	return NULL;
+}
+
+static void raise_lint0(void)
+{
+	loop_lock(g.loop);
+	lapics_set_lint(&lapics[1], 0, true);
+	loop_unlock(g.loop);
+}
+
+/* cli; nop; sti; again: hlt; jmp again: the wire is up before, or comes up when the processor has long been halted. */
+static void take_pic(bool halted)
+{
+	static const uint8_t waits[] = { 0xfa, 0x90, 0xfb, 0xf4, 0xeb, 0xfd };
+	static const uint8_t handler[] = { 0x48, 0xff, 0x07, 0xe6, 0xf4, 0x48, 0xcf }; /* incq (%rdi); out %al, $0xf4; iretq */
+	const struct timespec nap = { 0, 200000000 };
+	struct x86_sregs s;
+	struct x86_regs r;
+	pthread_t thread;
+	uint64_t count = 0;
+
+	current = 1;
+	start_state(on[1]);
+	lapics_set_up(&lapics[1]);
+	guest_load(&g, GUEST_CODE, waits, sizeof(waits));
+	guest_load(&g, HANDLER, handler, sizeof(handler));
+	guest_put64(&g, GUEST_GDT + 8, 0x00af9b000000ffff);
+	guest_put64(&g, GUEST_GDT + 16, 0x00cf93000000ffff);
+	guest_put64(&g, GUEST_IDT + 16 * PIC_VECTOR, (uint64_t)(HANDLER >> 16) << 48 | 0x8e0000080000 | (HANDLER & 0xffff));
+	vcpu_get_sregs(on[1], &s);
+	s.gdtr = (struct x86_table){ GUEST_GDT, 23 };
+	s.idtr = (struct x86_table){ GUEST_IDT, 0xfff };
+	vcpu_set_sregs(on[1], &s);
+	pic_asked = pic_taken = 0;
+	if (!halted)
+		raise_lint0();
+	pthread_create(&thread, NULL, run_until_stop, on[1]);
+	if (halted) {
+		nanosleep(&nap, NULL);
+		raise_lint0();
+	}
+	pthread_join(thread, NULL);
+	vcpu_get_regs(on[1], &r);
+	if (!mem_read(g.mem, GUEST_DATA, &count, 8))
+		abort();
+	ok(count == 1 && pic_asked == 1 && pic_taken == 1 && r.rip == HANDLER + 5,
+	   "the 8259's interrupt comes once, %s (%u, %u, %#llx)",
+	   halted ? "out of HLT" : "when it may", (unsigned)count, pic_asked, (unsigned long long)r.rip);
+}
+
+/* A vector that has been given is part of the state, and a reset ends it. */
+static void test_pic(void)
+{
+	const struct x86_events given = { .interrupt = PIC_VECTOR };
+	struct x86_events e;
+
+	take_pic(false);
+	take_pic(true);
+	vcpu_set_events(on[1], &given);
+	vcpu_reset(on[1]);
+	vcpu_get_events(on[1], &e);
+	ok(e.interrupt == -1, "a reset forgets an interrupt that is about to be delivered");
+}
+
 static void test_lapics(void)
 {
 	struct lapics_config c = { g.engine, &fc.clock, 1, no_pic, no_eoi, no_taken, NULL };
@@ -379,6 +469,8 @@ static void test_lapics(void)
 	lapics_init(&lapics[0], &c);
 	if (kvm) {
 		c.engine = kvm;
+		c.pic_ack = one_vector;
+		c.taken = one_taken;
 		vcpu_reset(on[1]);
 		lapics_init(&lapics[1], &c);
 		ok(lapics[1].engines, "KVM's are in the kernel");
@@ -410,6 +502,8 @@ static void test_lapics(void)
 	x.reg[APIC_ICR2 >> 4] = 7;
 	x.reg[APIC_DFR >> 4] = ~0u;
 	lapic_travels(&x, to, "x2APIC mode");
+	if (kvm)
+		test_pic();
 
 	for (unsigned k = 0; k <= to; k++) {
 		lapic_device(lapics[k].chip[0])->ops->destroy(lapic_device(lapics[k].chip[0]));
