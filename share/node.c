@@ -8,7 +8,8 @@
  * Therefore a node also knows where it was seen last, its name in its parent, and its descriptor is kept only for those
  * used last (and for what is open, which may have lost its name). The others are looked for again, from the nearest
  * folder that has one, and must be the same thing still: same file system, inode and kind. If the host has put something
- * else there, or nothing, the answer is ESTALE, and the guest's kernel looks the name up anew.
+ * else there, or nothing, the answer is ESTALE, and the guest's kernel looks the name up anew. So it is for what the host has moved
+ * out of the folder (tree.c).
  *
  * A thing is told by one number, whatever its names, so that the guest's caches are right for hard links. When the client
  * finds it under another name, or renames it, the node moves there. The host may move folders in ways
@@ -167,8 +168,11 @@ int node_fd(struct share *s, struct node *n)
 
 	if (rc)
 		return rc;
-	if (n != &s->root)
+	if (n != &s->root) {
+		if (!tree_is_beneath(s, n->path_fd))
+			return -ESTALE;
 		touch_path(s, n);
+	}
 	node_hold(s, n);
 	return n->path_fd;
 }

@@ -72,7 +72,7 @@ struct share {
 struct node *node_find(struct share *s, uint64_t id);
 /* @n stays until the end of the request; at most HELD_MAX of them. */
 void node_hold(struct share *s, struct node *n);
-/* As node_hold; its O_PATH descriptor. */
+/* As node_hold; its O_PATH descriptor. ESTALE if it is not in the folder any more. */
 int node_fd(struct share *s, struct node *n);
 /*
  * Tells the client about @name in @parent, which @fd is, an O_PATH descriptor that is taken: the node and its attributes.
@@ -94,6 +94,8 @@ void handle_remove(struct share *s, struct handle *h);
 bool tree_is_name(const char *name); /* of one component */
 /* The thing of that name in @dir_fd, as an O_PATH descriptor; symbolic links are things. */
 int tree_walk(int dir_fd, const char *name);
+/* Is what @path_fd names still in the folder? The host may move it out. */
+bool tree_is_beneath(const struct share *s, int path_fd);
 /* What @fd is, as an O_PATH descriptor. */
 int tree_path(const struct share *s, int fd);
 /* Opens what @path_fd names, a regular file or a folder, for @flags. */

@@ -8,12 +8,16 @@
  * whoever renames what; so there is nothing to race with. Links are shown to the client, who follows
  * them in its own tree.
  *
+ * What the host moves out of the folder would be named on by its descriptor, too. So each request first asks where that
+ * is (tree_is_beneath); what was opened before stays open, as with any program.
+ *
  * Only regular files and folders are ever opened: what a descriptor names does not change its kind, so it is looked at first
  * and then opened again through /proc/self/fd. Devices, FIFOs and sockets can be seen, renamed and removed, but
  * neither opened nor made. Set-user-id bits are not the client's to give: files belong to a user of the host.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <sys/syscall.h>
@@ -58,6 +62,28 @@ static int open_at(int dir_fd, const char *name, int flags, mode_t mode)
 int tree_walk(int dir_fd, const char *name)
 {
 	return open_at(dir_fd, name, O_PATH, 0);
+}
+
+/* The kernel's path of it; -1: none, or longer than it tells. */
+static ssize_t path_of(const struct share *s, int fd, char path[PATH_MAX])
+{
+	return readlinkat(s->fds_fd, fd_name(fd).text, path, PATH_MAX);
+}
+
+/*
+ * A path that is too long to be told counts as beneath: the guest may make such trees, and has to be able to use them.
+ * What has lost its name is where it was last.
+ */
+bool tree_is_beneath(const struct share *s, int path_fd)
+{
+	char root[PATH_MAX], at[PATH_MAX];
+	ssize_t len = path_of(s, path_fd, at), root_len = path_of(s, s->root.path_fd, root);
+
+	if (len < 0 && errno == ENAMETOOLONG)
+		return true;
+	if (root_len == 1) /* all of the host's files */
+		root_len = 0;
+	return len > root_len && root_len >= 0 && !memcmp(at, root, (size_t)root_len) && at[root_len] == '/';
 }
 
 int tree_path(const struct share *s, int fd)

@@ -132,6 +132,41 @@ static void test_ways_out(void)
 	unlink(path("in/dir"));
 }
 
+/* What the host moves out of the folder is no longer the guest's, though its descriptors name it still. */
+static void test_moved_out(void)
+{
+	struct fuse_setattr_in set = { .valid = FATTR_MODE, .mode = 0777 };
+	uint64_t dir, file, fh, link, other;
+	struct stat st;
+
+	start(false, 100);
+	mkdir(path("in/away"), 0755);
+	host_write("in/away/file", "inside");
+	if (symlink("target", path("in/away/link")))
+		abort();
+	chmod(path("in/away/file"), 0600);
+	ok(!lookup(ROOT, "away", &dir) && !lookup(dir, "file", &file) && !lookup(dir, "link", &link) &&
+		   !open_file(file, O_RDWR, &fh),
+	   "a folder with an open file");
+	rename(path("in/away"), path("out/away"));
+	ok(getattr(dir) == ESTALE && getattr(file) == ESTALE, "is moved out by the host: it cannot be looked at");
+	ok(setattr(dir, &set) == ESTALE && setattr(file, &set) == ESTALE, "or changed");
+	set = (struct fuse_setattr_in){ .valid = FATTR_MTIME, .mtime = 1000 };
+	ok(setattr(dir, &set) == ESTALE && setattr(file, &set) == ESTALE, "nor its times");
+	ok(!stat(path("out/away/file"), &st) && (st.st_mode & 0777) == 0600 && st.st_mtim.tv_sec != 1000, "it is as it was");
+	ok(lookup(dir, "file", &other) == ESTALE && touch(dir, "new", NULL) == ESTALE && open_file(file, O_RDONLY, NULL) == ESTALE &&
+		   unlink_name(dir, "file") == ESTALE && rename_to(dir, "file", ROOT, "mine", 0) == ESTALE &&
+		   link_to(file, ROOT, "mine") == ESTALE && client_do(&c, FUSE_READLINK, link, NULL, 0, NULL) == ESTALE &&
+		   open_as(FUSE_OPENDIR, dir, O_RDONLY, NULL) == ESTALE,
+	   "nothing in it is found, made, opened, read, removed or moved");
+	ok(!read_at(file, fh, 0, 100) && got("inside"), "but what is open stays open");
+	rename(path("out/away"), path("in/back"));
+	ok(!getattr(dir) && !getattr(file) && !setattr(file, &set) && attr()->mtime == 1000, "moved back, it is there again");
+	ok(!unlink_name(dir, "file") && !getattr(file) && attr()->nlink == 0, "a file without a name was the guest's last");
+	release(file, fh);
+	start(false, 100);
+}
+
 /* Enough of them that other nodes' descriptors are given up. */
 static void look_at_others(void)
 {
@@ -342,6 +377,7 @@ int main(void)
 	start(false, 100);
 	test_names();
 	test_ways_out();
+	test_moved_out();
 	test_found_again();
 	test_forgetting();
 	test_bounds();
