@@ -136,7 +136,7 @@ static void test_ways_out(void)
 static void test_moved_out(void)
 {
 	struct fuse_setattr_in set = { .valid = FATTR_MODE, .mode = 0777 };
-	uint64_t dir, file, fh, link, other;
+	uint64_t dir = 0, file = 0, fh = 0, link = 0, other;
 	struct stat st;
 
 	start(false, 100);
