@@ -64,7 +64,7 @@ struct itlb_entry {
 #define ITLB_ENTRIES 256
 
 /* Jump cache: linear target address → code. */
-#define JC_ENTRIES 16384u
+#define JC_ENTRIES 8192u
 struct jc_entry {
 	uint64_t tag;
 	uint64_t code;
@@ -144,7 +144,7 @@ static inline unsigned tlb_index(const struct tlb_slot *s, unsigned class, uint6
 /* One byte a RAM page (engine->page_state). */
 enum { PAGE_CODE = 0x80, PAGE_OWNER_MASK = 0x7f, PAGE_OWNER_MANY = 0x7f };
 
-#define BLOCK_HASH_BITS 18
+#define BLOCK_HASH_BITS 17
 #define INSN_HASH_BITS 10
 #define BLOCK_INSNS_MAX 64
 #define CODE_CACHE_BYTES (160u << 20)
