@@ -474,6 +474,13 @@ void tr_call_op(struct tr *t, const struct insn *i)
 	t->flags = FLAGS_MEM;
 }
 
+/* PREFETCHh and PREFETCHW; the others of their opcodes are hints for processors that are not there. */
+static bool is_prefetch(const struct insn *i)
+{
+	return i->has_mem && i->map == MAP_0F &&
+	       ((i->opcode == 0x18 && (i->reg & 7) < 4) || (i->opcode == 0x0d && (i->reg & 7) < 2));
+}
+
 void tr_insn(struct tr *t, const struct insn *i)
 {
 	if (i->klass == CLASS_INVALID || i->klass == CLASS_CALL) {
@@ -482,7 +489,10 @@ void tr_insn(struct tr *t, const struct insn *i)
 	}
 	switch (i->op) {
 	case OP_NOP:
-		t->t0_kept = true;
+		if (is_prefetch(i) && !t->bounce)
+			tr_prefetch(t, i);
+		else
+			t->t0_kept = true;
 		break;
 	case OP_LEA:
 		emit_lea_insn(t, i);

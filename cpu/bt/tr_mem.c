@@ -196,6 +196,26 @@ static void check_access(struct tr *t, const struct ea *ea, unsigned size, unsig
 	c->back = emit_pos(e);
 }
 
+/*
+ * A prefetch is a hint: made when the TLB knows the page, nothing otherwise. (Its address must be checked all the same: what
+ * the guest could have fetched or not tells it where the process has its memory.)
+ */
+void tr_prefetch(struct tr *t, const struct insn *i)
+{
+	struct ea ea = tr_ea(i);
+	struct cold unknown = {.nfields = 0};
+	struct emit *e = &t->e;
+
+	tr_flags_clobber(t);
+	tr_offset(t, &ea);
+	add_segment(t, &ea, 1, ACCESS_READ, &unknown);
+	check(t, 1, false, &unknown);
+	gs_op(t, 0x03, T0, tlb_table(t) + (int32_t)offsetof(struct tlb_entry, host)); /* add */
+	emit_op_mem(e, false, 0x0f00 | i->opcode, i->reg & 7, T0, H_NONE, 0, 0);
+	for (unsigned k = 0; k < unknown.nfields; k++)
+		emit_patch_rel32(e, unknown.field[k], emit_pos(e));
+}
+
 /* ---- groups ---- */
 
 /*

@@ -124,6 +124,7 @@ void tr_offset(struct tr *t, const struct ea *ea);		    /* offset in segment →
 void tr_access(struct tr *t, const struct ea *ea, unsigned size, unsigned access); /* host pointer → T0; uses T1 */
 /* The same, with what addressing can do left to the instruction that uses it. */
 void tr_operand(struct tr *t, const struct ea *ea, unsigned size, unsigned access, struct host_mem *out);
+void tr_prefetch(struct tr *t, const struct insn *i);
 /* Makes the operand a plain pointer in T0. */
 void tr_pointer(struct tr *t, struct host_mem *m);
 void tr_cold_group(struct tr *t, const struct cold *c);

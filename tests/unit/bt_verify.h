@@ -333,7 +333,7 @@ static inline bool verify_memory(struct verify *v, const ZydisDecodedOperand *op
 			return verify_fails(v, "a write to host_rsp");
 		return true;
 	}
-	if (v->in.meta.category == ZYDIS_CATEGORY_CLFLUSHOPT || v->in.mnemonic == ZYDIS_MNEMONIC_CLFLUSH ||
+	if (v->in.meta.category == ZYDIS_CATEGORY_PREFETCH || v->in.meta.category == ZYDIS_CATEGORY_CLFLUSHOPT || v->in.mnemonic == ZYDIS_MNEMONIC_CLFLUSH ||
 	    v->in.mnemonic == ZYDIS_MNEMONIC_CLWB)
 		bytes = 1; /* the line that has the byte */
 	address = verify_address(v, op);
@@ -687,6 +687,12 @@ static inline void verify_arrive(struct verify *v, unsigned at)
 	if (v->target[at] & IS_ENTRY) {
 		verify_forget(v);
 	} else if (v->back[at].grant) { /* T1 is the slow path's; all else is the same on both ways */
+		v->now.reg[T1] = value_new(&v->unknowns);
+		v->index = INDEX_NONE;
+	} else if (v->in.meta.category == ZYDIS_CATEGORY_PREFETCH) { /* jumped over when its check fails */
+		if (v->grants)
+			v->grant[v->grants - 1].bytes = 0;
+		v->now.reg[T0] = value_new(&v->unknowns);
 		v->now.reg[T1] = value_new(&v->unknowns);
 		v->index = INDEX_NONE;
 	} else if (v->cold[at] && !(v->target[at] & IS_BACKWARD) && v->in.mnemonic == ZYDIS_MNEMONIC_JMP) { /* nobody comes here from above */

@@ -226,6 +226,41 @@ static void test_edge(void)
 	is_u64(end.rsp, GUEST_STACK - 8, "the call before has been made");
 }
 
+/* Prefetches are hints: of an address that the TLB has, of none, and of one that cannot be; flags and registers stay. */
+static void test_prefetch(void)
+{
+	static const uint8_t code[] = {0x48, 0x8b, 0x07,       /* mov rax, [rdi] */
+				       0x48, 0x39, 0xc0, 0xf9, /* cmp rax, rax; stc */
+				       0x0f, 0x18, 0x4f, 0x40, /* prefetcht0 [rdi + 64] */
+				       0x0f, 0x0d, 0x0e,       /* prefetchw [rsi] */
+				       0x42, 0x0f, 0x18, 0x04, 0x32, /* prefetchnta [rdx + r14] */
+				       0x0f, 0x92, 0xc1, 0x0f, 0x94, 0xc5, /* setc cl; setz ch */
+				       0x48, 0x03, 0x47, 0x40, /* add rax, [rdi + 64] */
+				       0x0f, 0x0b};
+	struct x86_sregs s;
+	struct x86_regs r;
+	struct end end;
+
+	guest_load(&g, 0x500100, code, sizeof(code));
+	map(0x900000, 0x500000);
+	map(0x902000, 0x502000);
+	guest_put64(&g, 0x502000, 0x1111);
+	guest_put64(&g, 0x502040, 0x2222);
+	set_up(CODE64, 0x900100, 0, &s);
+	vcpu_get_regs(g.vcpu, &r);
+	r.gpr[X86_RDI] = 0x902000;
+	r.gpr[X86_RSI] = 0x7fff00000000;
+	r.gpr[X86_RDX] = 0x7fffffffffff0000;
+	r.gpr[X86_R14] = 0x1234567;
+	r.gpr[X86_RCX] = 0;
+	vcpu_set_regs(g.vcpu, &r);
+	go(&end);
+	is_u64(end.vector, X86_UD, "prefetches: they raise nothing");
+	is_u64(end.r.gpr[X86_RCX], 0x101, "prefetches: CF and ZF stay");
+	is_u64(end.r.gpr[X86_RAX], 0x3333, "prefetches: so does memory");
+	is_u64(end.r.gpr[X86_RDX] + end.r.gpr[X86_R14], 0x7fffffffffff0000ull + 0x1234567, "prefetches: and what they were made of");
+}
+
 /* Two reads that share a check, RIP-relative, where offset in the page and displacement are more than 31 bits. */
 static void test_far_group(void)
 {
@@ -501,6 +536,7 @@ static void test_all(const char *options)
 	test_not_canonical();
 	test_return_to_zero();
 	test_edge();
+	test_prefetch();
 	test_far_group();
 	test_far_links();
 	test_limit();
