@@ -8,10 +8,12 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "cpu/kvm/kvm_priv.h"
 #include "mem/host.h"
 
@@ -67,6 +69,16 @@ static struct error *map_memory(struct kvm_engine *e, uint32_t slot, uint64_t gp
 	return NULL;
 }
 
+/* Without this MONITOR and MWAIT do nothing, though CPUID says that there are none. */
+static void disable_quirks(struct kvm_engine *e)
+{
+	struct kvm_enable_cap cap = { .cap = KVM_CAP_DISABLE_QUIRKS2, .args = { KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS } };
+	int known = ioctl(e->vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_DISABLE_QUIRKS2);
+
+	if (known > 0 && (known & KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS) && ioctl(e->vm_fd, KVM_ENABLE_CAP, &cap) < 0)
+		log_warn("KVM does not let MONITOR fault: %s", strerror(errno));
+}
+
 static struct error *make_vm(struct kvm_engine *e)
 {
 	uint64_t identity_map = IDENTITY_MAP_ADDRESS;
@@ -79,6 +91,7 @@ static struct error *make_vm(struct kvm_engine *e)
 	if (ioctl(e->vm_fd, KVM_SET_IDENTITY_MAP_ADDR, &identity_map) < 0 || ioctl(e->vm_fd, KVM_SET_TSS_ADDR, TSS_ADDRESS) < 0)
 		return error_errno(errno, "KVM does not make a VM");
 	kvm_dirty_init(e);
+	disable_quirks(e);
 	err = kvm_split_irqchip(e);
 	if (!err)
 		err = map_memory(e, 0, 0, e->mem->low_bytes);
