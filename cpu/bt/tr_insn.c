@@ -32,14 +32,34 @@ void tr_store_guest(struct tr *t, unsigned guest, uint8_t host)
 		emit_mov_reg(&t->e, true, h, host);
 }
 
+/* ---- what the temporaries hold ---- */
+
+void tr_hold_nothing(struct tr *t)
+{
+	t->held.t0 = t->held.t1 = REG_NONE;
+}
+
+/* @host has the value of @guest, which another temporary may have had; the other may still have something else. */
+static void hold(struct tr *t, uint8_t host, unsigned guest)
+{
+	if (t->held.t0 == guest)
+		t->held.t0 = REG_NONE;
+	if (t->held.t1 == guest)
+		t->held.t1 = REG_NONE;
+	if (host == T0)
+		t->held.t0 = (uint8_t)guest;
+	else if (host == T1)
+		t->held.t1 = (uint8_t)guest;
+}
+
 /* ---- copies ---- */
 
 struct binding {
 	uint8_t guest, host;
 	uint8_t fields;	 /* enum insn_field bits that name it */
 	bool high;	 /* AH CH DH BH: host is 4..7 as encoded */
-	bool temporary;	 /* loaded before, stored after when written */
-	bool written;
+	bool temporary;	 /* loaded before when read, stored after when written */
+	bool read, written;
 };
 
 struct copy {
@@ -72,7 +92,7 @@ static void collect_bindings(struct copy *c, bool mem)
 		unsigned g = field_number(i, f);
 		bool high = (i->gpr_byte & f) && !i->rex && g >= 4 && g < 8 &&
 			    i->encoding == ENC_LEGACY;
-		bool written = i->gpr_written & f;
+		bool written = i->gpr_written & f, read = (i->gpr_read & f) || (i->gpr_byte & f) || i->opsize < 4;
 		struct binding *b = NULL;
 
 		for (unsigned k = 0; k < c->n; k++)
@@ -89,6 +109,7 @@ static void collect_bindings(struct copy *c, bool mem)
 		}
 		b->fields |= f;
 		b->written |= written;
+		b->read |= read;
 		c->high |= high;
 	}
 }
@@ -114,6 +135,18 @@ static uint8_t take_register(struct tr *t, struct copy *c)
 	return T1;
 }
 
+/* To the temporary that has its value already. */
+static void bind_held(struct tr *t, struct copy *c, struct binding *b)
+{
+	uint8_t h = b->guest == t->held.t1 ? T1 : b->guest == t->held.t0 ? T0 : H_NONE;
+
+	if (b->host != H_NONE || h == H_NONE || c->used & 1u << h)
+		return;
+	c->used |= 1u << h;
+	b->host = h;
+	b->temporary = true;
+}
+
 static void bind_all(struct tr *t, struct copy *c, bool mem)
 {
 	if (mem && (c->high || c->i->encoding == ENC_EVEX))
@@ -126,6 +159,8 @@ static void bind_all(struct tr *t, struct copy *c, bool mem)
 		c->mem.base = take_register(t, c);
 		emit_mov_reg(&t->e, true, c->mem.base, T0);
 	}
+	for (unsigned k = 0; k < c->n && !c->high; k++)
+		bind_held(t, c, &c->bind[k]);
 	for (unsigned k = 0; k < c->n; k++) {
 		struct binding *b = &c->bind[k];
 
@@ -133,7 +168,8 @@ static void bind_all(struct tr *t, struct copy *c, bool mem)
 			continue;
 		b->host = take_register(t, c);
 		b->temporary = true;
-		tr_load_guest(t, b->host, b->guest);
+		if (b->read)
+			tr_load_guest(t, b->host, b->guest);
 	}
 }
 
@@ -142,6 +178,13 @@ static void unbind_all(struct tr *t, struct copy *c)
 	for (unsigned k = 0; k < c->n; k++)
 		if (c->bind[k].temporary && c->bind[k].written)
 			tr_store_guest(t, c->bind[k].guest, c->bind[k].host);
+	if (c->used & 1u << T0)
+		t->held.t0 = REG_NONE;
+	if (c->used & 1u << T1)
+		t->held.t1 = REG_NONE;
+	for (unsigned k = 0; k < c->n; k++)
+		if (c->bind[k].temporary)
+			hold(t, c->bind[k].host, c->bind[k].guest);
 	for (unsigned k = 0; k < c->nborrowed; k++)
 		emit_load_slot(&t->e, c->borrowed[k], REG_SLOT(c->borrowed[k]));
 }
@@ -176,7 +219,11 @@ static void emit_copy(struct tr *t, const struct insn *i)
 	unsigned access = i->mem_access;
 	struct copy c = {.i = i};
 	struct insn form = *i;
+	uint32_t at = emit_pos(&t->e);
 
+	if (t->held.at != at)
+		tr_hold_nothing(t);
+	t->t1_spent = false;
 	if (mem) {
 		struct ea ea = tr_ea(i);
 
@@ -185,7 +232,14 @@ static void emit_copy(struct tr *t, const struct insn *i)
 			access = ACCESS_RW;
 		tr_operand(t, &ea, i->mem_size, access, &c.mem);
 	}
+	if (mem)
+		t->held.t0 = REG_NONE;
+	if (t->t1_spent)
+		t->held.t1 = REG_NONE;
+	at = emit_pos(&t->e);
 	flags_before_copy(t, i);
+	if (emit_pos(&t->e) != at)
+		tr_hold_nothing(t);
 	t->map[t->cur].flags = (uint8_t)t->flags;
 
 	collect_bindings(&c, mem);
@@ -215,6 +269,7 @@ static void emit_copy(struct tr *t, const struct insn *i)
 		      bound(&c, FIELD_RM | FIELD_OPCODE, form.rm), bound(&c, FIELD_VVVV, form.vvvv),
 		      mem ? &c.mem : NULL);
 	unbind_all(t, &c);
+	t->held.at = emit_pos(&t->e);
 	t->t0_kept = mem || !(c.used & 1u << T0);
 	flags_after_copy(t, i);
 	if (mem)
@@ -242,21 +297,26 @@ static void mov_mem(struct tr *t, unsigned size, uint8_t op, uint8_t reg, const 
 static void emit_lea_insn(struct tr *t, const struct insn *i)
 {
 	struct ea ea = tr_ea(i);
-	uint8_t dst = emit_host_reg(i->reg);
-	bool native = (ea.base == REG_NONE || (ea.base != REG_PC && emit_host_reg(ea.base) != H_NONE)) &&
-		      (ea.index == REG_NONE || emit_host_reg(ea.index) != H_NONE) &&
-		      (ea.base != REG_NONE || ea.index != REG_NONE);
+	uint8_t dst = emit_host_reg(i->reg), to = dst == H_NONE ? T0 : dst, base, index;
 
-	if (native && i->opsize >= 4 && (ea.addrsize == 8 || (ea.addrsize == 4 && i->opsize == 4))) {
-		uint8_t to = dst == H_NONE ? T0 : dst;
+	if (i->opsize >= 4 && ea.addrsize >= 4 && ea.base != REG_PC && (ea.base != REG_NONE || ea.index != REG_NONE)) {
+		uint32_t at = emit_pos(&t->e);
+		bool fresh = t->held.at == at;
 
-		emit_lea(&t->e, i->opsize == 8, to,
-			 ea.base == REG_NONE ? H_NONE : emit_host_reg(ea.base),
-			 ea.index == REG_NONE ? H_NONE : emit_host_reg(ea.index), ea.scale,
-			 (int32_t)ea.disp);
-		if (dst == H_NONE)
+		tr_address_regs(t, &ea, &base, &index);
+		if (!fresh)
+			tr_hold_nothing(t);
+		if (ea.base != REG_NONE && emit_host_reg(ea.base) == H_NONE)
+			hold(t, base, ea.base);
+		if (ea.index != REG_NONE && emit_host_reg(ea.index) == H_NONE)
+			hold(t, index, ea.index);
+		emit_lea(&t->e, i->opsize == 8 && ea.addrsize == 8, to, base, index, ea.scale, (int32_t)ea.disp);
+		t->t0_kept = to != T0 && base != T0 && index != T0;
+		if (dst == H_NONE) {
 			emit_store_slot(&t->e, REG_SLOT(i->reg), T0);
-		t->t0_kept = dst != H_NONE;
+			hold(t, T0, i->reg);
+		}
+		t->held.at = emit_pos(&t->e);
 		return;
 	}
 	tr_offset(t, &ea);

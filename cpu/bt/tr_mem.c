@@ -43,24 +43,44 @@ struct ea tr_ea(const struct insn *i)
 			   .addrsize = i->addrsize, .disp = i->disp, .info = info};
 }
 
-/* A register of an address: in its own place, or loaded into @temp. */
-static uint8_t address_reg(struct tr *t, unsigned guest, uint8_t temp)
+/* A register of an address: in its own place, in T0 or T1 if one of them has it, or H_NONE. */
+static uint8_t address_reg(const struct tr *t, unsigned guest)
 {
-	uint8_t h = guest == REG_NONE ? H_NONE : emit_host_reg(guest);
+	if (guest == REG_NONE || emit_host_reg(guest) != H_NONE || t->held.at != emit_pos(&t->e))
+		return guest == REG_NONE ? H_NONE : emit_host_reg(guest);
+	return guest == t->held.t0 ? T0 : guest == t->held.t1 ? T1 : H_NONE;
+}
 
-	if (guest != REG_NONE && h == H_NONE) {
-		emit_load_slot(&t->e, temp, REG_SLOT(guest));
-		h = temp;
+void tr_address_regs(struct tr *t, const struct ea *ea, uint8_t *base, uint8_t *index)
+{
+	*base = address_reg(t, ea->base);
+	*index = address_reg(t, ea->index);
+
+	bool load_base = ea->base != REG_NONE && *base == H_NONE, load_index = ea->index != REG_NONE && *index == H_NONE;
+
+	/* What is to be loaded goes where the other one is not. */
+	if (load_base && load_index) {
+		*base = T0;
+		*index = T1;
+	} else if (load_base) {
+		*base = *index == T0 ? T1 : T0;
+	} else if (load_index) {
+		*index = *base == T1 ? T0 : T1;
 	}
-	return h;
+	if (load_base)
+		emit_load_slot(&t->e, *base, REG_SLOT(ea->base));
+	if (load_index)
+		emit_load_slot(&t->e, *index, REG_SLOT(ea->index));
 }
 
 void tr_offset(struct tr *t, const struct ea *ea)
 {
 	struct emit *e = &t->e;
 	bool wide = ea->addrsize == 8;
+	uint8_t base, index;
 
 	t->t0_group = GROUP_NONE;
+	t->t1_spent = true;
 	if (ea->base == EA_BASE_SCRATCH) {
 		emit_load_slot(e, T0, SLOT(scratch[1]));
 		return;
@@ -76,9 +96,7 @@ void tr_offset(struct tr *t, const struct ea *ea)
 					 : (uint64_t)ea->disp & size_mask(ea->addrsize));
 		return;
 	}
-	uint8_t base = address_reg(t, ea->base, T0);
-	uint8_t index = address_reg(t, ea->index, T1);
-
+	tr_address_regs(t, ea, &base, &index);
 	emit_lea(e, wide, T0, base, index, ea->scale, (int32_t)ea->disp);
 	if (ea->addrsize == 2)
 		emit_op_reg(e, false, 0x0fb7, T0, T0); /* movzx r14d, r14w */

@@ -386,6 +386,7 @@ static void emit_cold_paths(struct tr *t, struct block *blk)
 static void emit_body(struct tr *t)
 {
 	t->t0_group = GROUP_NONE;
+	tr_hold_nothing(t);
 	for (t->cur = 0; t->cur < t->n && !t->done && !t->failed && !t->e.full; t->cur++) {
 		const struct insn *i = &t->insn[t->cur];
 

@@ -95,6 +95,9 @@ struct tr {
 	uint8_t t0_group;  /* the group whose distance is in T0, or GROUP_NONE */
 	bool t1_used;	   /* T1 holds something that saving flags must not clobber */
 	bool t0_kept;	   /* the current instruction leaves it there */
+	/* Guest registers without a host register whose value T0 and T1 have, too, if no code has been emitted since; REG_NONE. */
+	struct { uint8_t t0, t1; uint32_t at; } held;
+	bool t1_spent;	   /* an address has been computed with it */
 
 	struct cold cold[COLD_MAX];
 	unsigned ncold;
@@ -120,6 +123,8 @@ void tr_flags_to_host(struct tr *t);
 
 /* tr_mem.c */
 struct ea tr_ea(const struct insn *i);
+/* Base and index of an address, as host registers; where they are in slots, in T0 and T1. */
+void tr_address_regs(struct tr *t, const struct ea *ea, uint8_t *base, uint8_t *index);
 void tr_offset(struct tr *t, const struct ea *ea);		    /* offset in segment → T0; uses T1 */
 void tr_access(struct tr *t, const struct ea *ea, unsigned size, unsigned access); /* host pointer → T0; uses T1 */
 /* The same, with what addressing can do left to the instruction that uses it. */
@@ -135,6 +140,7 @@ void tr_cold_mem(struct tr *t, const struct cold *c);
 void tr_plan_groups(struct tr *t);
 
 /* tr_insn.c */
+void tr_hold_nothing(struct tr *t);
 void tr_insn(struct tr *t, const struct insn *i);
 void tr_call_op(struct tr *t, const struct insn *i);
 bool tr_op_ends_block(unsigned op);
