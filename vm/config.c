@@ -3,142 +3,28 @@
  * The configuration parser; see config.h.
  *
  * Theory of operation. Each object is described by a table of members: name, whether it must be there, and
- * a function that checks its value and stores it. What is not in the table is refused, so that a misspelt
- * member is an error and not a surprise.
+ * a function that checks its value and stores it; config_members.c goes through the tables.
  */
 #include "vm/config.h"
 
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/util.h"
+#include "vm/config_members.h"
 
 #define APPEND_MAX 65536u
 #define NAME_MAX_BYTES 4096u
+#define VM_NAME_MAX 64u
 #define PORT_NAME_MAX 64u
 #define SHARE_TAG_MAX 32u
 #define MEMORY_MIN (8 * MiB)
 #define MEMORY_MAX (16 * TiB)
-
-/* While parsing: where we are, for messages. */
-struct parse {
-	struct vm_config *c;
-	const char *path; /* "disks[1].chain[0]", "" at the top */
-};
-
-struct member {
-	const char *name;
-	bool required;
-	struct error *(*take)(struct parse *p, const char *name, json_t *v);
-};
-
-static struct error *complain(const struct parse *p, const char *name, const char *what)
-{
-	return error_new("configuration: '%s%s%s' %s", p->path, *p->path ? "." : "", name, what);
-}
-
-static struct error *take_members(struct parse *p, json_t *object, const struct member *members,
-				  unsigned count)
-{
-	struct error *err;
-	const char *key;
-	json_t *v;
-
-	if (!json_is_object(object))
-		return error_new("configuration: '%s' has to be an object", *p->path ? p->path : "the whole");
-	json_object_foreach(object, key, v) {
-		bool known = false;
-
-		for (unsigned i = 0; i < count && !known; i++)
-			known = !strcmp(key, members[i].name);
-		if (!known)
-			return error_new("configuration: '%s%s%.64s' is unknown", p->path, *p->path ? "." : "", key);
-	}
-	for (unsigned i = 0; i < count; i++) {
-		v = json_object_get(object, members[i].name);
-		if (!v && members[i].required)
-			return complain(p, members[i].name, "is missing");
-		if (v) {
-			err = members[i].take(p, members[i].name, v);
-			if (err)
-				return err;
-		}
-	}
-	return NULL;
-}
-
-static struct error *take_object(struct parse *p, const char *name, json_t *v,
-				 const struct member *members, unsigned count)
-{
-	char path[96];
-	struct parse inner = { p->c, path };
-
-	snprintf(path, sizeof(path), "%s%s%s", p->path, *p->path ? "." : "", name);
-	return take_members(&inner, v, members, count);
-}
-
-static struct error *get_integer(struct parse *p, const char *name, json_t *v, uint64_t min,
-				 uint64_t max, uint64_t *out)
-{
-	char what[96];
-
-	if (json_is_integer(v) && json_integer_value(v) >= 0 &&
-	    (uint64_t)json_integer_value(v) >= min && (uint64_t)json_integer_value(v) <= max) {
-		*out = json_integer_value(v);
-		return NULL;
-	}
-	snprintf(what, sizeof(what), "has to be an integer of %" PRIu64 " to %" PRIu64, min, max);
-	return complain(p, name, what);
-}
-
-static struct error *get_string(struct parse *p, const char *name, json_t *v, size_t max, char **out)
-{
-	if (!json_is_string(v) || strlen(json_string_value(v)) != json_string_length(v))
-		return complain(p, name, "has to be a string without NUL");
-	if (json_string_length(v) > max)
-		return complain(p, name, "is too long");
-	free(*out);
-	*out = strdup(json_string_value(v));
-	return *out ? NULL : error_errno(ENOMEM, "configuration");
-}
-
-static struct error *get_bool(struct parse *p, const char *name, json_t *v, bool *out)
-{
-	if (!json_is_boolean(v))
-		return complain(p, name, "has to be true or false");
-	*out = json_is_true(v);
-	return NULL;
-}
-
-/* A descriptor: not one of the standard three, and named once. */
-static struct error *get_fd(struct parse *p, const char *name, json_t *v, int *out)
-{
-	struct vm_config *c = p->c;
-	uint64_t fd = 0;
-	unsigned at;
-	struct error *err = get_integer(p, name, v, 3, 1u << 20, &fd);
-
-	if (err)
-		return err;
-	for (at = 0; at < c->fd_count && c->fds[at] < (int)fd; at++)
-		;
-	if (at < c->fd_count && c->fds[at] == (int)fd)
-		return complain(p, name, "is a descriptor that another member has already");
-	if (c->fd_count == VM_CONFIG_FDS)
-		return complain(p, name, "is one descriptor too many");
-	memmove(c->fds + at + 1, c->fds + at, (c->fd_count - at) * sizeof(c->fds[0]));
-	c->fds[at] = fd;
-	c->fd_count++;
-	*out = fd;
-	return NULL;
-}
 
 /* Members that go straight to a field of the configuration. */
 #define FIELD(function, member, getter, ...)                                                \
@@ -146,42 +32,42 @@ static struct error *get_fd(struct parse *p, const char *name, json_t *v, int *o
 	{                                                                                   \
 		return getter(p, name, v, ##__VA_ARGS__, &p->c->member);                    \
 	}
-FIELD(take_append, append, get_string, APPEND_MAX)
-FIELD(take_verbose, verbose, get_bool)
-FIELD(take_paravirt, paravirt, get_bool)
-FIELD(take_cpu_features, cpu_features, get_string, NAME_MAX_BYTES)
-FIELD(take_engine_reason, engine_reason, get_string, 256)
-FIELD(take_kvm_fd, kvm_fd, get_fd)
-FIELD(take_paused, paused, get_bool)
-FIELD(take_debug_exit, debug_exit, get_bool)
-FIELD(take_memory, memory_bytes, get_integer, MEMORY_MIN, MEMORY_MAX)
-FIELD(take_mergeable, mergeable, get_bool)
-FIELD(take_huge_pages, huge_pages, get_bool)
-FIELD(take_kernel_fd, kernel.fd, get_fd)
-FIELD(take_kernel_name, kernel.name, get_string, NAME_MAX_BYTES)
-FIELD(take_initrd_fd, initrd.fd, get_fd)
-FIELD(take_initrd_name, initrd.name, get_string, NAME_MAX_BYTES)
-FIELD(take_net_fd, net_fd, get_fd)
-FIELD(take_net_offload, net_offload, get_bool)
-FIELD(take_serial_in, serial.in_fd, get_fd)
-FIELD(take_serial_out, serial.out_fd, get_fd)
-FIELD(take_serial_listen, serial.listen_fd, get_fd)
-FIELD(take_console_in, console.in_fd, get_fd)
-FIELD(take_console_out, console.out_fd, get_fd)
-FIELD(take_console_listen, console.listen_fd, get_fd)
-FIELD(take_vsock_listen, vsock_listen_fd, get_fd)
-FIELD(take_vsock_broker, vsock_broker_fd, get_fd)
-FIELD(take_control_listen, control_listen_fd, get_fd)
-FIELD(take_control_client, control_client_fd, get_fd)
-FIELD(take_gdb_listen, gdb_listen_fd, get_fd)
-FIELD(take_gdb_wait, gdb_wait, get_bool)
-FIELD(take_debugcon_fd, debugcon_fd, get_fd)
+FIELD(take_append, append, config_get_string, APPEND_MAX)
+FIELD(take_verbose, verbose, config_get_bool)
+FIELD(take_paravirt, paravirt, config_get_bool)
+FIELD(take_cpu_features, cpu_features, config_get_string, NAME_MAX_BYTES)
+FIELD(take_engine_reason, engine_reason, config_get_string, 256)
+FIELD(take_kvm_fd, kvm_fd, config_get_fd)
+FIELD(take_paused, paused, config_get_bool)
+FIELD(take_debug_exit, debug_exit, config_get_bool)
+FIELD(take_memory, memory_bytes, config_get_integer, MEMORY_MIN, MEMORY_MAX)
+FIELD(take_mergeable, mergeable, config_get_bool)
+FIELD(take_huge_pages, huge_pages, config_get_bool)
+FIELD(take_kernel_fd, kernel.fd, config_get_fd)
+FIELD(take_kernel_name, kernel.name, config_get_string, NAME_MAX_BYTES)
+FIELD(take_initrd_fd, initrd.fd, config_get_fd)
+FIELD(take_initrd_name, initrd.name, config_get_string, NAME_MAX_BYTES)
+FIELD(take_net_fd, net_fd, config_get_fd)
+FIELD(take_net_offload, net_offload, config_get_bool)
+FIELD(take_serial_in, serial.in_fd, config_get_fd)
+FIELD(take_serial_out, serial.out_fd, config_get_fd)
+FIELD(take_serial_listen, serial.listen_fd, config_get_fd)
+FIELD(take_console_in, console.in_fd, config_get_fd)
+FIELD(take_console_out, console.out_fd, config_get_fd)
+FIELD(take_console_listen, console.listen_fd, config_get_fd)
+FIELD(take_vsock_listen, vsock_listen_fd, config_get_fd)
+FIELD(take_vsock_broker, vsock_broker_fd, config_get_fd)
+FIELD(take_control_listen, control_listen_fd, config_get_fd)
+FIELD(take_control_client, control_client_fd, config_get_fd)
+FIELD(take_gdb_listen, gdb_listen_fd, config_get_fd)
+FIELD(take_gdb_wait, gdb_wait, config_get_bool)
+FIELD(take_debugcon_fd, debugcon_fd, config_get_fd)
 
 #define OBJECT(function, ...)                                                               \
 	static struct error *function(struct parse *p, const char *name, json_t *v)        \
 	{                                                                                   \
 		static const struct member members[] = { __VA_ARGS__ };                     \
-		return take_object(p, name, v, members, ARRAY_SIZE(members));               \
+		return config_take_object(p, name, v, members, ARRAY_SIZE(members));               \
 	}
 OBJECT(take_kernel, { "fd", true, take_kernel_fd }, { "name", true, take_kernel_name })
 OBJECT(take_initrd, { "fd", true, take_initrd_fd }, { "name", true, take_initrd_name })
@@ -195,25 +81,18 @@ static struct error *take_version(struct parse *p, const char *name, json_t *v)
 {
 	uint64_t version;
 
-	return get_integer(p, name, v, VM_CONFIG_VERSION, VM_CONFIG_VERSION, &version);
+	return config_get_integer(p, name, v, VM_CONFIG_VERSION, VM_CONFIG_VERSION, &version);
 }
 
 static struct error *take_name(struct parse *p, const char *name, json_t *v)
 {
-	struct error *err = get_string(p, name, v, 64, &p->c->name);
-
-	if (err)
-		return err;
-	for (const char *s = p->c->name; *s; s++)
-		if (!isalnum((unsigned char)*s) && !strchr("-_.:", *s))
-			return complain(p, name, "may consist of letters, digits and - _ . : only");
-	return *p->c->name ? NULL : complain(p, name, "is empty");
+	return config_get_word(p, name, v, VM_NAME_MAX, &p->c->name);
 }
 
 static struct error *take_cpus(struct parse *p, const char *name, json_t *v)
 {
 	uint64_t n = 0;
-	struct error *err = get_integer(p, name, v, 1, VM_CONFIG_CPUS, &n);
+	struct error *err = config_get_integer(p, name, v, 1, VM_CONFIG_CPUS, &n);
 
 	p->c->cpus = n;
 	return err;
@@ -229,7 +108,7 @@ static struct error *take_engine(struct parse *p, const char *name, json_t *v)
 			return NULL;
 		}
 	}
-	return complain(p, name, "has to be \"auto\", \"bt\" or \"kvm\"");
+	return config_complain(p, name, "has to be \"auto\", \"bt\" or \"kvm\"");
 }
 
 static struct vm_config_disk *last_disk(struct parse *p)
@@ -239,19 +118,19 @@ static struct vm_config_disk *last_disk(struct parse *p)
 
 static struct error *take_disk_name(struct parse *p, const char *name, json_t *v)
 {
-	return get_string(p, name, v, NAME_MAX_BYTES, &last_disk(p)->name);
+	return config_get_string(p, name, v, NAME_MAX_BYTES, &last_disk(p)->name);
 }
 
 static struct error *take_disk_readonly(struct parse *p, const char *name, json_t *v)
 {
-	return get_bool(p, name, v, &last_disk(p)->readonly);
+	return config_get_bool(p, name, v, &last_disk(p)->readonly);
 }
 
 static struct error *take_link_fd(struct parse *p, const char *name, json_t *v)
 {
 	struct vm_config_disk *d = last_disk(p);
 
-	return get_fd(p, name, v, &d->chain[d->count - 1].fd);
+	return config_get_fd(p, name, v, &d->chain[d->count - 1].fd);
 }
 
 static struct error *take_link_format(struct parse *p, const char *name, json_t *v)
@@ -259,7 +138,7 @@ static struct error *take_link_format(struct parse *p, const char *name, json_t 
 	struct vm_config_disk *d = last_disk(p);
 
 	if (!json_is_string(v) || !block_format_parse(json_string_value(v), &d->chain[d->count - 1].format))
-		return complain(p, name, "has to be \"raw\" or \"qcow2\"");
+		return config_complain(p, name, "has to be \"raw\" or \"qcow2\"");
 	return NULL;
 }
 
@@ -267,20 +146,8 @@ static struct error *take_chain(struct parse *p, const char *name, json_t *v)
 {
 	static const struct member members[] = { { "fd", true, take_link_fd },
 						 { "format", true, take_link_format } };
-	struct vm_config_disk *d = last_disk(p);
-	struct error *err;
-	char label[32];
 
-	if (!json_is_array(v) || !json_array_size(v) || json_array_size(v) > BLOCK_CHAIN_MAX)
-		return complain(p, name, "has to be an array of 1 to 16 images");
-	for (size_t i = 0; i < json_array_size(v); i++) {
-		d->count++;
-		snprintf(label, sizeof(label), "chain[%zu]", i);
-		err = take_object(p, label, json_array_get(v, i), members, ARRAY_SIZE(members));
-		if (err)
-			return err;
-	}
-	return NULL;
+	return config_take_array(p, name, v, "images", 1, BLOCK_CHAIN_MAX, members, ARRAY_SIZE(members), &last_disk(p)->count);
 }
 
 static struct error *take_disks(struct parse *p, const char *name, json_t *v)
@@ -288,19 +155,8 @@ static struct error *take_disks(struct parse *p, const char *name, json_t *v)
 	static const struct member members[] = { { "name", true, take_disk_name },
 						 { "readonly", false, take_disk_readonly },
 						 { "chain", true, take_chain } };
-	struct error *err;
-	char label[32];
 
-	if (!json_is_array(v) || json_array_size(v) > VM_CONFIG_DISKS)
-		return complain(p, name, "has to be an array of at most 16 disks");
-	for (size_t i = 0; i < json_array_size(v); i++) {
-		p->c->disk_count++;
-		snprintf(label, sizeof(label), "disks[%zu]", i);
-		err = take_object(p, label, json_array_get(v, i), members, ARRAY_SIZE(members));
-		if (err)
-			return err;
-	}
-	return NULL;
+	return config_take_array(p, name, v, "disks", 0, VM_CONFIG_DISKS, members, ARRAY_SIZE(members), &p->c->disk_count);
 }
 
 static struct error *take_mac(struct parse *p, const char *name, json_t *v)
@@ -309,14 +165,14 @@ static struct error *take_mac(struct parse *p, const char *name, json_t *v)
 	const char *s = json_string_value(v);
 
 	if (!s || strlen(s) != sizeof(form) - 1)
-		return complain(p, name, "has to be an Ethernet address such as 52:54:00:12:34:56");
+		return config_complain(p, name, "has to be an Ethernet address such as 52:54:00:12:34:56");
 	for (unsigned i = 0; i < sizeof(form) - 1; i++)
 		if (form[i] == 'x' ? !isxdigit((unsigned char)s[i]) : s[i] != form[i])
-			return complain(p, name, "has to be an Ethernet address such as 52:54:00:12:34:56");
+			return config_complain(p, name, "has to be an Ethernet address such as 52:54:00:12:34:56");
 	for (unsigned i = 0; i < 6; i++)
 		p->c->mac[i] = strtoul(s + i * 3, NULL, 16);
 	if (p->c->mac[0] & 1)
-		return complain(p, name, "is a multicast address; the first byte has to be even");
+		return config_complain(p, name, "is a multicast address; the first byte has to be even");
 	return NULL;
 }
 
@@ -326,17 +182,17 @@ OBJECT(take_net, { "fd", true, take_net_fd }, { "mac", false, take_mac }, { "off
 static struct error *take_chardev(struct parse *p, const char *name, json_t *v, const struct member *members,
 				  unsigned count, struct vm_config_chardev *c)
 {
-	struct error *err = take_object(p, name, v, members, count);
+	struct error *err = config_take_object(p, name, v, members, count);
 
 	if (err)
 		return err;
 	if (json_object_get(v, "fd")) {
 		if (json_object_size(v) != 1)
-			return complain(p, name, "has 'fd', for both directions, beside others");
+			return config_complain(p, name, "has 'fd', for both directions, beside others");
 		c->out_fd = c->in_fd;
 	}
 	if (c->listen_fd >= 0 && (c->in_fd >= 0 || c->out_fd >= 0))
-		return complain(p, name, "has 'listen_fd' beside others");
+		return config_complain(p, name, "has 'listen_fd' beside others");
 	return NULL;
 }
 
@@ -363,80 +219,48 @@ static struct error *take_console(struct parse *p, const char *name, json_t *v)
 static struct error *take_port_name(struct parse *p, const char *name, json_t *v)
 {
 	struct vm_config_port *port = &p->c->ports[p->c->port_count - 1];
-	struct error *err = get_string(p, name, v, PORT_NAME_MAX, &port->name);
+	struct error *err = config_get_word(p, name, v, PORT_NAME_MAX, &port->name);
 
-	if (err)
-		return err;
-	for (const char *s = port->name; *s; s++)
-		if (!isalnum((unsigned char)*s) && !strchr("-_.:", *s))
-			return complain(p, name, "may consist of letters, digits and - _ . : only");
-	for (unsigned i = 0; i + 1 < p->c->port_count; i++)
+	for (unsigned i = 0; !err && i + 1 < p->c->port_count; i++)
 		if (!strcmp(p->c->ports[i].name, port->name))
-			return complain(p, name, "is the name of another port");
-	return *port->name ? NULL : complain(p, name, "is empty");
+			err = config_complain(p, name, "is the name of another port");
+	return err;
 }
 
 static struct error *take_port_listen(struct parse *p, const char *name, json_t *v)
 {
-	return get_fd(p, name, v, &p->c->ports[p->c->port_count - 1].listen_fd);
+	return config_get_fd(p, name, v, &p->c->ports[p->c->port_count - 1].listen_fd);
 }
 
 static struct error *take_ports(struct parse *p, const char *name, json_t *v)
 {
 	static const struct member members[] = { { "name", true, take_port_name },
 						 { "listen_fd", true, take_port_listen } };
-	struct error *err;
-	char label[32];
 
-	if (!json_is_array(v) || json_array_size(v) > VM_CONFIG_PORTS)
-		return complain(p, name, "has to be an array of at most 8 ports");
-	for (size_t i = 0; i < json_array_size(v); i++) {
-		p->c->port_count++;
-		snprintf(label, sizeof(label), "ports[%zu]", i);
-		err = take_object(p, label, json_array_get(v, i), members, ARRAY_SIZE(members));
-		if (err)
-			return err;
-	}
-	return NULL;
+	return config_take_array(p, name, v, "ports", 0, VM_CONFIG_PORTS, members, ARRAY_SIZE(members), &p->c->port_count);
 }
 
 static struct error *take_share_tag(struct parse *p, const char *name, json_t *v)
 {
 	struct vm_config_share *share = &p->c->shares[p->c->share_count - 1];
-	struct error *err = get_string(p, name, v, SHARE_TAG_MAX, &share->tag);
+	struct error *err = config_get_word(p, name, v, SHARE_TAG_MAX, &share->tag);
 
-	if (err)
-		return err;
-	for (const char *s = share->tag; *s; s++)
-		if (!isalnum((unsigned char)*s) && !strchr("-_.:", *s))
-			return complain(p, name, "may consist of letters, digits and - _ . : only");
-	for (unsigned i = 0; i + 1 < p->c->share_count; i++)
+	for (unsigned i = 0; !err && i + 1 < p->c->share_count; i++)
 		if (!strcmp(p->c->shares[i].tag, share->tag))
-			return complain(p, name, "is the tag of another shared folder");
-	return *share->tag ? NULL : complain(p, name, "is empty");
+			err = config_complain(p, name, "is the tag of another shared folder");
+	return err;
 }
 
 static struct error *take_share_fd(struct parse *p, const char *name, json_t *v)
 {
-	return get_fd(p, name, v, &p->c->shares[p->c->share_count - 1].fd);
+	return config_get_fd(p, name, v, &p->c->shares[p->c->share_count - 1].fd);
 }
 
 static struct error *take_shares(struct parse *p, const char *name, json_t *v)
 {
 	static const struct member members[] = { { "tag", true, take_share_tag }, { "fd", true, take_share_fd } };
-	struct error *err;
-	char label[32];
 
-	if (!json_is_array(v) || json_array_size(v) > VM_CONFIG_SHARES)
-		return complain(p, name, "has to be an array of at most 4 shared folders");
-	for (size_t i = 0; i < json_array_size(v); i++) {
-		p->c->share_count++;
-		snprintf(label, sizeof(label), "shares[%zu]", i);
-		err = take_object(p, label, json_array_get(v, i), members, ARRAY_SIZE(members));
-		if (err)
-			return err;
-	}
-	return NULL;
+	return config_take_array(p, name, v, "shared folders", 0, VM_CONFIG_SHARES, members, ARRAY_SIZE(members), &p->c->share_count);
 }
 
 static const struct member top[] = {
@@ -488,7 +312,7 @@ struct error *vm_config_parse(const char *json, size_t length, struct vm_config 
 	root = json_loadb(json, length, JSON_REJECT_DUPLICATES, &where);
 	if (!root)
 		return error_new("configuration: not JSON: %s (line %d)", where.text, where.line);
-	err = take_members(&p, root, top, ARRAY_SIZE(top));
+	err = config_take_members(&p, root, top, ARRAY_SIZE(top));
 	if (!err && out->memory_bytes % MEM_PAGE_SIZE)
 		err = error_new("configuration: 'memory' has to be a multiple of %u bytes", MEM_PAGE_SIZE);
 	if (!err && !out->append) {
