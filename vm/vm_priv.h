@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Between vm.c (life) and create.c (making and ending). */
+/* Between vm.c (life), create.c (making and ending) and gdb_target.c. */
 #ifndef VM_VM_PRIV_H
 #define VM_VM_PRIV_H
 
@@ -10,5 +10,7 @@
 void vm_init_gate(struct vm *vm);
 struct error *vm_start_threads(struct vm *vm) MUST_CHECK;
 void vm_join_threads(struct vm *vm);
+/* The gdb stub, if the configuration wants one. */
+struct error *vm_create_gdb(struct vm *vm) MUST_CHECK;
 
 #endif
