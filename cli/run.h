@@ -40,6 +40,8 @@ struct error *run_give_shares(struct run *r) MUST_CHECK;
 struct error *run_give_network(struct run *r) MUST_CHECK;
 void run_end_peers(struct run *r);
 
+/* A Unix socket of the VM's, for the option @option. */
+struct error *run_listen(struct run *r, const char *option, const char *path, int *fd) MUST_CHECK;
 struct error *run_socket_pair(int type, int *ours, int *theirs) MUST_CHECK;
 
 #endif

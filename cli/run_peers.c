@@ -84,10 +84,9 @@ struct error *run_give_vsock(struct run *r)
 
 	if (!r->o.vsock)
 		return NULL;
-	err = guard_listen(&r->guard, "--vsock", r->o.vsock, &listen_fd);
+	err = run_listen(r, "--vsock", r->o.vsock, &listen_fd);
 	if (err)
 		return err;
-	spawn_add_fd(&r->vm_fds, listen_fd);
 	err = run_socket_pair(SOCK_SEQPACKET, &ours, &theirs);
 	if (err)
 		return err;

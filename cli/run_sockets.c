@@ -25,6 +25,15 @@ struct error *run_socket_pair(int type, int *ours, int *theirs)
 	return NULL;
 }
 
+struct error *run_listen(struct run *r, const char *option, const char *path, int *fd)
+{
+	struct error *err = guard_listen(&r->guard, option, path, fd);
+
+	if (!err)
+		spawn_add_fd(&r->vm_fds, *fd);
+	return err;
+}
+
 static struct error *open_output(struct run *r, const char *option, const char *path, int *fd)
 {
 	*fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0666);
@@ -55,12 +64,10 @@ struct error *run_give_serial(struct run *r)
 			json_object_set_new(r->config, "serial", json_pack("{s:i}", "out_fd", fd));
 		return err;
 	case SERIAL_UNIX:
-		err = guard_listen(&r->guard, "--serial", r->o.serial_path, &fd);
-		if (err)
-			return err;
-		spawn_add_fd(&r->vm_fds, fd);
-		json_object_set_new(r->config, "serial", json_pack("{s:i}", "listen_fd", fd));
-		return NULL;
+		err = run_listen(r, "--serial", r->o.serial_path, &fd);
+		if (!err)
+			json_object_set_new(r->config, "serial", json_pack("{s:i}", "listen_fd", fd));
+		return err;
 	}
 	return NULL;
 }
@@ -88,7 +95,7 @@ static struct error *listen_by_name(struct run *r, int *fd)
 	struct error *err = client_socket_path(name, true, r->control_path, sizeof(r->control_path));
 
 	if (!err)
-		err = guard_listen(&r->guard, "--name", r->control_path, fd);
+		err = run_listen(r, "--name", r->control_path, fd);
 	if (err && !r->o.name) {
 		if (r->o.verbose)
 			fprintf(stderr, "maru: this VM cannot be found by its name: %s\n", error_message(err));
@@ -113,17 +120,15 @@ struct error *run_give_control(struct run *r)
 	spawn_add_fd(&r->vm_fds, fd);
 	json_object_set_new(control, "client_fd", json_integer(fd));
 	if (r->o.control)
-		err = guard_listen(&r->guard, "--control", r->o.control, &fd);
+		err = run_listen(r, "--control", r->o.control, &fd);
 	else
 		err = listen_by_name(r, &fd);
-	if (err || fd < 0)
-		return err;
-	spawn_add_fd(&r->vm_fds, fd);
-	json_object_set_new(control, "listen_fd", json_integer(fd));
-	return NULL;
+	if (!err && fd >= 0)
+		json_object_set_new(control, "listen_fd", json_integer(fd));
+	return err;
 }
 
-static struct error *listen_tcp(const char *where, int *out)
+static struct error *listen_tcp(struct run *r, const char *where, int *out)
 {
 	struct sockaddr_in addr = { .sin_family = AF_INET };
 	const char *colon = strrchr(where, ':');
@@ -144,6 +149,7 @@ static struct error *listen_tcp(const char *where, int *out)
 		close(fd);
 		return err;
 	}
+	spawn_add_fd(&r->vm_fds, fd);
 	*out = fd;
 	return NULL;
 }
@@ -156,26 +162,22 @@ struct error *run_give_gdb(struct run *r)
 	if (!r->o.gdb)
 		return NULL;
 	if (!strncmp(r->o.gdb, "unix:", 5))
-		err = guard_listen(&r->guard, "--gdb", r->o.gdb + 5, &fd);
+		err = run_listen(r, "--gdb", r->o.gdb + 5, &fd);
 	else
-		err = listen_tcp(r->o.gdb, &fd);
-	if (err)
-		return err;
-	spawn_add_fd(&r->vm_fds, fd);
-	json_object_set_new(r->config, "gdb", json_pack("{s:i, s:b}", "listen_fd", fd, "wait", !r->o.gdb_nowait));
-	return NULL;
+		err = listen_tcp(r, r->o.gdb, &fd);
+	if (!err)
+		json_object_set_new(r->config, "gdb", json_pack("{s:i, s:b}", "listen_fd", fd, "wait", !r->o.gdb_nowait));
+	return err;
 }
 
 static struct error *give_port(struct run *r, json_t *list, const char *name, const char *path)
 {
 	int fd;
-	struct error *err = guard_listen(&r->guard, "--port", path, &fd);
+	struct error *err = run_listen(r, "--port", path, &fd);
 
-	if (err)
-		return err;
-	spawn_add_fd(&r->vm_fds, fd);
-	json_array_append_new(list, json_pack("{s:s, s:i}", "name", name, "listen_fd", fd));
-	return NULL;
+	if (!err)
+		json_array_append_new(list, json_pack("{s:s, s:i}", "name", name, "listen_fd", fd));
+	return err;
 }
 
 /* Named ports; the agent's is there without being asked for, if its socket has a place beside the control socket. */

@@ -93,16 +93,20 @@ int do_readlink(struct share *s, struct request *r, struct reply *w)
 	return 0;
 }
 
+/* Of a node that a request names beside its own; or less than 0: the error. */
+static int other_fd(struct share *s, uint64_t id)
+{
+	struct node *n = node_find(s, id);
+
+	return n ? node_fd(s, n) : -ESTALE;
+}
+
 int do_link(struct share *s, struct request *r, struct reply *w)
 {
-	struct node *old = node_find(s, r->in.link.oldnodeid);
-	int dir_fd = node_fd(s, r->node), fd, rc;
+	int dir_fd = node_fd(s, r->node), fd = other_fd(s, r->in.link.oldnodeid), rc;
 
 	if (dir_fd < 0)
 		return -dir_fd;
-	if (!old)
-		return ESTALE;
-	fd = node_fd(s, old);
 	if (fd < 0)
 		return -fd;
 	rc = tree_link(s, fd, dir_fd, r->name[0]);
@@ -130,20 +134,16 @@ int do_rmdir(struct share *s, struct request *r, struct reply *w)
 
 static int rename_name(struct share *s, struct request *r, uint64_t new_dir, unsigned flags)
 {
-	struct node *to = node_find(s, new_dir);
-	int from_fd = node_fd(s, r->node), to_fd;
+	int from_fd = node_fd(s, r->node), to_fd = other_fd(s, new_dir);
 
 	if (from_fd < 0)
 		return -from_fd;
-	if (!to)
-		return ESTALE;
-	to_fd = node_fd(s, to);
 	if (to_fd < 0)
 		return -to_fd;
 	/* Not by the C library, for which renaming without flags is another system call. */
 	if (syscall(SYS_renameat2, from_fd, r->name[0], to_fd, r->name[1], flags) < 0)
 		return errno;
-	node_moved(s, to, r->name[1]);
+	node_moved(s, node_find(s, new_dir), r->name[1]);
 	if (flags & RENAME_EXCHANGE)
 		node_moved(s, r->node, r->name[0]);
 	return 0;
