@@ -341,8 +341,14 @@ enum bt_result tlb_fetch(struct bt_vcpu *v, uint64_t lin, uint64_t *gpa, bool *g
 void tlb_init(struct bt_vcpu *v);	  /* own thread or none: first slot */
 void tlb_bind(struct bt_vcpu *v);	  /* own thread: sets the GS base to the current slot */
 void tlb_revoke_writes(struct bt_vcpu *v); /* own thread: no TLB entry allows writes any more */
-void tlb_flush_jump_caches(struct bt_vcpu *v);
+
+/* ---- jump_cache.c: own thread --------------------------------------------------------------------- */
 void jc_clear(struct bt_vcpu *v, struct jump_cache *jc);
+void jc_clear_all(struct bt_vcpu *v);
+/* The same, whatever it holds: before its first use. */
+void jc_fill(struct bt_vcpu *v, struct jump_cache *jc);
+/* What leads to the page of @lin, which another one may stand for now. */
+void jc_drop_page(struct bt_vcpu *v, struct jump_cache *jc, uint64_t lin);
 void jc_insert(struct bt_vcpu *v, uint64_t lin, const struct block *b, bool global);
 /* A block of the page is entered without the jump cache. */
 void jc_note(struct bt_vcpu *v, uint64_t lin, const struct block *b, bool global);
