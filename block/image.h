@@ -14,7 +14,7 @@
 
 /*
  * Claims an open disk for this open file description: exclusively to write, shared to read. Fails when
- * another program (a VM, qemu) has it. The claim ends when the last copy of @fd is closed, so it follows
+ * another program (a VM, QEMU) has it and one of the two writes. On failure the descriptor is to be closed. The claim ends when the last copy of @fd is closed, so it follows
  * the descriptor into the VM process. @name is for the message.
  */
 struct error *block_lock(int fd, bool readonly, const char *name) MUST_CHECK;

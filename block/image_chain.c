@@ -7,9 +7,6 @@
  * is guessed), and only within the folder of the disk that the user has named, or below: no "..", no symbolic
  * link and no absolute name leads out of there (openat2(2), RESOLVE_BENEATH). For the file directly under
  * the disk the user may say which one it is; the folder that counts is that file's from there on.
- *
- * Locks are open-file-description locks on the whole file, which meet those of other programs that lock
- * images (qemu locks single bytes of the same kind).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -24,23 +21,6 @@
 
 #include "block/image.h"
 #include "block/qcow2.h"
-
-struct error *block_lock(int fd, bool readonly, const char *name)
-{
-	struct flock lock = { .l_type = readonly ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET };
-
-	if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
-		return NULL;
-	if (errno == EAGAIN || errno == EACCES)
-		return error_new("disk '%s' is in use by another virtual machine or program%s", name,
-				 readonly ? ", which writes to it" :
-					    "; stop that one first, or share the disk with readonly=on "
-					    "in all of them");
-	if (errno == EINVAL || errno == EOPNOTSUPP || errno == ENOLCK || errno == ENOSYS)
-		return error_errno(errno, "disk '%s' cannot be locked: its file system has no locks",
-				   name);
-	return error_errno(errno, "disk '%s' cannot be locked", name);
-}
 
 /* Where the files of a chain may be, and how to get at them. */
 struct place {

@@ -99,6 +99,44 @@ static void test_locks(struct loop *loop)
 	block_open_close(&how);
 }
 
+/* Serves a.qcow2 until stop_qemu(); QEMU's NBD server locks as its VMs do. */
+static bool start_qemu(const char *options)
+{
+	return run("qemu-nbd --fork --pid-file=nbd.pid -k $PWD/nbd.sock -f qcow2 %s a.qcow2", options) == 0;
+}
+
+static void stop_qemu(void)
+{
+	run("kill $(cat nbd.pid); while kill -0 $(cat nbd.pid) 2>&-; do sleep 0.05; done; rm -f nbd.pid nbd.sock");
+}
+
+static void test_locks_with_qemu(void)
+{
+	struct block_open how;
+
+	if (!have_qemu_img()) {
+		skip("qemu-img is not installed");
+		return;
+	}
+	ok(no_error(block_resolve_chain("a.qcow2", NULL, QCOW2, false, &how)), "locked to write");
+	ok(run("qemu-img info a.qcow2") != 0, "QEMU does not read it");
+	ok(run("qemu-img resize a.qcow2 +0") != 0, "nor write");
+	block_open_close(&how);
+	ok(no_error(block_resolve_chain("a.qcow2", NULL, QCOW2, true, &how)), "locked to read");
+	ok(run("qemu-img info a.qcow2") == 0, "QEMU reads it, too");
+	ok(run("qemu-img resize a.qcow2 +0") != 0, "and does not write");
+	block_open_close(&how);
+	ok(start_qemu(""), "QEMU writes to it");
+	ok(error_says(block_resolve_chain("a.qcow2", NULL, QCOW2, true, &how), "in use"), "we do not read it");
+	ok(error_says(block_resolve_chain("a.qcow2", NULL, QCOW2, false, &how), "in use"), "nor write");
+	stop_qemu();
+	ok(start_qemu("-r"), "QEMU reads it");
+	ok(no_error(block_resolve_chain("a.qcow2", NULL, QCOW2, true, &how)), "we read it, too");
+	block_open_close(&how);
+	ok(error_says(block_resolve_chain("a.qcow2", NULL, QCOW2, false, &how), "in use"), "and do not write");
+	stop_qemu();
+}
+
 /* Makes the overlay @name over @backing, as its header says, and resolves it as @path. */
 static struct error *over(const char *name, const char *backing, const char *path, const char *users)
 {
@@ -343,6 +381,7 @@ int main(void)
 		return 1;
 	test_create();
 	test_locks(loop);
+	test_locks_with_qemu();
 	test_chains();
 	test_headers(loop);
 	test_overlaps(loop);

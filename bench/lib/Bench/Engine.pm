@@ -74,11 +74,10 @@ sub machine {
 		'--paravirt', $without eq 'off' ? 'off' : 'on', '--kernel', "$home/vmlinuz", '--initrd', "$home/initrd.img", '--append', $append,
 		'--disk', $self->{overlay}, '--disk', "$self->{data},format=raw", '--memory', $memory, '--cpus', $self->{cpus},
 		'--net', 'user', '--serial', 'stdio') if $engine;
-	# QEMU takes maru's lock on the disk below the overlays for that of somebody who wants it alone: it is not to look.
 	return (qemu($self->{kind}, $home), '-accel', 'tcg,thread=multi', qw(-cpu max -M q35 -nodefaults -no-user-config),
 		qw(-display none -no-reboot -serial stdio), '-m', $memory, '-smp', $self->{cpus},
 		'-kernel', "$home/vmlinuz", '-initrd', "$home/initrd.img", '-append', $append,
-		'-drive', "file=$self->{overlay},format=qcow2,if=virtio,backing.file.locking=off",
+		'-drive', "file=$self->{overlay},format=qcow2,if=virtio",
 		'-drive', "file=$self->{data},format=raw,if=virtio", '-netdev', 'user,id=n', '-device', 'virtio-net-pci,netdev=n');
 }
 
