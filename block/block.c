@@ -117,7 +117,10 @@ static void *worker_main(void *opaque)
 		pthread_cond_signal(&dev->finished_some);
 		if (!dev->signalled) {
 			dev->signalled = true;
+			/* Who is woken wants the lock. The device stays: it waits for its workers. */
+			pthread_mutex_unlock(&dev->lock);
 			eventfd_write(dev->event_fd, 1);
+			pthread_mutex_lock(&dev->lock);
 		}
 	}
 	pthread_mutex_unlock(&dev->lock);
@@ -206,8 +209,8 @@ void block_submit(struct block_device *dev, struct block_request *req)
 	pthread_mutex_lock(&dev->lock);
 	*dev->queue_tail = req;
 	dev->queue_tail = &req->next;
-	pthread_cond_signal(&dev->queued);
 	pthread_mutex_unlock(&dev->lock);
+	pthread_cond_signal(&dev->queued); /* who is woken wants the lock */
 }
 
 void block_drain(struct block_device *dev)

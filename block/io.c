@@ -9,7 +9,7 @@
 
 #include "base/util.h"
 
-#define IO_BATCH 128 /* vectors handed to the kernel at a time; bounds the stack */
+#define IO_BATCH 256 /* vectors handed to the kernel at a time; bounds the stack */
 
 const uint8_t io_zeroes[IO_ZEROES_BYTES];
 
@@ -45,7 +45,7 @@ static void cursor_advance(struct iov_cursor *cur, uint64_t len)
 	assert(len == 0);
 }
 
-/* The next at most @len bytes as at most IO_BATCH vectors; the cursor stays. */
+/* The next at most @len bytes as at most IO_BATCH vectors, which may be those of several; the cursor stays. */
 static int cursor_peek(const struct iov_cursor *cur, uint64_t len, struct iovec *out)
 {
 	size_t skip = cur->skip;
@@ -53,11 +53,12 @@ static int cursor_peek(const struct iov_cursor *cur, uint64_t len, struct iovec 
 
 	for (int i = 0; i < cur->count && n < IO_BATCH && len > 0; i++) {
 		size_t here = MIN(cur->iov[i].iov_len - skip, len);
+		char *base = (char *)cur->iov[i].iov_base + skip;
 
-		if (here > 0) {
-			out[n].iov_base = (char *)cur->iov[i].iov_base + skip;
-			out[n++].iov_len = here;
-		}
+		if (n > 0 && (char *)out[n - 1].iov_base + out[n - 1].iov_len == base)
+			out[n - 1].iov_len += here; /* pages are often neighbours */
+		else if (here > 0)
+			out[n++] = (struct iovec){ base, here };
 		len -= here;
 		skip = 0;
 	}
