@@ -39,6 +39,13 @@ void tr_hold_nothing(struct tr *t)
 	t->held.t0 = t->held.t1 = REG_NONE;
 }
 
+/* Forgets what was held before code that does not say what it leaves. */
+static void settle_held(struct tr *t)
+{
+	if (t->held.at != emit_pos(&t->e))
+		tr_hold_nothing(t);
+}
+
 /* @host has the value of @guest, which another temporary may have had; the other may still have something else. */
 static void hold(struct tr *t, uint8_t host, unsigned guest)
 {
@@ -219,10 +226,9 @@ static void emit_copy(struct tr *t, const struct insn *i)
 	unsigned access = i->mem_access;
 	struct copy c = {.i = i};
 	struct insn form = *i;
-	uint32_t at = emit_pos(&t->e);
+	uint32_t at;
 
-	if (t->held.at != at)
-		tr_hold_nothing(t);
+	settle_held(t);
 	t->t1_spent = false;
 	if (mem) {
 		struct ea ea = tr_ea(i);
@@ -300,12 +306,8 @@ static void emit_lea_insn(struct tr *t, const struct insn *i)
 	uint8_t dst = emit_host_reg(i->reg), to = dst == H_NONE ? T0 : dst, base, index;
 
 	if (i->opsize >= 4 && ea.addrsize >= 4 && ea.base != REG_PC && (ea.base != REG_NONE || ea.index != REG_NONE)) {
-		uint32_t at = emit_pos(&t->e);
-		bool fresh = t->held.at == at;
-
+		settle_held(t);
 		tr_address_regs(t, &ea, &base, &index);
-		if (!fresh)
-			tr_hold_nothing(t);
 		if (ea.base != REG_NONE && emit_host_reg(ea.base) == H_NONE)
 			hold(t, base, ea.base);
 		if (ea.index != REG_NONE && emit_host_reg(ea.index) == H_NONE)
