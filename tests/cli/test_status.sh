@@ -27,8 +27,9 @@ mkdir "$dir/folder"
 "$maru" run --kernel "$dir/halt.bin" --engine bt --memory 64M --net none --serial none --paravirt off --ksm --control "$dir/ctl" \
 	--disk "$dir/disk.img,readonly=on" --share "stuff=$dir/folder" --port "name=org.example.0,unix:$dir/port" </dev/null >"$dir/vm" 2>&1 &
 pid=$!
+# The control socket is there before the VM runs.
 for _ in $(seq 100); do
-	timeout 20 "$maru" status "$dir/ctl" >"$dir/out" 2>"$dir/err" && break
+	timeout 20 "$maru" status "$dir/ctl" >"$dir/out" 2>"$dir/err" && grep -q running "$dir/out" && break
 	sleep 0.1
 done
 says "$dir/out" 'halt.bin' 'running, up 0:00:' 'the translator: --engine bt was given; no paravirtual' 'cpus      1' '64 MiB' 'are merged' \
