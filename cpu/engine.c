@@ -96,6 +96,11 @@ void engine_send_msi(struct engine *e, uint64_t address, uint32_t data)
 	e->ops->send_msi(e, address, data);
 }
 
+bool engine_set_irqfd(struct engine *e, int fd, bool on, uint64_t address, uint32_t data)
+{
+	return e->ops->set_irqfd(e, fd, on, address, data);
+}
+
 void engine_set_intr(struct engine *e, bool level)
 {
 	e->ops->set_intr(e, level);

@@ -112,6 +112,11 @@ struct engine_board {
 void engine_set_board(struct engine *e, const struct engine_board *board); /* copied; before the first run */
 /* A message as in struct msi_sink, fixed or lowest priority, SMI, NMI, INIT or ExtINT. Any thread. */
 void engine_send_msi(struct engine *e, uint64_t address, uint32_t data);
+/*
+ * From now on (@on) a signal on @fd, an eventfd, is this message, from any thread and without a call; or (!@on) no longer. One descriptor
+ * is one message at a time. False: the engine does not listen to @fd. With the machine's lock held.
+ */
+bool engine_set_irqfd(struct engine *e, int fd, bool on, uint64_t address, uint32_t data);
 /* The wire from the 8259 to all LINT0. With the machine's lock held. */
 void engine_set_intr(struct engine *e, bool level);
 /*

@@ -33,6 +33,7 @@ struct engine_ops {
 	/* An engine has all of these or none. */
 	void (*set_board)(struct engine *e, const struct engine_board *board);
 	void (*send_msi)(struct engine *e, uint64_t address, uint32_t data);
+	bool (*set_irqfd)(struct engine *e, int fd, bool on, uint64_t address, uint32_t data);
 	void (*set_intr)(struct engine *e, bool level);
 	void (*set_pin)(struct engine *e, unsigned pin, bool masked, uint64_t address, uint32_t data);
 	void (*get_lapic)(struct vcpu *v, struct x86_lapic *out);

@@ -64,6 +64,11 @@ struct msi_sink {
 	void *opaque;
 	/* What would become of this message; NULL: nobody can tell. */
 	enum irq_edge (*edge)(void *opaque, uint64_t address, uint32_t data);
+	/*
+	 * From now on (@on) a signal on @fd, an eventfd, is this message, instead of what it was before; or (!@on) none. False: nobody
+	 * listens to @fd. NULL: nobody can.
+	 */
+	bool (*set_irqfd)(void *opaque, int fd, bool on, uint64_t address, uint32_t data);
 };
 
 static inline void msi_send(const struct msi_sink *sink, uint64_t address, uint32_t data)

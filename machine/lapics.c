@@ -157,6 +157,14 @@ static void engine_msi(void *opaque, uint64_t address, uint32_t data)
 		engine_send_msi(l->config.engine, address, data);
 }
 
+static bool engine_irqfd(void *opaque, int fd, bool on, uint64_t address, uint32_t data)
+{
+	const struct lapics *l = opaque;
+
+	on = on && apic_msi_valid(address, data);
+	return engine_set_irqfd(l->config.engine, fd, on, address, data);
+}
+
 static void pin_changed(void *opaque, unsigned pin, bool masked, uint64_t address, uint32_t data)
 {
 	const struct lapics *l = opaque;
@@ -194,7 +202,7 @@ void lapics_init(struct lapics *l, const struct lapics_config *config)
 			vcpu_set_irqchip(v, &chip);
 	}
 	if (l->engines) {
-		l->sink = (struct msi_sink){ .send = engine_msi, .opaque = l };
+		l->sink = (struct msi_sink){ .send = engine_msi, .opaque = l, .set_irqfd = engine_irqfd };
 		engine_set_board(config->engine, &board);
 	}
 }

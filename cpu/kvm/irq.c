@@ -2,9 +2,7 @@
 /*
  * Interrupts: local APICs in the kernel, everything else here (KVM's documentation, api.rst: KVM_CAP_SPLIT_IRQCHIP).
  *
- * Messages go in by KVM_SIGNAL_MSI. The 8259's interrupt is asked for by run.c when a processor can take it. For the EOI of a
- * level-triggered interrupt to come out to us, the kernel has to know which vectors are such: from the routes of the first ENGINE_PINS
- * interrupt lines, which therefore follow the I/O APIC's level-triggered entries; nobody ever raises these lines.
+ * Messages go in by KVM_SIGNAL_MSI, or by eventfds (routes.c). The 8259's interrupt is asked for by run.c when a processor can take it.
  *
  * State. KVM_GET_LAPIC has the registers as struct x86_lapic has them, and the wait of a timer that counts in its current count.
  * An exception that the kernel is about to deliver is not part of the state: its instruction is run again, and raises it again. A
@@ -32,7 +30,6 @@ enum { ID = 0x20 >> 4, DFR = 0xe0 >> 4, SVR = 0xf0 >> 4, LVT_CMCI = 0x2f0 >> 4, 
 #define LVT_MASK (1u << 16)
 #define LVT_TIMER_MODE (3u << 17) /* 0: one-shot */
 
-#define MSI_LEVEL (1u << 15)
 #define MSI_ASSERT (1u << 14)
 #define MSI_INIT (5u << 8)
 #define MSI_SIPI (6u << 8)
@@ -69,57 +66,6 @@ void kvm_set_intr(struct engine *engine, bool level)
 	atomic_store(&e->intr, level);
 	for (unsigned k = 0; level && k < e->vcpu_count; k++)
 		kvm_vcpu_kick(&e->vcpus[k]->base);
-}
-
-static void set_routes(struct kvm_engine *e)
-{
-	struct {
-		struct kvm_irq_routing head;
-		struct kvm_irq_routing_entry entries[ENGINE_PINS];
-	} table = { 0 };
-
-	for (unsigned pin = 0; pin < ENGINE_PINS; pin++)
-		if (e->pins[pin].type)
-			table.entries[table.head.nr++] = e->pins[pin];
-	if (ioctl(e->vm_fd, KVM_SET_GSI_ROUTING, &table) < 0)
-		log_warn("KVM refuses the I/O APIC's level-triggered interrupts: %s", strerror(errno));
-}
-
-void kvm_set_pin(struct engine *engine, unsigned pin, bool masked, uint64_t address, uint32_t data)
-{
-	struct kvm_engine *e = kvm_engine_of(engine);
-	struct kvm_irq_routing_entry entry = { .gsi = pin };
-
-	if (!masked && (data & MSI_LEVEL)) {
-		entry.type = KVM_IRQ_ROUTING_MSI;
-		entry.u.msi.address_lo = (uint32_t)address;
-		entry.u.msi.address_hi = (uint32_t)(address >> 32);
-		entry.u.msi.data = data;
-	}
-	/* A masked entry keeps its route: the interrupt that it has sent may have its EOI to come. */
-	if ((masked && e->pins[pin].type && (data & MSI_LEVEL)) || !memcmp(&entry, &e->pins[pin], sizeof(entry)))
-		return;
-	e->pins[pin] = entry;
-	set_routes(e);
-}
-
-/* A doorbell of a device (mem/bus.h). */
-static void set_doorbell(void *opaque, uint64_t addr, int fd, bool on)
-{
-	struct kvm_engine *e = opaque;
-	struct kvm_ioeventfd k = { .addr = addr, .fd = fd, .flags = on ? 0 : KVM_IOEVENTFD_FLAG_DEASSIGN };
-
-	ioctl(e->vm_fd, KVM_IOEVENTFD, &k); /* what fails comes out to us as before */
-}
-
-/* Without the length, or there is a second one for each width. */
-void kvm_take_doorbells(struct kvm_engine *e)
-{
-	const struct bus_ringer ringer = { set_doorbell, e };
-
-	if (ioctl(e->fd, KVM_CHECK_EXTENSION, KVM_CAP_IOEVENTFD) > 0 &&
-	    ioctl(e->fd, KVM_CHECK_EXTENSION, KVM_CAP_IOEVENTFD_ANY_LENGTH) > 0)
-		bus_set_ringer(e->mem->mmio, &ringer);
 }
 
 static void message_to(struct kvm_vcpu *v, uint32_t data)

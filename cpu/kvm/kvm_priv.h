@@ -14,6 +14,8 @@
 #include "cpu/dirty.h"
 #include "cpu/engine_ops.h"
 
+#define KVM_IRQFDS 512u /* eventfds that are messages; a device with more sends them itself */
+
 enum kvm_requests {
 	KVM_REQ_STOP = 1,
 	KVM_REQ_NMI = 2,
@@ -54,7 +56,10 @@ struct kvm_engine {
 	struct cpuid_model cpuid;
 	struct engine_board board;
 	atomic_bool intr; /* the 8259's output; changed with the machine's lock */
-	struct kvm_irq_routing_entry pins[ENGINE_PINS]; /* gsi: the pin; type 0: sends no level-triggered message */
+	/* Of pins and of eventfds (routes.c). With the machine's lock */
+	struct kvm_irq_routing_entry routes[ENGINE_PINS + KVM_IRQFDS]; /* gsi: its index; type 0: none */
+	int irqfds[KVM_IRQFDS];					       /* route ENGINE_PINS + n is descriptor n's; -1: free */
+	_Atomic unsigned irqfd_count;				       /* changed with the machine's lock */
 	struct dirty_log dirty;
 	unsigned ring_entries;	    /* of each vCPU's ring; 0: the kernel keeps bitmaps */
 	uint64_t *kernel_bitmap;    /* of one area */
@@ -82,11 +87,9 @@ void kvm_vcpu_request(struct kvm_vcpu *v, uint32_t bit);
 
 /* irq.c */
 struct error *kvm_split_irqchip(struct kvm_engine *e) MUST_CHECK;
-void kvm_take_doorbells(struct kvm_engine *e);
 void kvm_set_board(struct engine *e, const struct engine_board *board);
 void kvm_send_msi(struct engine *e, uint64_t address, uint32_t data);
 void kvm_set_intr(struct engine *e, bool level);
-void kvm_set_pin(struct engine *e, unsigned pin, bool masked, uint64_t address, uint32_t data);
 void kvm_vcpu_init(struct vcpu *v);
 void kvm_vcpu_sipi(struct vcpu *v, uint8_t vector);
 void kvm_vcpu_get_lapic(struct vcpu *v, struct x86_lapic *out);
@@ -98,6 +101,12 @@ void kvm_deliver(struct kvm_vcpu *v, uint8_t vector);
 void kvm_reset_irqs(struct kvm_vcpu *v);
 enum vcpu_activity kvm_vcpu_activity(struct vcpu *v);
 void kvm_note_activity(struct kvm_vcpu *v); /* in its thread, or stopped */
+
+/* routes.c */
+void kvm_routes_init(struct kvm_engine *e);
+void kvm_take_doorbells(struct kvm_engine *e);
+void kvm_set_pin(struct engine *e, unsigned pin, bool masked, uint64_t address, uint32_t data);
+bool kvm_set_irqfd(struct engine *e, int fd, bool on, uint64_t address, uint32_t data);
 
 /* dirty.c */
 void kvm_dirty_init(struct kvm_engine *e);

@@ -199,6 +199,7 @@ struct error *kvm_engine_create(const struct engine_config *config, struct engin
 	e->vcpu_count = config->vcpu_count;
 	e->paravirt = config->paravirt;
 	e->vm_fd = -1;
+	kvm_routes_init(e);
 	pthread_mutex_init(&e->clock_lock, NULL);
 	sigaction(SIGUSR1, &sa, NULL);
 	e->fd = fcntl(config->kvm_fd, F_DUPFD_CLOEXEC, 3);
@@ -232,7 +233,7 @@ static const struct cpuid_model *get_cpuid(const struct engine *engine)
 static const uint32_t *ioctls(const struct engine *engine, unsigned *count)
 {
 	static const uint32_t requests[] = {
-		KVM_RUN, KVM_NMI, KVM_SIGNAL_MSI, KVM_SET_GSI_ROUTING, KVM_IOEVENTFD,
+		KVM_RUN, KVM_NMI, KVM_SIGNAL_MSI, KVM_SET_GSI_ROUTING, KVM_IOEVENTFD, KVM_IRQFD,
 		KVM_SET_USER_MEMORY_REGION, KVM_GET_DIRTY_LOG, KVM_RESET_DIRTY_RINGS, KVM_GET_LAPIC, KVM_SET_LAPIC,
 		KVM_GET_MP_STATE, KVM_SET_MP_STATE, KVM_GET_VCPU_EVENTS, KVM_GET_REGS, KVM_SET_REGS, KVM_GET_SREGS, KVM_SET_SREGS, KVM_GET_DEBUGREGS,
 		KVM_SET_DEBUGREGS, KVM_GET_XCRS, KVM_SET_XCRS, KVM_GET_XSAVE, KVM_SET_XSAVE, KVM_GET_MSRS, KVM_SET_MSRS,
@@ -262,6 +263,7 @@ static void statistics(struct engine *engine, engine_counter_fn *each, void *opa
 			sum += *(const uint64_t *)((const char *)e->vcpus[k] + counters[n].offset);
 		each(opaque, NULL, counters[n].name, sum);
 	}
+	each(opaque, NULL, "irqfds", e->irqfd_count);
 }
 
 /* The kernel's local APICs are asked, not the machine's. */
@@ -296,6 +298,7 @@ static const struct engine_ops ops = {
 	.nmi = nmi,
 	.set_board = kvm_set_board,
 	.send_msi = kvm_send_msi,
+	.set_irqfd = kvm_set_irqfd,
 	.set_intr = kvm_set_intr,
 	.set_pin = kvm_set_pin,
 	.get_lapic = kvm_vcpu_get_lapic,

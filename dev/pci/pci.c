@@ -234,6 +234,7 @@ void pci_device_finish(struct pci_device *pci)
 		return;
 	pci->intx_asserted = false;
 	update_intx(pci);
+	pci_msix_detach(pci);
 	for (unsigned i = 0; i < PCI_BARS; i++)
 		unmap_bar(&pci->bars[i]);
 	pci->bus->functions[pci->devfn] = NULL;
@@ -246,6 +247,7 @@ void pci_bus_attach(struct pci_bus *bus, struct pci_device *pci, uint8_t devfn)
 	pci->bus = bus;
 	pci->devfn = devfn;
 	bus->functions[devfn] = pci;
+	pci_msix_attach(pci);
 	/* Software looks at functions 1..7 only if function 0 says that there may be some. */
 	if ((devfn & 7) && bus->functions[devfn & ~7])
 		bus->functions[devfn & ~7]->config[PCI_HEADER_TYPE] |= PCI_HEADER_MULTIFUNCTION;

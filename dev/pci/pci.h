@@ -79,6 +79,13 @@ struct pci_msix {
 	bool enabled, masked; /* as message control says */
 	uint32_t table[PCI_MSIX_VECTORS_MAX][4];
 	uint64_t pending;
+	/* Where the bus knows eventfds: a vector's own, and the message that was last asked to be behind it. */
+	struct pci_irqfd {
+		int fd; /* -1: none */
+		bool listening;
+		uint64_t address;
+		uint32_t data;
+	} irqfd[PCI_MSIX_VECTORS_MAX];
 };
 
 /* What a function is. */
@@ -192,9 +199,11 @@ static inline bool pci_msix_enabled(const struct pci_device *pci)
 }
 /* Sends the message of @vector, or holds it while it is masked. Does nothing when MSI-X is off. */
 void pci_msix_notify(struct pci_device *pci, unsigned vector);
-/* For pci.c: message control or Bus Master may have changed; the function was reset. */
+/* For pci.c: message control or Bus Master may have changed; the function was reset, attached, or is about to be detached. */
 void pci_msix_update(struct pci_device *pci);
 void pci_msix_reset(struct pci_device *pci);
+void pci_msix_attach(struct pci_device *pci);
+void pci_msix_detach(struct pci_device *pci);
 
 /* Puts @pci at @devfn, which is free. */
 void pci_bus_attach(struct pci_bus *bus, struct pci_device *pci, uint8_t devfn);

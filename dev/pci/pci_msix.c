@@ -6,11 +6,14 @@
  * bytes a vector: address, address high, data, control), the pending bits at 0x800. A vector that
  * is masked, by its own control word or by the function mask, keeps a pending bit instead of
  * sending; the message goes out when the mask is lifted. A function may not write memory while bus
- * mastering is off, and a message is such a write: it is held as pending too.
+ * mastering is off, and a message is such a write: it is held as pending too. Where the bus takes
+ * messages by eventfd, each vector has one (struct msi_sink).
  *
  * Manual: PCI Local Bus Specification 3.0, section 6.8.2.
  */
 #include <assert.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "dev/pci/pci.h"
 
@@ -25,9 +28,26 @@ enum { ENTRY_ADDRESS, ENTRY_ADDRESS_HIGH, ENTRY_DATA, ENTRY_CONTROL };
 static_assert(PCI_MSIX_VECTORS_MAX * 16 <= MSIX_PBA, "the table ends before the pending bits");
 static_assert(PCI_MSIX_VECTORS_MAX <= 64, "the pending bits are one word");
 
+/* Whether the message went out as a signal. What is behind the eventfd is asked for when it is sent, not each time its driver writes. */
+static bool signal_irqfd(struct pci_device *pci, unsigned vector, uint64_t address, uint32_t data)
+{
+	const struct msi_sink *sink = &pci->bus->msi;
+	struct pci_irqfd *line = &pci->msix.irqfd[vector];
+
+	if (line->fd < 0)
+		return false;
+	if (line->address != address || line->data != data) {
+		line->listening = sink->set_irqfd(sink->opaque, line->fd, true, address, data);
+		line->address = address;
+		line->data = data;
+	}
+	return line->listening && eventfd_write(line->fd, 1) == 0;
+}
+
 static void deliver(struct pci_device *pci, unsigned vector)
 {
 	const uint32_t *entry = pci->msix.table[vector];
+	uint64_t address = (uint64_t)entry[ENTRY_ADDRESS_HIGH] << 32 | entry[ENTRY_ADDRESS];
 
 	if (pci->msix.masked || (entry[ENTRY_CONTROL] & MSIX_VECTOR_MASKED) ||
 	    !pci_is_master(pci)) {
@@ -35,8 +55,8 @@ static void deliver(struct pci_device *pci, unsigned vector)
 		return;
 	}
 	pci->msix.pending &= ~(1ull << vector);
-	msi_send(&pci->bus->msi, (uint64_t)entry[ENTRY_ADDRESS_HIGH] << 32 | entry[ENTRY_ADDRESS],
-		 entry[ENTRY_DATA]);
+	if (!signal_irqfd(pci, vector, address, entry[ENTRY_DATA]))
+		msi_send(&pci->bus->msi, address, entry[ENTRY_DATA]);
 }
 
 /* A mask may have been lifted. */
@@ -122,4 +142,25 @@ void pci_msix_reset(struct pci_device *pci)
 	memset(pci->msix.table, 0, sizeof(pci->msix.table));
 	for (unsigned i = 0; i < pci->msix.vectors; i++)
 		pci->msix.table[i][ENTRY_CONTROL] = MSIX_VECTOR_MASKED;
+}
+
+/* A host that gives no more descriptors costs speed, nothing else. */
+void pci_msix_attach(struct pci_device *pci)
+{
+	for (unsigned i = 0; i < pci->msix.vectors; i++)
+		pci->msix.irqfd[i] = (struct pci_irqfd){ .fd = pci->bus->msi.set_irqfd ? eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC) : -1 };
+}
+
+void pci_msix_detach(struct pci_device *pci)
+{
+	const struct msi_sink *sink = &pci->bus->msi;
+
+	for (unsigned i = 0; i < pci->msix.vectors; i++) {
+		struct pci_irqfd *line = &pci->msix.irqfd[i];
+
+		if (line->listening)
+			sink->set_irqfd(sink->opaque, line->fd, false, 0, 0);
+		if (line->fd >= 0)
+			close(line->fd);
+	}
 }

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -368,9 +369,9 @@ static void lapic_travels(const struct x86_lapic *start, unsigned to, const char
 	loop_unlock(g.loop);
 }
 
-/* ---- The 8259's vector, to local APICs of an engine ---- */
+/* ---- Interrupts to local APICs of an engine ---- */
 
-#define PIC_VECTOR 0x40u
+#define VECTOR 0x40u
 #define GUEST_IDT (GUEST_DATA + 0x1000)
 #define GUEST_GDT (GUEST_DATA + 0x3000)
 #define HANDLER (GUEST_CODE + 0x100)
@@ -381,7 +382,7 @@ static uint8_t one_vector(void *opaque)
 {
 	pic_asked++;
 	lapics_set_lint(&lapics[1], 0, false);
-	return PIC_VECTOR;
+	return VECTOR;
 }
 
 static void one_taken(void *opaque)
@@ -404,8 +405,8 @@ static void raise_lint0(void)
 	loop_unlock(g.loop);
 }
 
-/* cli; nop; sti; again: hlt; jmp again: the wire is up before, or comes up when the processor has long been halted. */
-static void take_pic(bool halted)
+/* cli; nop; sti; again: hlt; jmp again: it is raised before, or when the processor has long been halted. Whether it comes, once. */
+static bool interrupt_comes(void (*raise)(void), bool halted)
 {
 	static const uint8_t waits[] = { 0xfa, 0x90, 0xfb, 0xf4, 0xeb, 0xfd };
 	static const uint8_t handler[] = { 0x48, 0xff, 0x07, 0xe6, 0xf4, 0x48, 0xcf }; /* incq (%rdi); out %al, $0xf4; iretq */
@@ -422,40 +423,88 @@ static void take_pic(bool halted)
 	guest_load(&g, HANDLER, handler, sizeof(handler));
 	guest_put64(&g, GUEST_GDT + 8, 0x00af9b000000ffff);
 	guest_put64(&g, GUEST_GDT + 16, 0x00cf93000000ffff);
-	guest_put64(&g, GUEST_IDT + 16 * PIC_VECTOR, (uint64_t)(HANDLER >> 16) << 48 | 0x8e0000080000 | (HANDLER & 0xffff));
+	guest_put64(&g, GUEST_IDT + 16 * VECTOR, (uint64_t)(HANDLER >> 16) << 48 | 0x8e0000080000 | (HANDLER & 0xffff));
 	vcpu_get_sregs(on[1], &s);
 	s.gdtr = (struct x86_table){ GUEST_GDT, 23 };
 	s.idtr = (struct x86_table){ GUEST_IDT, 0xfff };
 	vcpu_set_sregs(on[1], &s);
-	pic_asked = pic_taken = 0;
 	if (!halted)
-		raise_lint0();
+		raise();
 	pthread_create(&thread, NULL, run_until_stop, on[1]);
 	if (halted) {
 		nanosleep(&nap, NULL);
-		raise_lint0();
+		raise();
 	}
 	pthread_join(thread, NULL);
 	vcpu_get_regs(on[1], &r);
 	if (!mem_read(g.mem, GUEST_DATA, &count, 8))
 		abort();
-	ok(count == 1 && pic_asked == 1 && pic_taken == 1 && r.rip == HANDLER + 5,
-	   "the 8259's interrupt comes once, %s (%u, %u, %#llx)",
-	   halted ? "out of HLT" : "when it may", (unsigned)count, pic_asked, (unsigned long long)r.rip);
+	if (count != 1 || r.rip != HANDLER + 5)
+		printf("# %u interrupts, RIP %#llx\n", (unsigned)count, (unsigned long long)r.rip);
+	return count == 1 && r.rip == HANDLER + 5;
 }
 
-/* A vector that has been given is part of the state, and a reset ends it. */
+/* The 8259's. A vector that has been given is part of the state, and a reset ends it. */
 static void test_pic(void)
 {
-	const struct x86_events given = { .interrupt = PIC_VECTOR };
+	const struct x86_events given = { .interrupt = VECTOR };
 	struct x86_events e;
 
-	take_pic(false);
-	take_pic(true);
+	for (unsigned halted = 0; halted < 2; halted++) {
+		pic_asked = pic_taken = 0;
+		ok(interrupt_comes(raise_lint0, halted) && pic_asked == 1 && pic_taken == 1, "the 8259's interrupt comes once, %s",
+		   halted ? "out of HLT" : "when it may");
+	}
 	vcpu_set_events(on[1], &given);
 	vcpu_reset(on[1]);
 	vcpu_get_events(on[1], &e);
 	ok(e.interrupt == -1, "a reset forgets an interrupt that is about to be delivered");
+}
+
+static int line = -1;
+
+static void signal_line(void)
+{
+	if (eventfd_write(line, 1))
+		abort();
+}
+
+static bool set_line(bool is_on, uint32_t data)
+{
+	const struct msi_sink *sink = lapics_msi_sink(&lapics[1]);
+	bool listens;
+
+	loop_lock(g.loop);
+	listens = sink->set_irqfd(sink->opaque, line, is_on, 0xfee00000, data);
+	loop_unlock(g.loop);
+	return listens;
+}
+
+/* A message by a signal: what is behind it changes, and ends. */
+static void test_irqfd(void)
+{
+	struct x86_lapic x;
+
+	line = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	ok(set_line(true, VECTOR), "KVM listens to an eventfd");
+	ok(interrupt_comes(signal_line, false), "its signal is an interrupt, when it may");
+	ok(interrupt_comes(signal_line, true), "out of HLT");
+	ok(set_line(true, 0x51), "another message");
+	lapics_set_up(&lapics[1]);
+	signal_line();
+	lapics_get_state(&lapics[1], 0, &x);
+	ok(x.reg[APIC_IRR >> 4 | 0x51 / 32] == 1u << 0x51 % 32, "is the one that comes");
+	ok(!set_line(true, 0x100 | 0x51), "not one of lowest priority, which the kernel would deliver later");
+	lapics_set_up(&lapics[1]);
+	signal_line();
+	lapics_get_state(&lapics[1], 0, &x);
+	ok(!x.reg[APIC_IRR >> 4 | 0x51 / 32], "so a signal is none of both");
+	ok(set_line(true, 0x51) && !set_line(false, 0), "no longer");
+	lapics_set_up(&lapics[1]);
+	signal_line();
+	lapics_get_state(&lapics[1], 0, &x);
+	ok(!x.reg[APIC_IRR >> 4 | 0x51 / 32], "a signal is nothing then");
+	close(line);
 }
 
 static void test_lapics(void)
@@ -502,8 +551,10 @@ static void test_lapics(void)
 	x.reg[APIC_ICR2 >> 4] = 7;
 	x.reg[APIC_DFR >> 4] = ~0u;
 	lapic_travels(&x, to, "x2APIC mode");
-	if (kvm)
+	if (kvm) {
 		test_pic();
+		test_irqfd();
+	}
 
 	for (unsigned k = 0; k <= to; k++) {
 		lapic_device(lapics[k].chip[0])->ops->destroy(lapic_device(lapics[k].chip[0]));

@@ -22,6 +22,7 @@ static struct {
 	uint32_t data;
 	unsigned messages, irqchips;
 	bool intr;
+	int irqfd;
 	struct {
 		bool masked;
 		uint64_t address;
@@ -49,6 +50,12 @@ static void send_message(struct engine *e, uint64_t address, uint32_t data)
 	engine.address = address;
 	engine.data = data;
 	engine.messages++;
+}
+
+static bool set_irqfd(struct engine *e, int fd, bool on, uint64_t address, uint32_t data)
+{
+	engine.irqfd = on ? fd : -1;
+	return on;
 }
 
 static void set_intr(struct engine *e, bool level)
@@ -79,6 +86,7 @@ static const struct engine_ops ops = {
 	.set_irqchip = set_irqchip,
 	.set_board = set_board,
 	.send_msi = send_message,
+	.set_irqfd = set_irqfd,
 	.set_intr = set_intr,
 	.set_pin = set_pin,
 	.get_lapic = get_lapic,
@@ -134,6 +142,14 @@ static void test_ioapic(void)
 	msi_send(lapics_msi_sink(&lapics), 0x1000, 0x41);
 	msi_send(lapics_msi_sink(&lapics), 0xfee00000, 6u << 8);
 	is_u64(engine.messages, 3, "not what is none for local APICs");
+}
+
+static void test_irqfd(void)
+{
+	const struct msi_sink *sink = lapics_msi_sink(&lapics);
+
+	ok(sink->set_irqfd(sink->opaque, 7, true, 0xfee00000, 0x41) && engine.irqfd == 7, "an eventfd for a message is the engine's");
+	ok(!sink->set_irqfd(sink->opaque, 7, true, 0x1000, 0x41) && engine.irqfd == -1, "and no longer when it is none for local APICs");
 }
 
 static void test_pic(void)
@@ -192,6 +208,7 @@ int main(void)
 	lapics_attach_ioapic(&lapics, ioapic);
 
 	test_ioapic();
+	test_irqfd();
 	test_pic();
 	test_state();
 

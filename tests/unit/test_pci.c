@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* PCI functions, MSI-X, the Q35 chipset: driven through ports, ECAM and BARs as a guest does. */
+#include <sys/eventfd.h>
+
 #include "dev/pci/q35.h"
 #include "tests/tap.h"
 #include "tests/unit/fakes.h"
@@ -76,7 +78,29 @@ struct board {
 	struct chip chip, other;
 };
 
-static void board_init(struct board *b)
+/* Who listens to eventfds, the last one is noted. */
+static struct {
+	bool refuse;
+	unsigned sets, ends;
+	int fd;
+	uint64_t address;
+	uint32_t data;
+} listener;
+
+static bool set_irqfd(void *opaque, int fd, bool on, uint64_t address, uint32_t data)
+{
+	if (!on) {
+		listener.ends++;
+		return false;
+	}
+	listener.sets++;
+	listener.fd = fd;
+	listener.address = address;
+	listener.data = data;
+	return !listener.refuse;
+}
+
+static void board_init_with(struct board *b, bool with_irqfds)
 {
 	struct q35_config config = { .ecam_base = ECAM, .pm_base = 0x600 };
 
@@ -86,6 +110,7 @@ static void board_init(struct board *b)
 	fake_msi_init(&b->msi);
 	config.mem = b->mem;
 	config.msi = b->msi.sink;
+	config.msi.set_irqfd = with_irqfds ? set_irqfd : NULL;
 	for (unsigned i = 0; i < 24; i++)
 		config.irq[i] = fake_line(&b->lines[i]);
 	config.reset = fake_line(&b->reset);
@@ -94,6 +119,11 @@ static void board_init(struct board *b)
 	chip_init(&b->other);
 	pci_bus_attach(&b->q35->bus, &b->chip.pci, PCI_DEVFN(SLOT, 0));
 	pci_bus_attach(&b->q35->bus, &b->other.pci, PCI_DEVFN(OTHER_SLOT, 0));
+}
+
+static void board_init(struct board *b)
+{
+	board_init_with(b, false);
 }
 
 static uint64_t port_in(struct board *b, uint16_t port, unsigned size)
@@ -323,6 +353,60 @@ static void test_msix(struct board *b)
 	ok(!pci_msix_enabled(&b->chip.pci), "reset switches MSI-X off");
 }
 
+static uint64_t signals(void)
+{
+	eventfd_t n = 0;
+
+	return eventfd_read(listener.fd, &n) == 0 ? n : 0;
+}
+
+/* The MSI-X table's entry @vector is written. */
+static void set_vector(struct board *b, unsigned vector, uint32_t address, uint32_t data)
+{
+	mmio_out(b, 0xc0010000 + 16 * vector, address, 4);
+	mmio_out(b, 0xc0010000 + 16 * vector + 8, data, 4);
+	mmio_out(b, 0xc0010000 + 16 * vector + 12, 0, 4);
+}
+
+/* Somebody listens to eventfds: messages are signals, once he knows what is behind them. */
+static void test_irqfd(void)
+{
+	struct board b;
+	unsigned cap;
+
+	board_init_with(&b, true);
+	cap = cfg_in(&b, SLOT, 0x34, 1);
+	cfg_out(&b, SLOT, 0x20, 0xc0010000, 4);
+	cfg_out(&b, SLOT, 4, 6, 2);
+	cfg_out(&b, SLOT, cap + 2, 0x8000, 2);
+	set_vector(&b, 1, 0xfee01000, 0x41);
+	is_u64(listener.sets, 0, "nothing to listen for before the first message");
+	pci_msix_notify(&b.chip.pci, 1);
+	pci_msix_notify(&b.chip.pci, 1);
+	ok(listener.sets == 1 && listener.address == 0xfee01000 && listener.data == 0x41, "he is told once what the signal is");
+	is_u64(signals(), 2, "two messages are signals");
+	is_u64(b.msi.count, 0, "and nothing else");
+	mmio_out(&b, 0xc001001c, 1, 4);
+	pci_msix_notify(&b.chip.pci, 1);
+	is_u64(signals(), 0, "none while it is masked");
+	set_vector(&b, 1, 0xfee00000, 0x42);
+	ok(listener.sets == 2 && listener.address == 0xfee00000 && listener.data == 0x42, "a vector that was moved while masked is told");
+	is_u64(signals(), 1, "before it is sent");
+	listener.refuse = true;
+	set_vector(&b, 1, 0xfee00000, 0x43);
+	pci_msix_notify(&b.chip.pci, 1);
+	pci_msix_notify(&b.chip.pci, 1);
+	ok(listener.sets == 3 && b.msi.count == 2 && b.msi.data == 0x43, "what he refuses is sent as ever, and he is not asked again");
+	is_u64(signals(), 0, "and not signalled");
+	listener.refuse = false;
+	set_vector(&b, 1, 0xfee00000, 0x44);
+	pci_msix_notify(&b.chip.pci, 1);
+	is_u64(signals(), 1, "another message is offered again");
+	b.q35->dev.ops->destroy(&b.q35->dev);
+	is_u64(listener.ends, 1, "the end of the device is told");
+	memory_destroy(b.mem);
+}
+
 static void test_capabilities(struct board *b)
 {
 	struct pci_device *pci = &b->chip.pci;
@@ -381,8 +465,9 @@ int main(void)
 	test_capabilities(&b);
 	test_reset_control(&b);
 	test_firmware(&b);
+	test_irqfd();
 	b.q35->dev.ops->destroy(&b.q35->dev);
-	is_u64(destroyed, 2, "functions are destroyed with the chipset");
+	is_u64(destroyed, 4, "functions are destroyed with the chipset");
 	is_u64(bus_read(b.mem->ports, 0xcf8, 4), 0xffffffff, "and its ports are free");
 	memory_destroy(b.mem);
 	return done_testing();
