@@ -9,24 +9,31 @@
  * and not loop_post(), because a watched descriptor can be detached: closing a disk leaves nothing
  * behind in the loop.)
  *
+ * How many workers. One that waits for the host's disk costs nothing, and a disk is faster with more requests at a time: all of them
+ * work. One that only copies from and to the host's page cache competes with the guest's processors, which it is to serve: then there are
+ * as many as half the host's processors. Which it is, is known from the last requests: a thread that has waited says so (getrusage()).
+ *
  * Order: requests run and finish in any order. A flush covers what completed before it was submitted:
  * such a request is in the kernel's cache or in the format's tables by then, and the format's flush
  * writes both out, so nothing needs to wait for anything.
  *
- * Threading: submit, drain, close and the completion run in the loop's monitor; `lock` guards queue and
- * finished list between it and the workers. Workers take no signals.
+ * Threading: submit, drain, close and the completion run in the loop's monitor; `lock` guards queue,
+ * finished list and the number of those at work between it and the workers. Workers take no signals.
  */
 #include "block/block.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -34,6 +41,7 @@
 #include "block/driver.h"
 
 #define WORKERS 4
+#define WAITING_LASTS 64 /* requests after one that has waited, for which it is thought that others wait, too */
 #define REPORT_EVERY_NS (60 * NS_PER_SEC)
 
 struct block_device {
@@ -46,7 +54,10 @@ struct block_device {
 	uint64_t reported_ns; /* when the host's trouble was last reported; 0: never; as above */
 
 	pthread_mutex_t lock;
-	pthread_cond_t queued; /* workers wait here */
+	sem_t work; /* a worker waits here until it is to look at the queue */
+	unsigned active; /* those who look, or are told to */
+	unsigned active_most; /* while requests do not wait */
+	unsigned waiting; /* 0: requests do not wait */
 	pthread_cond_t finished_some; /* drain waits here */
 	struct block_request *queue_head, **queue_tail;
 	struct block_request *finished_head, **finished_tail;
@@ -88,29 +99,59 @@ static int run_request(struct block_image *img, struct block_request *req)
 	}
 }
 
+/* How often this thread has waited for something. */
+static long times_waited(void)
+{
+	struct rusage use = { 0 };
+
+	getrusage(RUSAGE_THREAD, &use);
+	return use.ru_nvcsw;
+}
+
+/* With the lock: whether one more is to look at the queue, who then counts as one that does. */
+static bool take_worker(struct block_device *dev)
+{
+	if (!dev->queue_head || dev->active >= (dev->waiting ? WORKERS : dev->active_most))
+		return false;
+	dev->active++;
+	return true;
+}
+
 static void *worker_main(void *opaque)
 {
 	struct block_device *dev = opaque;
 
 	prctl(PR_SET_NAME, "disk");
+	sem_wait(&dev->work);
 	pthread_mutex_lock(&dev->lock);
 	for (;;) {
 		struct block_request *req = dev->queue_head;
+		long waited;
+		bool more;
 
 		if (!req) {
 			if (dev->stopping)
 				break;
-			pthread_cond_wait(&dev->queued, &dev->lock);
+			dev->active--;
+			pthread_mutex_unlock(&dev->lock);
+			sem_wait(&dev->work);
+			pthread_mutex_lock(&dev->lock);
 			continue;
 		}
 		dev->queue_head = req->next;
 		if (!dev->queue_head)
 			dev->queue_tail = &dev->queue_head;
+		more = take_worker(dev);
 		pthread_mutex_unlock(&dev->lock);
+		if (more)
+			sem_post(&dev->work);
 
+		waited = times_waited();
 		req->result = run_request(dev->image, req);
+		waited = times_waited() - waited;
 
 		pthread_mutex_lock(&dev->lock);
+		dev->waiting = waited ? WAITING_LASTS : dev->waiting ? dev->waiting - 1 : 0;
 		req->next = NULL;
 		*dev->finished_tail = req;
 		dev->finished_tail = &req->next;
@@ -202,6 +243,8 @@ static void on_wakeup(void *opaque, uint32_t events UNUSED)
 
 void block_submit(struct block_device *dev, struct block_request *req)
 {
+	bool wake;
+
 	assert(req->done);
 	req->device = dev;
 	req->next = NULL;
@@ -209,8 +252,10 @@ void block_submit(struct block_device *dev, struct block_request *req)
 	pthread_mutex_lock(&dev->lock);
 	*dev->queue_tail = req;
 	dev->queue_tail = &req->next;
+	wake = take_worker(dev);
 	pthread_mutex_unlock(&dev->lock);
-	pthread_cond_signal(&dev->queued); /* who is woken wants the lock */
+	if (wake)
+		sem_post(&dev->work); /* who is woken wants the lock */
 }
 
 void block_drain(struct block_device *dev)
@@ -223,8 +268,9 @@ static void stop_workers(struct block_device *dev)
 {
 	pthread_mutex_lock(&dev->lock);
 	dev->stopping = true;
-	pthread_cond_broadcast(&dev->queued);
 	pthread_mutex_unlock(&dev->lock);
+	for (unsigned i = 0; i < dev->workers; i++)
+		sem_post(&dev->work);
 	for (unsigned i = 0; i < dev->workers; i++)
 		pthread_join(dev->worker[i], NULL);
 	dev->workers = 0;
@@ -232,12 +278,20 @@ static void stop_workers(struct block_device *dev)
 
 static void device_free(struct block_device *dev)
 {
-	pthread_cond_destroy(&dev->queued);
+	sem_destroy(&dev->work);
 	pthread_cond_destroy(&dev->finished_some);
 	pthread_mutex_destroy(&dev->lock);
 	if (dev->event_fd >= 0)
 		close(dev->event_fd);
 	free(dev);
+}
+
+static unsigned half_the_processors(void)
+{
+	cpu_set_t set;
+
+	/* It fails when there are more than the set holds: enough. */
+	return sched_getaffinity(0, sizeof(set), &set) ? WORKERS : MAX(MIN(CPU_COUNT(&set) / 2u, WORKERS), 1u);
 }
 
 static struct error *start_workers(struct block_device *dev)
@@ -269,7 +323,8 @@ struct error *block_open(struct loop *loop, const struct block_open *how, struct
 	dev->queue_tail = &dev->queue_head;
 	dev->finished_tail = &dev->finished_head;
 	pthread_mutex_init(&dev->lock, NULL);
-	pthread_cond_init(&dev->queued, NULL);
+	sem_init(&dev->work, 0, 0);
+	dev->active_most = half_the_processors();
 	pthread_cond_init(&dev->finished_some, NULL);
 	dev->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (dev->event_fd < 0) {

@@ -9,7 +9,7 @@
 
 #include "base/util.h"
 
-#define IO_BATCH 256 /* vectors handed to the kernel at a time; bounds the stack */
+#define IO_BATCH 320 /* vectors handed to the kernel at a time; bounds the stack */
 
 const uint8_t io_zeroes[IO_ZEROES_BYTES];
 

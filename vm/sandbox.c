@@ -160,7 +160,7 @@ static const int loop_calls[] = {
 static const int worker_calls[] = {
 	__NR_preadv, __NR_preadv2, __NR_pwritev, __NR_pwritev2, __NR_pread64, __NR_pwrite64, __NR_fdatasync,
 	__NR_fsync, __NR_fallocate, __NR_ftruncate, __NR_flock, __NR_sync_file_range, __NR_copy_file_range,
-	__NR_seccomp,
+	__NR_getrusage, __NR_seccomp,
 };
 
 #define ALLOW(f, calls) cage_allow(f, calls, ARRAY_SIZE(calls))

@@ -7,8 +7,8 @@
 #include "dev/virtio/virtio.h"
 
 #define VIRTIO_BLK_QUEUES_MAX 16u
-#define VIRTIO_BLK_QUEUE_SIZE 256u
-#define VIRTIO_BLK_SEGMENTS 254u	     /* data buffers a request */
+#define VIRTIO_BLK_QUEUE_SIZE 512u
+#define VIRTIO_BLK_SEGMENTS 320u	     /* data buffers a request: Linux asks for 1280 KiB at most, in pages */
 #define VIRTIO_BLK_SEGMENT_BYTES (512 * KiB) /* of each */
 #define VIRTIO_BLK_SLOTS 128u		     /* requests in flight, all queues together */
 #define VIRTIO_BLK_ID_BYTES 20u

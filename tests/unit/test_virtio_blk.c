@@ -240,7 +240,7 @@ static void test_slots(void)
 {
 	unsigned done[2] = { 0, 0 };
 
-	drv_start(&d, ALL, 256);
+	drv_start(&d, ALL, VIRTIO_BLK_QUEUE_SIZE);
 	for (unsigned i = 0; i < 80; i++)
 		for (unsigned q = 0; q < 2; q++)
 			request(q, 0, T_IN, i, 512, true);
@@ -315,7 +315,7 @@ static void test_bad_chains(void)
 
 	struct drv_buffer most[VIRTIO_BLK_SEGMENTS + 2];
 
-	drv_start(&d, ALL, 256);
+	drv_start(&d, ALL, VIRTIO_BLK_QUEUE_SIZE);
 	put_header(0, T_IN, 0);
 	for (unsigned i = 0; i <= VIRTIO_BLK_SEGMENTS; i++)
 		most[i] = (struct drv_buffer){ i ? DATA(0) : HEADER(0), i ? 4 : 16, i };
