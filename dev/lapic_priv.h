@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Inside of the local APIC: shared by lapic.c (registers), lapic_timer.c and apic_bus.c (routing).
+ * Inside of the local APIC: shared by lapic.c (interrupts), lapic_registers.c, lapic_timer.c and apic_bus.c (routing).
  */
 #ifndef DEV_LAPIC_PRIV_H
 #define DEV_LAPIC_PRIV_H
@@ -8,6 +8,8 @@
 #include <stdatomic.h>
 
 #include "dev/lapic.h"
+
+#define APIC_FIRST_VECTOR 16 /* those below are no interrupts */
 
 #define LVT_VECTOR 0xffu
 #define LVT_DELMOD(v) ((v) >> 8 & 7)
@@ -69,6 +71,10 @@ static inline bool lapic_x2apic(const struct lapic *l)
 }
 
 /* lapic.c */
+void lapic_update(struct lapic *l); /* after every change of what decides on interrupts */
+void lapic_init_registers(struct lapic *l);
+void lapic_eoi(struct lapic *l);      /* EOI */
+void lapic_send_icr(struct lapic *l); /* the interrupt command has been written */
 bool lapic_has_request(const struct lapic *l, uint8_t vector);
 void lapic_deliver(struct lapic *l, enum apic_delivery delivery, uint8_t vector, bool level);
 void lapic_fire_lvt(struct lapic *l, enum lvt i);
