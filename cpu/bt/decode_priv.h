@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the decoder's two files share: the state of one decoding. */
+/* What the decoder's files share: the state of one decoding. */
 #ifndef CPU_BT_DECODE_PRIV_H
 #define CPU_BT_DECODE_PRIV_H
 
@@ -58,6 +58,9 @@ static inline int64_t decode_sign_extend(uint64_t value, unsigned size)
 
 	return (int64_t)(value << shift) >> shift;
 }
+
+/* All before ModRM; d->bad when that cannot be. False: out of bytes. */
+bool decode_opcode(struct decoding *d);
 
 /* ModRM, SIB and displacement: all of the memory operand but its size. False: out of bytes. */
 bool decode_modrm(struct decoding *d);
