@@ -188,7 +188,7 @@ RESULTS = $(if $(OLD)$(NEW),"$(OLD)" "$(NEW)",$(shell ls build/bench/*.json 2>/d
 bench-compare: ## what changed between two results: OLD=a.json NEW=b.json [BY=cpu]
 	@bench/report $(if $(BY),--by $(BY)) $(RESULTS)
 
-profile: all ## where the time goes while a Debian guest runs COMMAND='...'
+profile: deps all ## where the time goes while a Debian guest runs COMMAND='...'
 	@scripts/profile-guest $(B) "$(COMMAND)"
 
 install: all ## install under DESTDIR and PREFIX (/usr/local)
@@ -205,13 +205,13 @@ clean: ## remove everything that was built
 # Who only runs maru needs no test tools, and who tests no QEMU.
 deps: ## install the Debian packages that all this needs
 	@scripts/deps $(if $(filter run,$(MAKECMDGOALS)),build run) $(if $(filter test test-long,$(MAKECMDGOALS)),build run test) \
-		$(if $(filter bench,$(MAKECMDGOALS)),build run bench)
+		$(if $(filter test-long,$(MAKECMDGOALS)),long) $(if $(filter bench profile,$(MAKECMDGOALS)),build run $(filter bench profile,$(MAKECMDGOALS)))
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 23
 
-# `make run`, `make test` and `make bench` install first what compiling needs, and build on all processors.
-ifneq ($(filter run test test-long bench,$(MAKECMDGOALS)),)
+# `make run`, `make test`, `make bench` and `make profile` install first what compiling needs, and build on all processors.
+ifneq ($(filter run test test-long bench profile,$(MAKECMDGOALS)),)
 MAKEFLAGS += -j$(shell nproc)
 $(foreach m,$(MODES),build/$(m)/.flags): | deps
 endif
