@@ -84,7 +84,7 @@ struct vcpu_exit {
 	enum vcpu_exit_reason reason;
 	uint64_t debug_address; /* EXIT_DEBUG: of a watchpoint that hit, else the guest-virtual RIP */
 	bool debug_watch;
-	char message[160];
+	char message[192];
 };
 
 struct error *engine_create(const struct engine_config *config, struct engine **out) MUST_CHECK;

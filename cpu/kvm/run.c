@@ -154,7 +154,7 @@ static void failed(struct kvm_vcpu *v, struct vcpu_exit *exit, const char *what,
 
 	instruction_text(v, insn, sizeof(insn));
 	exit->reason = VCPU_EXIT_ERROR;
-	snprintf(exit->message, sizeof(exit->message), "KVM %s (%#llx) %s", what, (unsigned long long)code, insn);
+	snprintf(exit->message, sizeof(exit->message), "KVM %s (%#llx) %s; --engine bt does without it", what, (unsigned long long)code, insn);
 }
 
 /* A debug exception of the debugger's; false: stepping past breakpoints beyond the processor's four. */

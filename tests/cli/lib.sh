@@ -6,10 +6,10 @@
 #   $maru $dir                 the program; a folder, removed at the end
 #   at_end                     a function that the test may have: called at its end, before the folder goes
 #   result STATUS DESCRIPTION  a test that has passed when STATUS is 0; what is in $dir/err is shown otherwise
-#   kernel FILE CODE           code as \x escapes, run at 1 MiB + 32
 #   finish_tests               the plan, and the exit status
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
+. tests/multiboot.sh
 maru=$PWD/${BUILD:-build/release}/maru
 dir=$(mktemp -d) || exit 1
 tests=0 failed=0
@@ -31,14 +31,6 @@ result()
 		echo "not ok $tests - $2"
 		sed 's/^/# /' "$dir/err" 2>/dev/null
 	fi
-}
-
-kernel()
-{
-	{
-		printf '\x02\xb0\xad\x1b\x00\x00\x01\x00\xfe\x4f\x51\xe4\x00\x00\x10\x00\x00\x00\x10\x00\x00\x00\x00\x00\x00\x00\x00\x00\x20\x00\x10\x00'
-		printf "$2"
-	} >"$1"
 }
 
 finish_tests()

@@ -17,12 +17,10 @@ refused()
 	result $? "maru $* says: $text"
 }
 
-kernel "$dir/halt.bin" '\xfa\xf4\xeb\xfd'                                   # cli; hlt; jmp
-kernel "$dir/exit.bin" '\xb8\x03\x00\x00\x00\xba\xf4\x00\x00\x00\xef\xf4'   # mov eax,3; mov edx,0xf4; out; hlt
-kernel "$dir/crash.bin" '\x0f\x0b'                                          # ud2 without an IDT
-kernel "$dir/hello.bin" '\xba\xf8\x03\x00\x00\xb0\x48\xee\xb0\x69\xee\xba\xf4\x00\x00\x00\xef\xf4'
-printf '\x02\xb0\xad\x1b' | cmp -s -n 4 - "$dir/halt.bin"
-result $? "test kernels are made"
+multiboot "$dir/halt.bin" '\xfa\xf4\xeb\xfd'                                   # cli; hlt; jmp
+multiboot "$dir/exit.bin" '\xb8\x03\x00\x00\x00\xba\xf4\x00\x00\x00\xef\xf4'   # mov eax,3; mov edx,0xf4; out; hlt
+multiboot "$dir/crash.bin" '\x0f\x0b'                                          # ud2 without an IDT
+multiboot "$dir/hello.bin" '\xba\xf8\x03\x00\x00\xb0\x48\xee\xb0\x69\xee\xba\xf4\x00\x00\x00\xef\xf4'
 
 : >"$dir/empty"
 echo "this is no kernel" >"$dir/text"

@@ -45,7 +45,7 @@ for wrong in "-o" "-o xml" "--json" "now"; do
 done
 
 # What auto finds out about a KVM is kept below a folder that need not be there; without a KVM there is nothing to keep.
-kernel "$dir/exit.bin" '\xb8\x03\x00\x00\x00\xba\xf4\x00\x00\x00\xef\xf4'
+multiboot "$dir/exit.bin" '\xb8\x03\x00\x00\x00\xba\xf4\x00\x00\x00\xef\xf4'
 if [ -r /dev/kvm ] && [ -w /dev/kvm ]; then
 	for _ in 1 2; do
 		XDG_RUNTIME_DIR='' XDG_CACHE_HOME=$dir/not/yet timeout 60 "$maru" run --kernel "$dir/exit.bin" --debug-exit --net none \

@@ -5,6 +5,7 @@
 # in a mount namespace of the test's own.
 
 cd "$(dirname "$0")/../.." || exit 1
+. tests/multiboot.sh
 maru=$PWD/${BUILD:-build/release}/maru
 unshare --user --map-root-user --mount true 2>/dev/null || {
 	echo "1..0 # SKIP this host gives the test no mount namespace of its own"
@@ -14,8 +15,8 @@ dir=$(mktemp -d) || exit 1
 trap 'rm -rf "$dir"' EXIT
 n=0 failed=0
 
-# A Multiboot kernel that halts at once: it is never reached.
-printf '\x02\xb0\xad\x1b\x00\x00\x01\x00\xfe\x4f\x51\xe4\x00\x00\x10\x00\x00\x00\x10\x00\x00\x00\x00\x00\x00\x00\x00\x00\x20\x00\x10\x00\xfa\xf4' >"$dir/halt"
+# Halts at once: it is never reached.
+multiboot "$dir/halt" '\xfa\xf4'
 
 # refused TEXT SETUP OPTION… — with SETUP done in the namespace, maru ends with status 2 and says TEXT.
 refused()

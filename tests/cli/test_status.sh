@@ -21,7 +21,7 @@ says()
 	done
 }
 
-kernel "$dir/halt.bin" '\xfa\xf4\xeb\xfd'
+multiboot "$dir/halt.bin" '\xfa\xf4\xeb\xfd'
 head -c 1M /dev/zero >"$dir/disk.img"
 mkdir "$dir/folder"
 "$maru" run --kernel "$dir/halt.bin" --engine bt --memory 64M --net none --serial none --paravirt off --ksm --control "$dir/ctl" \

@@ -15,7 +15,7 @@ at_end()
 }
 
 # Writes "Hi" to the serial port, then halts, deaf to the power button.
-kernel "$dir/deaf.bin" '\xba\xf8\x03\x00\x00\xb0\x48\xee\xb0\x69\xee\xfa\xf4\xeb\xfd'
+multiboot "$dir/deaf.bin" '\xba\xf8\x03\x00\x00\xb0\x48\xee\xb0\x69\xee\xfa\xf4\xeb\xfd'
 cat >"$dir/run" <<EOF
 stty -g >"$dir/before"
 sh -c 'echo \$\$ >"$dir/pid"; exec "$maru" run --kernel "$dir/deaf.bin" --net none --memory 32M --control "$dir/ctl"'

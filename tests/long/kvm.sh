@@ -3,7 +3,8 @@
 # timeout: 7200
 #
 # The KVM engine on a host without /dev/kvm: an emulator makes a processor with virtualization, in it Debian's kernel has a (slow, but
-# real) KVM, and there maru runs the bare-metal tests, moves state from engine to engine, and boots a small guest.
+# real) KVM, and there maru runs the bare-metal tests, moves state from engine to engine, and boots a small guest. What it says when
+# KVM cannot be opened or fails is looked at, too.
 #
 #   tests/long/kvm.sh [TEST…]    TEST: the name of a bare-metal test without test_; all of them that a KVM of this kind can run by default
 #
@@ -16,6 +17,7 @@
 
 set -u
 top=$(cd "$(dirname "$0")/../.." && pwd)
+. "$top/tests/multiboot.sh"
 build=$top/${BUILD:-build/release}
 work=$(mktemp -d "${TMPDIR:-/tmp}/maru-kvm.XXXXXX") || exit 1
 trap 'rm -rf "$work"' EXIT
@@ -115,6 +117,10 @@ elif ! cp "$kernels/"{vmlinuz,initrd.img} "$root/tests/" 2>/dev/null; then
 	echo "linux on KVM # SKIP there is no kernel in $kernels" >>"$work/skips"
 fi
 
+multiboot "$root/tests/exit.bin" '\xb8\x03\x00\x00\x00\xba\xf4\x00\x00\x00\xef\xf4' # mov $3, %eax; mov $0xf4, %edx; out %eax, (%dx); hlt
+# mov $0xd0000000, %edi; fnstenv (%edi), where no RAM is: KVM's emulator does not have it; and exit
+multiboot "$root/tests/fnstenv.bin" '\xbf\x00\x00\x00\xd0\xd9\x37\xb8\x03\x00\x00\x00\xba\xf4\x00\x00\x00\xef\xf4'
+
 cat >"$root/init" <<'END'
 #!/bin/busybox sh
 /bin/busybox --install -s /bin
@@ -153,6 +159,34 @@ for t in /tests/*.elf; do
 	cat /tmp/out; sed 's/^/# /' /tmp/err
 	echo "@end $n $s"
 done
+echo @begin troubles
+n=0
+# says STATUS TEXT ARGUMENT… — maru ends with this status, and says this.
+says()
+{
+	local status=$1 text=$2 got
+	shift 2
+	timeout 200 $maru "$@" </dev/null >/tmp/out 2>&1
+	got=$?
+	n=$((n + 1))
+	if [ $got = $status ] && grep -q -- "$text" /tmp/out; then echo "ok $n - $who: maru $*: $text"; else
+		echo "not ok $n - $who: maru $*: $text (status $got)"
+		sed 's/^/# /' /tmp/out
+	fi
+}
+small="--memory 64M --net none --serial none --debug-exit"
+who=root maru=maru
+says 7 '' run --engine kvm $small --kernel /tests/exit.bin
+says 6 'KVM cannot emulate an instruction .*at 0x100025, bytes d9 37 .*--engine bt' run --engine kvm $small --kernel /tests/fnstenv.bin
+says 7 '' run --engine bt $small --kernel /tests/fnstenv.bin
+says 2 "avx512f" run --engine kvm --cpu-features avx512f $small --kernel /tests/exit.bin
+chmod 1777 /tmp; chmod 600 /dev/kvm
+who='a user' maru='start-stop-daemon -S -c 1000:1000 -x /maru/maru --'
+says 2 'you may not open /dev/kvm; join its group.*--engine bt' run --engine kvm $small --kernel /tests/exit.bin
+says 7 '' run $small --kernel /tests/exit.bin
+says 0 'engine.*chosen.*bt.*you may not open /dev/kvm' doctor -o json
+echo "1..$n"
+echo @end troubles 0
 echo @over
 # Bochs loses what its port has not written yet; it is ended from outside.
 ! grep -q vmx /proc/cpuinfo || sleep 600
