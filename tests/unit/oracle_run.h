@@ -81,7 +81,7 @@ struct outcome {
 	struct cpu_state cpu;
 	uint64_t vector, error, cr2;
 	uint8_t *memory;
-	char failure[200]; /* the guest ended otherwise */
+	char failure[240]; /* the guest ended otherwise */
 };
 
 struct oracle_run {
