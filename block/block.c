@@ -117,12 +117,19 @@ static bool take_worker(struct block_device *dev)
 	return true;
 }
 
+/* Not more often than somebody has said so: each counts as one at work. */
+static void wait_for_work(struct block_device *dev)
+{
+	while (sem_wait(&dev->work))
+		assert(errno == EINTR);
+}
+
 static void *worker_main(void *opaque)
 {
 	struct block_device *dev = opaque;
 
 	prctl(PR_SET_NAME, "disk");
-	sem_wait(&dev->work);
+	wait_for_work(dev);
 	pthread_mutex_lock(&dev->lock);
 	for (;;) {
 		struct block_request *req = dev->queue_head;
@@ -134,7 +141,7 @@ static void *worker_main(void *opaque)
 				break;
 			dev->active--;
 			pthread_mutex_unlock(&dev->lock);
-			sem_wait(&dev->work);
+			wait_for_work(dev);
 			pthread_mutex_lock(&dev->lock);
 			continue;
 		}
