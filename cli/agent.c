@@ -204,22 +204,19 @@ static struct error *check_port(const char *vm)
 
 struct error *agent_connect(const char *vm, struct agent *out)
 {
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	char path[sizeof(((struct sockaddr_un *)NULL)->sun_path)];
 	struct error *err = check_port(vm);
 	int fd;
 
 	if (!err)
-		err = client_find(vm, AGENT_SUFFIX, addr.sun_path, sizeof(addr.sun_path));
+		err = client_find(vm, AGENT_SUFFIX, path, sizeof(path));
 	if (err)
 		return err;
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	fd = client_dial(path);
+	if (fd < 0 && errno == EAGAIN)
+		return error_new("the guest's agent does not answer: too many others wait for it");
 	if (fd < 0)
-		return error_errno(errno, "cannot make a socket");
-	if (connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0) {
-		err = error_errno(errno, "cannot reach the guest's agent at '%s'", addr.sun_path);
-		close(fd);
-		return err;
-	}
+		return error_errno(errno, "cannot reach the guest's agent at '%s'", path);
 	return agent_attach(fd, out);
 }
 

@@ -19,10 +19,12 @@
 
 #include "base/loop.h"
 #include "base/util.h"
+#include "cli/agent.h"
 #include "cli/cli.h"
 
 #define LINE_MAX_BYTES (4 * MiB)
 #define ID_BYTES 24u
+#define REFUSAL_BYTES 400u
 
 struct error *client_socket_path(const char *name, bool create, char *path, size_t size)
 {
@@ -70,25 +72,45 @@ struct error *client_find(const char *vm, const char *suffix, char *path, size_t
 	return NULL;
 }
 
-struct error *client_connect(const char *vm, struct client *out)
+int client_dial(const char *path)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	int fd = -1, saved;
+
+	if ((size_t)snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path) >= sizeof(addr.sun_path))
+		errno = ENAMETOOLONG;
+	else
+		fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd >= 0 && connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0) {
+		saved = errno;
+		close(fd);
+		errno = saved;
+		fd = -1;
+	}
+	return fd;
+}
+
+struct error *client_connect(const char *vm, struct client *out)
+{
+	char path[sizeof(((struct sockaddr_un *)NULL)->sun_path)];
 	bool is_path = strchr(vm, '/');
 	struct error *err;
 
 	*out = (struct client){ .fd = -1 };
-	err = client_find(vm, "", addr.sun_path, sizeof(addr.sun_path));
+	err = client_find(vm, "", path, sizeof(path));
 	if (err)
 		return err;
 	out->buf = malloc(LINE_MAX_BYTES);
-	out->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (!out->buf || out->fd < 0) {
-		err = error_errno(errno, "cannot make a socket");
-	} else if (connect(out->fd, (struct sockaddr *)&addr, sizeof(addr)) < 0) {
-		if (!is_path && (errno == ENOENT || errno == ECONNREFUSED))
+	if (!out->buf)
+		return error_errno(ENOMEM, "cannot ask the VM");
+	out->fd = client_dial(path);
+	if (out->fd < 0) {
+		if (errno == EAGAIN)
+			err = error_new("the VM at '%s' does not answer, nor others who wait for it", path);
+		else if (!is_path && (errno == ENOENT || errno == ECONNREFUSED))
 			err = error_new("no VM named '%s' is running (one that was started with --control PATH is named by that path)", vm);
 		else
-			err = error_errno(errno, "cannot reach the VM at '%s'", addr.sun_path);
+			err = error_errno(errno, "cannot reach the VM at '%s'", path);
 	}
 	if (err)
 		client_close(out);
@@ -163,10 +185,17 @@ static struct error *receive(struct client *c, uint64_t deadline)
 /* The result of a reply, or the refusal in it. */
 static struct error *open_reply(json_t *reply, json_t **result)
 {
-	const char *refusal = json_string_value(json_object_get(reply, "error"));
+	json_t *refusal = json_object_get(reply, "error");
 
+	if (!json_is_true(json_object_get(reply, "ok")) && json_is_string(refusal)) {
+		char *why = agent_printable(refusal, REFUSAL_BYTES);
+		struct error *err = error_new("%s", why);
+
+		free(why);
+		return err;
+	}
 	if (!json_is_true(json_object_get(reply, "ok")))
-		return error_new("%s", refusal ? refusal : "the VM's answer makes no sense");
+		return error_new("the VM's answer makes no sense");
 	*result = json_incref(json_object_get(reply, "result"));
 	if (json_is_object(*result))
 		return NULL;

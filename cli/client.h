@@ -27,6 +27,9 @@ struct error *client_socket_path(const char *name, bool create, char *path, size
 /* The path of the control socket of @vm, a name or such a path (that has a slash), and @suffix behind it. */
 struct error *client_find(const char *vm, const char *suffix, char *path, size_t size) MUST_CHECK;
 
+/* A connection to the socket at @path, or -1 (errno). Does not wait: EAGAIN if too many others already wait for whoever listens there. */
+int client_dial(const char *path);
+
 struct client {
 	int fd;
 	char *buf;

@@ -17,15 +17,17 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* Does anybody accept connections at @addr? */
-static bool is_alive(const struct sockaddr_un *addr)
-{
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	bool alive = fd >= 0 && connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) == 0;
+#include "cli/client.h"
 
-	if (fd >= 0)
-		close(fd);
-	return alive;
+/* Does anybody accept connections at @path, or has more of them than can wait? */
+static bool is_alive(const char *path)
+{
+	int fd = client_dial(path);
+
+	if (fd < 0)
+		return errno == EAGAIN;
+	close(fd);
+	return true;
 }
 
 struct error *guard_listen(struct guard *g, const char *what, const char *path, int *out)
@@ -42,7 +44,7 @@ struct error *guard_listen(struct guard *g, const char *what, const char *path, 
 	if (lstat(path, &st) == 0) {
 		if (!S_ISSOCK(st.st_mode))
 			return error_new("%s: '%s' exists and is not a socket", what, path);
-		if (is_alive(&addr))
+		if (is_alive(path))
 			return error_new("%s: '%s' is in use by another program", what, path);
 		unlink(path); /* left behind by a crash */
 	}

@@ -49,6 +49,21 @@ kill -STOP "$(pgrep -P "$pid" -x maru-vm)"
 timeout 30 "$maru" status "$dir/ctl" >"$dir/out" 2>"$dir/err"
 [ $? = 2 ] && says "$dir/err" 'does not answer'
 result $? "a VM that hangs is said to"
+# More than can wait to be taken.
+perl -MSocket -MFcntl -e '
+	for (1 .. 12) {
+		my $s;
+		socket($s, PF_UNIX, SOCK_STREAM, 0) && fcntl($s, F_SETFL, O_NONBLOCK) or die "$!\n";
+		connect($s, pack_sockaddr_un($ARGV[0])) or last;
+		push @all, $s;
+	}
+	system("timeout", "10", @ARGV[1 .. $#ARGV]);
+	exit $? >> 8;' "$dir/ctl" "$maru" status "$dir/ctl" >"$dir/out" 2>"$dir/err"
+[ $? = 2 ] && says "$dir/err" 'does not answer'
+result $? "and is not waited for with the others who do"
+timeout -s KILL 10 "$maru" run --kernel "$dir/halt.bin" --net none --control "$dir/ctl" </dev/null >"$dir/out" 2>"$dir/err"
+[ $? = 2 ] && says "$dir/err" 'in use by another program'
+result $? "its socket is its own, too"
 kill -KILL "$pid" "$(pgrep -P "$pid" -x maru-vm)"
 { wait "$pid"; } 2>/dev/null
 pid=
@@ -70,7 +85,7 @@ refused "unknown option '--all'" --all
 refused "No such file" "$dir/nothing"
 refused "cannot reach the VM" "$dir/halt.bin"
 
-# What answers in its place: REPLY is its result.
+# What answers in its place: REPLY are the members of its answer.
 liar()
 {
 	rm -f "$dir/liar"
@@ -78,7 +93,7 @@ liar()
 		my $l = IO::Socket::UNIX->new(Local => $ARGV[0], Listen => 1) or die "$!\n";
 		my $s = $l->accept;
 		my ($id) = <$s> =~ /"id": ?"([^"]*)"/;
-		print $s qq({"ok":true,"id":"$id","result":$ARGV[1]}\n);' "$dir/liar" "$1" &
+		print $s qq({"id":"$id",$ARGV[1]}\n);' "$dir/liar" "$1" &
 	pid=$!
 	for _ in $(seq 100); do [ -S "$dir/liar" ] && break; sleep 0.1; done
 	timeout 20 "$maru" status "$dir/liar" >"$dir/out" 2>"$dir/err"
@@ -86,11 +101,17 @@ liar()
 	wait "$pid"
 	pid=
 }
-liar '{"name":"\u001b[2J\u009b","state":7,"engine":[],"engine_reason":"\u0007","memory":-1,"disks":[1,{"name":"\u001b","errors":1e9}],"shares":{},"ports":"x","sandbox":{"a":"\u001b"},"balloon":[]}'
+liar '"ok":true,"result":{"name":"\u001b[2J\u009b","state":7,"engine":[],"engine_reason":"\u0007","memory":-1,"disks":[1,{"name":"\u001b","errors":1e9}],"shares":{},"ports":"x","sandbox":{"a":"\u001b"},"balloon":[]}'
 [ "$status" = 0 ] && ! LC_ALL=C grep -qP '[\x00-\x09\x0b-\x1f\x80-\xff]' "$dir/out"
 result $? "what a VM says cannot play with the terminal"
-liar '[]'
+liar '"ok":true,"result":[]'
 [ "$status" = 2 ] && says "$dir/err" 'makes no sense'
 result $? "an answer that is none"
+liar '"ok":false,"error":"no\u001b[2J\u009b\r"'
+[ "$status" = 2 ] && says "$dir/err" 'maru: no' && ! LC_ALL=C grep -qP '[\x00-\x09\x0b-\x1f\x80-\xff]' "$dir/err"
+result $? "nor can its refusal"
+liar '"ok":false,"error":7'
+[ "$status" = 2 ] && says "$dir/err" 'makes no sense'
+result $? "a refusal without a reason"
 
 finish_tests
