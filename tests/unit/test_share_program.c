@@ -4,6 +4,7 @@
  * of the system calls that it may make.
  */
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -79,6 +80,29 @@ static size_t over_socket(const void *request, size_t len, uint8_t *reply, size_
 		got += (size_t)n - sizeof(head);
 	} while (got < head.total);
 	return got == head.total ? got : 0;
+}
+
+/* Whoever starts a VM may be allowed only so much (ulimit -f): what the guest writes beyond that is an error of its own. */
+static void test_file_limit(void)
+{
+	struct fuse_setattr_in set = { .valid = FATTR_SIZE, .size = 2 * MiB };
+	struct rlimit before, limit;
+	uint64_t node, fh;
+
+	if (getrlimit(RLIMIT_FSIZE, &before))
+		abort();
+	limit = before;
+	limit.rlim_cur = MiB;
+	if (setrlimit(RLIMIT_FSIZE, &limit))
+		abort();
+	start_program(false);
+	setrlimit(RLIMIT_FSIZE, &before);
+	if (client_init(&c) || create(ROOT, "f", O_RDWR, &node, &fh))
+		abort();
+	is_u64((uint64_t)write_at(node, fh, 2 * MiB, "text"), EFBIG, "WRITE beyond the limit on the size of files");
+	is_u64((uint64_t)setattr(node, &set), EFBIG, "and SETATTR");
+	ok(!write_at(node, fh, 0, "text") && !unlink_name(ROOT, "f"), "nothing else is lost");
+	is_u64((uint64_t)end_program(), 0, "it ends when its socket does");
 }
 
 static void test_each(void)
@@ -208,6 +232,7 @@ int main(void)
 	test_each();
 	test_large();
 	is_u64((uint64_t)end_program(), 0, "it ends when its socket does");
+	test_file_limit();
 	host_write("in/file", "text");
 	start_program(true);
 	ok(!client_init(&c) && !lookup(ROOT, "file", &node) && !open_file(node, O_RDONLY, &fh) &&
