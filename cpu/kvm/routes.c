@@ -105,11 +105,11 @@ static bool listen_to(struct kvm_engine *e, int fd, unsigned gsi, bool on)
 
 static void forget(struct kvm_engine *e, unsigned n)
 {
-	if (n == KVM_IRQFDS)
+	e->routes[ENGINE_PINS + n].type = 0;
+	if (e->irqfds[n] < 0) /* it has not come as far as that */
 		return;
 	listen_to(e, e->irqfds[n], ENGINE_PINS + n, false);
 	e->irqfds[n] = -1;
-	e->routes[ENGINE_PINS + n].type = 0;
 	e->irqfd_count--;
 }
 
