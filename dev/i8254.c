@@ -2,12 +2,9 @@
 /*
  * Intel 8254 programmable interval timer.
  *
- * Theory of operation. Nothing ticks. A channel remembers at which tick of the 1.193182 MHz clock
- * its counting element was loaded and with what; its count and its output are functions of the
- * ticks that have passed since. A count written while mode 2 or 3 runs waits for the end of the
- * period: settle() catches up with that before every use. Of the three outputs only channel 0's
- * goes to a wire, so one timer is armed for the next edge of that output. The low strobe of modes 2,
- * 4 and 5 lasts one tick and is played together with its rising edge.
+ * Theory of operation. Nothing ticks: what a channel's count and output are, i8254_channel.c computes from the tick at which it is
+ * asked. Of the three outputs only channel 0's goes to a wire, so one timer is armed for the next edge of that output; port 0x61 has
+ * channel 2's gate and output.
  *
  * A guest that counts ticks keeps its time on a busy host: an edge is held back while the one before
  * it waits for the processor, and so are those that the host was late for, a second's worth at most.
@@ -23,39 +20,16 @@
 #include <assert.h>
 #include <stdlib.h>
 
+#include "dev/i8254_channel.h"
+
 #define CHANNELS 3
 #define CONTROL 3
 #define MIN_EDGE_NS (10 * NS_PER_US)
 #define REFRESH_NS 15085u /* the refresh request toggles this often */
 
-#define CW_RW(v) (((v) >> 4) & 3)
-#define CW_MODE(v) (((v) >> 1) & 7)
-#define CW_READ_BACK 3
+#define CW_READ_BACK 3u /* in place of a channel's number */
 #define RB_NO_COUNT 0x20
 #define RB_NO_STATUS 0x10
-#define STATUS_OUT 0x80
-#define STATUS_NULL 0x40
-
-enum access { ACCESS_LATCH, ACCESS_LSB, ACCESS_MSB, ACCESS_BOTH };
-
-struct channel {
-	uint8_t mode;	 /* 0..5 */
-	uint8_t control; /* the low six bits of the control word: what read-back reports */
-	enum access access;
-	bool bcd, gate;
-	bool loaded;	    /* the counting element has been loaded: @count, @load_tick are valid */
-	bool count_written; /* a count has been written since the control word */
-	bool pending;	    /* @next waits for a trigger or the end of the period */
-	bool stopped;	    /* the gate holds it at @held ticks after its load */
-	uint32_t count;	    /* 1..65536, in BCD modes 1..10000 */
-	uint32_t next;
-	uint64_t load_tick, held;
-	uint8_t lsb; /* first half of a two-byte write */
-	bool write_high, read_high, latched_high;
-	bool count_latched, status_latched;
-	uint16_t latch;
-	uint8_t status;
-};
 
 struct i8254 {
 	struct device dev;
@@ -64,7 +38,7 @@ struct i8254 {
 	struct irq_line irq;
 	irq_waits_fn *waits;
 	struct clock_timer timer;
-	struct channel ch[CHANNELS];
+	struct i8254_channel ch[CHANNELS];
 	/* How many rising edges of channel 0's present load the wire has seen, or will never see. */
 	uint64_t rises;
 	bool owed; /* there are more by now */
@@ -82,120 +56,6 @@ static uint64_t tick_now(struct i8254 *pit)
 static uint64_t tick_to_ns(uint64_t tick)
 {
 	return mul_div(tick, NS_PER_SEC, I8254_HZ) + 1;
-}
-
-static bool periodic(const struct channel *c)
-{
-	return c->mode == 2 || c->mode == 3;
-}
-
-static void load(struct channel *c, uint64_t tick)
-{
-	c->count = c->next;
-	c->load_tick = tick;
-	c->loaded = true;
-	c->pending = false;
-	c->stopped = false;
-}
-
-/* Ticks since the load; 0 too during the one clock that loading takes. */
-static uint64_t elapsed(const struct channel *c, uint64_t now)
-{
-	if (c->stopped)
-		return c->held;
-	return now > c->load_tick ? now - c->load_tick : 0;
-}
-
-/* A count that waits for the end of a running period is taken over when that has passed. */
-static void settle(struct channel *c, uint64_t now)
-{
-	uint64_t end;
-
-	if (!periodic(c) || !c->loaded || !c->pending || c->stopped)
-		return;
-	end = c->load_tick + c->count;
-	/*
-	 * The period that was running when the count was written starts at load_tick: see
-	 * set_count().
-	 */
-	if (now >= end)
-		load(c, end);
-}
-
-static bool output(const struct channel *c, uint64_t now)
-{
-	uint64_t t = elapsed(c, now);
-
-	if (!c->loaded)
-		return c->mode != 0;
-	switch (c->mode) {
-	case 0:
-	case 1:
-		/* In mode 1 the output falls with the load, one clock after the trigger. */
-		return t >= c->count || (c->mode == 1 && now < c->load_tick);
-	case 2: return c->stopped || t % c->count != c->count - 1;
-	case 3: return c->stopped || t % c->count < (c->count + 1) / 2;
-	default: return t != c->count;
-	}
-}
-
-/* Rising edges of the output from the load until @now. */
-static uint64_t rising_edges(const struct channel *c, uint64_t now)
-{
-	uint64_t t = elapsed(c, now);
-
-	if (!c->loaded || (c->stopped && periodic(c)))
-		return 0;
-	if (periodic(c))
-		return t / c->count;
-	if (c->mode >= 4)
-		return t > c->count;
-	return t >= c->count;
-}
-
-/* The tick of the next edge of the output; false when there is none to come. */
-static bool next_edge(const struct channel *c, uint64_t now, uint64_t *tick)
-{
-	uint64_t t = elapsed(c, now), start;
-
-	if (!c->loaded || c->stopped)
-		return false;
-	if (periodic(c)) {
-		start = t - t % c->count;
-		if (c->mode == 3 && t - start < (c->count + 1) / 2 && c->count > 1)
-			*tick = c->load_tick + start + (c->count + 1) / 2;
-		else
-			*tick = c->load_tick + start + c->count;
-		return true;
-	}
-	*tick = c->load_tick + c->count + (c->mode >= 4);
-	return *tick > now;
-}
-
-static uint16_t present_count(const struct channel *c, uint64_t now)
-{
-	uint64_t t = elapsed(c, now), half;
-	uint32_t wrap = c->bcd ? 10000 : 65536, value = 0, phase;
-
-	if (c->loaded) {
-		switch (c->mode) {
-		case 2: value = c->count - (uint32_t)(t % c->count); break;
-		case 3:
-			/* Counts by two, twice a period; an odd count is loaded less one. */
-			phase = (uint32_t)(t % c->count);
-			half = (c->count + 1) / 2;
-			if (phase >= half)
-				phase -= (uint32_t)half;
-			value = (c->count & ~1u) - 2 * phase;
-			break;
-		default: value = (c->count + wrap - (uint32_t)(t % wrap)) % wrap; break;
-		}
-	}
-	value %= wrap;
-	if (c->bcd)
-		value = value / 1000 << 12 | value / 100 % 10 << 8 | value / 10 % 10 << 4 |
-			value % 10;
-	return (uint16_t)value;
 }
 
 static bool waits(const struct i8254 *pit)
@@ -224,13 +84,13 @@ static void deliver_edge(struct i8254 *pit, uint64_t rises)
 /* Brings the wire up to date with channel 0 and arms the timer for what comes next. */
 static void update_irq(struct i8254 *pit)
 {
-	struct channel *c = &pit->ch[0];
+	struct i8254_channel *c = &pit->ch[0];
 	uint64_t now = tick_now(pit), now_ns = clock_now_ns(pit->clock), rises, tick;
 	bool level;
 
-	settle(c, now);
-	rises = rising_edges(c, now);
-	level = output(c, now);
+	i8254_channel_settle(c, now);
+	rises = i8254_channel_rising_edges(c, now);
+	level = i8254_channel_output(c, now);
 	if (rises > pit->rises) {
 		deliver_edge(pit, rises);
 	} else {
@@ -241,7 +101,7 @@ static void update_irq(struct i8254 *pit)
 		pit->irq_level = level;
 		irq_set(&pit->irq, level);
 	}
-	if (next_edge(c, now, &tick))
+	if (i8254_channel_next_edge(c, now, &tick))
 		clock_arm(pit->clock, &pit->timer, MAX(tick_to_ns(tick), now_ns + MIN_EDGE_NS));
 	else
 		clock_cancel(pit->clock, &pit->timer);
@@ -258,197 +118,41 @@ static void fire(void *opaque)
 	update_irq(opaque);
 }
 
-/*
- * A channel's load has changed: its edges are counted anew. Call with the output delivered until
- * now.
- */
-static void restart_edges(struct i8254 *pit, const struct channel *c)
-{
-	if (c == &pit->ch[0])
-		pit->rises = 0;
-}
-
-static void set_count(struct i8254 *pit, struct channel *c, uint32_t value)
+static void read_back(struct i8254 *pit, uint8_t value)
 {
 	uint64_t now = tick_now(pit);
 
-	if (c->bcd)
-		value = (value >> 12) * 1000 + (value >> 8 & 15) * 100 + (value >> 4 & 15) * 10 +
-			(value & 15);
-	if (value == 0)
-		value = c->bcd ? 10000 : 65536;
-	c->next = value;
-	c->count_written = true;
-	c->pending = true;
-	if (c->mode == 1 || c->mode == 5)
-		return;
-	if (periodic(c) && c->loaded) {
-		/*
-		 * The load moves to the start of the running period, so that settle() knows its
-		 * end.
-		 */
-		if (!c->stopped) {
-			uint64_t t = elapsed(c, now);
-
-			c->load_tick += t - t % c->count;
-			restart_edges(pit, c);
-		}
-		return;
-	}
-	load(c, now + 1);
-	restart_edges(pit, c);
-	if (!c->gate) {
-		c->stopped = true;
-		c->held = 0;
-	}
-}
-
-static void write_count(struct i8254 *pit, struct channel *c, uint8_t value)
-{
-	switch (c->access) {
-	case ACCESS_LSB: set_count(pit, c, value); break;
-	case ACCESS_MSB: set_count(pit, c, (uint32_t)value << 8); break;
-	case ACCESS_BOTH:
-		c->write_high = !c->write_high;
-		if (c->write_high) {
-			c->lsb = value;
-			/* Half a count stops mode 0 and pulls its output low at once. */
-			if (c->mode == 0)
-				c->loaded = false;
-		} else {
-			set_count(pit, c, (uint32_t)value << 8 | c->lsb);
-		}
-		break;
-	case ACCESS_LATCH: /* not programmed yet */ break;
-	}
-}
-
-static void latch_count(struct i8254 *pit, struct channel *c)
-{
-	if (c->count_latched)
-		return;
-	c->latch = present_count(c, tick_now(pit));
-	c->count_latched = true;
-	c->latched_high = false;
-}
-
-static void latch_status(struct i8254 *pit, struct channel *c)
-{
-	uint64_t now = tick_now(pit);
-
-	if (c->status_latched)
-		return;
-	c->status = c->control;
-	if (output(c, now))
-		c->status |= STATUS_OUT;
-	if (!c->loaded || c->pending || now < c->load_tick)
-		c->status |= STATUS_NULL;
-	c->status_latched = true;
-}
-
-static void write_control(struct i8254 *pit, uint8_t value)
-{
-	unsigned select = value >> 6;
-	struct channel *c;
-
-	if (select == CW_READ_BACK) {
-		for (unsigned i = 0; i < CHANNELS; i++) {
-			if (!(value & 2u << i))
-				continue;
-			if (!(value & RB_NO_COUNT))
-				latch_count(pit, &pit->ch[i]);
-			if (!(value & RB_NO_STATUS))
-				latch_status(pit, &pit->ch[i]);
-		}
-		return;
-	}
-	c = &pit->ch[select];
-	if (CW_RW(value) == ACCESS_LATCH) {
-		latch_count(pit, c);
-		return;
-	}
-	*c = (struct channel){
-		/* Bit 2 of the mode is ignored in modes 2 and 3. */
-		.mode = CW_MODE(value) > 5 ? CW_MODE(value) & 3 : CW_MODE(value),
-		.control = value & 0x3f,
-		.access = (enum access)CW_RW(value),
-		.bcd = value & 1,
-		.gate = c->gate,
-	};
-	restart_edges(pit, c);
-}
-
-static uint8_t read_count(struct i8254 *pit, struct channel *c)
-{
-	uint16_t value;
-	bool high;
-
-	if (c->status_latched) {
-		c->status_latched = false;
-		return c->status;
-	}
-	value = c->count_latched ? c->latch : present_count(c, tick_now(pit));
-	high = c->access == ACCESS_MSB;
-	if (c->access == ACCESS_BOTH) {
-		high = c->read_high;
-		c->read_high = !high;
-	}
-	if (c->access != ACCESS_BOTH || high)
-		c->count_latched = false;
-	return (uint8_t)(high ? value >> 8 : value);
-}
-
-static void set_gate(struct i8254 *pit, struct channel *c, bool gate)
-{
-	uint64_t now = tick_now(pit);
-	bool rising = gate && !c->gate;
-
-	settle(c, now);
-	if (gate == c->gate)
-		return;
-	c->gate = gate;
-	switch (c->mode) {
-	case 0:
-	case 4:
-		if (!c->loaded)
-			break;
-		if (rising) {
-			c->stopped = false;
-			c->load_tick = now - c->held;
-		} else {
-			c->held = elapsed(c, now);
-			c->stopped = true;
-		}
-		break;
-	case 1:
-	case 5:
-		if (rising && c->count_written)
-			load(c, now + 1);
-		break;
-	default:
-		if (!c->loaded)
-			break;
-		if (rising) {
-			load(c, now + 1);
-		} else {
-			c->held = elapsed(c, now);
-			c->stopped = true;
-		}
-		break;
+	for (unsigned i = 0; i < CHANNELS; i++) {
+		if (!(value & 2u << i))
+			continue;
+		if (!(value & RB_NO_COUNT))
+			i8254_channel_latch_count(&pit->ch[i], now);
+		if (!(value & RB_NO_STATUS))
+			i8254_channel_latch_status(&pit->ch[i], now);
 	}
 }
 
 static void port_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
 {
 	struct i8254 *pit = opaque;
+	unsigned select = (uint8_t)value >> 6;
+	bool loaded = false;
+	uint64_t now;
 
 	update_irq(pit);
+	now = tick_now(pit);
 	for (unsigned i = 1; i < CHANNELS; i++)
-		settle(&pit->ch[i], tick_now(pit));
-	if (offset == CONTROL)
-		write_control(pit, (uint8_t)value);
-	else
-		write_count(pit, &pit->ch[offset], (uint8_t)value);
+		i8254_channel_settle(&pit->ch[i], now);
+	if (offset != CONTROL) {
+		select = (unsigned)offset;
+		loaded = i8254_channel_write(&pit->ch[select], (uint8_t)value, now);
+	} else if (select != CW_READ_BACK) {
+		loaded = i8254_channel_control(&pit->ch[select], (uint8_t)value, now);
+	} else {
+		read_back(pit, (uint8_t)value);
+	}
+	if (loaded && select == 0)
+		pit->rises = 0; /* are counted anew */
 	update_irq(pit);
 }
 
@@ -461,8 +165,8 @@ static uint64_t port_read(void *opaque, uint64_t offset, unsigned size)
 	if (offset == 0)
 		update_irq(pit);
 	else
-		settle(&pit->ch[offset], tick_now(pit));
-	return read_count(pit, &pit->ch[offset]);
+		i8254_channel_settle(&pit->ch[offset], tick_now(pit));
+	return i8254_channel_read(&pit->ch[offset], tick_now(pit));
 }
 
 static void nmi_sc_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
@@ -470,7 +174,7 @@ static void nmi_sc_write(void *opaque, uint64_t offset, uint64_t value, unsigned
 	struct i8254 *pit = opaque;
 
 	pit->nmi_sc = (uint8_t)value & 0x0f;
-	set_gate(pit, &pit->ch[2], value & NMI_SC_TIM_CNT2_EN);
+	i8254_channel_set_gate(&pit->ch[2], value & NMI_SC_TIM_CNT2_EN, tick_now(pit));
 }
 
 static uint64_t nmi_sc_read(void *opaque, uint64_t offset, unsigned size)
@@ -479,8 +183,8 @@ static uint64_t nmi_sc_read(void *opaque, uint64_t offset, unsigned size)
 	uint64_t now = tick_now(pit);
 	uint8_t value = pit->nmi_sc;
 
-	settle(&pit->ch[2], now);
-	if (output(&pit->ch[2], now))
+	i8254_channel_settle(&pit->ch[2], now);
+	if (i8254_channel_output(&pit->ch[2], now))
 		value |= NMI_SC_TMR2_OUT_STS;
 	if (clock_now_ns(pit->clock) / REFRESH_NS & 1)
 		value |= NMI_SC_REF_TOGGLE;
@@ -491,15 +195,8 @@ static void reset(struct device *dev)
 {
 	struct i8254 *pit = container_of(dev, struct i8254, dev);
 
-	for (unsigned i = 0; i < CHANNELS; i++) {
-		/* Undefined on the real chip: all in mode 3, waiting for a count. */
-		pit->ch[i] = (struct channel){
-			.mode = 3,
-			.control = 0x36,
-			.access = ACCESS_BOTH,
-			.gate = i != 2,
-		};
-	}
+	for (unsigned i = 0; i < CHANNELS; i++)
+		i8254_channel_reset(&pit->ch[i], i != 2);
 	pit->nmi_sc = 0;
 	pit->rises = 0;
 	update_irq(pit);
