@@ -103,7 +103,7 @@ static const char image_text[] =
 static const char status_text[] =
 	"usage: maru status VM [-o json]\n"
 	"\n"
-	"  maru status debian:12              engine and why, memory, disks, what the host shares, the sandbox\n"
+	"  maru status debian:12              engine and why, memory, disks, network, what the host shares, the sandbox\n"
 	"  maru status debian:12 -o json      the same for programs; man maru-vm has the members\n"
 	"\n"
 	"VM is the name of a running VM, or the path that --control gave.\n";

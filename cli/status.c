@@ -98,6 +98,29 @@ static void print_disks(json_t *s)
 	}
 }
 
+/* What went over a card in one direction: "12 MiB in 345 packets received, 0 dropped". */
+static void traffic(json_t *card, const char *bytes, const char *packets, const char *done, const char *dropped)
+{
+	size(card, bytes, "", "");
+	printf(" in %llu packets %s, %llu dropped", (unsigned long long)number(card, packets), done, (unsigned long long)number(card, dropped));
+}
+
+static void print_nets(json_t *s)
+{
+	json_t *card;
+	size_t i;
+
+	json_array_foreach(json_object_get(s, "nets"), i, card) {
+		label("net");
+		text(card, "mac");
+		fputs(": ", stdout);
+		traffic(card, "to_guest_bytes", "to_guest", "received", "to_guest_dropped");
+		fputs("; ", stdout);
+		traffic(card, "from_guest_bytes", "from_guest", "sent", "from_guest_dropped");
+		putchar('\n');
+	}
+}
+
 static void print_shares_and_ports(json_t *s)
 {
 	json_t *o;
@@ -150,6 +173,7 @@ static void print(json_t *s)
 	printf("%u\n", (unsigned)number(s, "cpus"));
 	print_memory(s);
 	print_disks(s);
+	print_nets(s);
 	print_shares_and_ports(s);
 	print_sandbox(s);
 }

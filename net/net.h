@@ -29,10 +29,12 @@ struct net_client {
 /* Frames, since the start: what the back end and the card have done with them. */
 struct net_counters {
 	uint64_t to_guest;	    /* that the card took from the back end */
+	uint64_t to_guest_bytes;    /* in these */
 	uint64_t to_guest_waits;    /* times that the card had no room for one, which then waited */
 	uint64_t to_guest_ignored;  /* of those taken: the driver was not there, or not interested */
 	uint64_t to_guest_dropped;  /* too short or too long, or more than the driver's buffers hold */
 	uint64_t from_guest;	    /* that the other end took */
+	uint64_t from_guest_bytes;  /* in these */
 	uint64_t from_guest_waits;  /* of these, those that it took later */
 	uint64_t from_guest_dropped; /* it took nothing for too long, or they were no frames */
 };

@@ -99,6 +99,7 @@ static bool deliver(struct net_socket *s)
 			return false;
 		}
 		*(good ? &s->be.counters.to_guest : &s->be.counters.to_guest_dropped) += 1;
+		s->be.counters.to_guest_bytes += good ? m->msg_len : 0;
 		s->next++;
 	}
 	s->blocked = false;
@@ -151,6 +152,7 @@ static void flush_queue(struct net_socket *s)
 
 			s->queue = q->next;
 			s->queue_bytes -= q->len;
+			s->be.counters.from_guest_bytes += q->len;
 			free(q);
 			s->be.counters.from_guest++;
 			s->be.counters.from_guest_waits++;
@@ -241,6 +243,7 @@ static void socket_send(struct net_backend *be, const struct iovec *iov, int cou
 	} while (sent < 0 && errno == EINTR);
 	if (sent >= 0) {
 		s->be.counters.from_guest++;
+		s->be.counters.from_guest_bytes += len;
 	} else if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS) {
 		queue_frame(s, iov, count, len);
 	} else {

@@ -79,6 +79,58 @@ static json_t *disks_json(struct vm *vm)
 	return list;
 }
 
+/* What has that name in @object, made when it is not there; NULL without memory. */
+static json_t *member(json_t *object, const char *name)
+{
+	if (!json_object_get(object, name))
+		json_object_set_new(object, name, json_object());
+	return json_object_get(object, name);
+}
+
+static void add_counter(void *opaque, const char *group, const char *name, uint64_t value)
+{
+	json_t *object = group ? member(opaque, group) : opaque;
+
+	json_object_set_new(object, name, json_integer((json_int_t)(value & INT64_MAX)));
+}
+
+static json_t *net_json(const struct net_counters *n)
+{
+	const struct {
+		const char *name;
+		uint64_t value;
+	} counters[] = {
+		{ "to_guest", n->to_guest },
+		{ "to_guest_bytes", n->to_guest_bytes },
+		{ "to_guest_waits", n->to_guest_waits },
+		{ "to_guest_ignored", n->to_guest_ignored },
+		{ "to_guest_dropped", n->to_guest_dropped },
+		{ "from_guest", n->from_guest },
+		{ "from_guest_bytes", n->from_guest_bytes },
+		{ "from_guest_waits", n->from_guest_waits },
+		{ "from_guest_dropped", n->from_guest_dropped },
+	};
+	json_t *json = json_object();
+
+	for (unsigned i = 0; i < ARRAY_SIZE(counters); i++)
+		add_counter(json, NULL, counters[i].name, counters[i].value);
+	return json;
+}
+
+/* The cards: none or one. */
+static json_t *nets_json(struct vm *vm)
+{
+	const uint8_t *m = vm->config.mac;
+	json_t *list = json_array(), *card;
+
+	if (vm->net) {
+		card = net_json(&vm->net->counters);
+		json_object_set_new(card, "mac", json_sprintf("%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5]));
+		json_array_append_new(list, card);
+	}
+	return list;
+}
+
 static json_t *shares_json(struct vm *vm)
 {
 	json_t *list = json_array();
@@ -107,6 +159,7 @@ static struct error *status(struct vm *vm, json_t *args, json_t **result)
 	json_object_set_new(*result, "paravirt", json_boolean(vm->config.paravirt));
 	json_object_set_new(*result, "resets", json_integer((json_int_t)vm->resets));
 	json_object_set_new(*result, "disks", disks_json(vm));
+	json_object_set_new(*result, "nets", nets_json(vm));
 	json_object_set_new(*result, "shares", shares_json(vm));
 	json_object_set_new(*result, "ports", ports_json(vm));
 	json_object_set_new(*result, "host_memory", memstat_json(&vm->memstat, vm->mem));
@@ -224,21 +277,6 @@ static struct error *balloon(struct vm *vm, json_t *args, json_t **result)
 	return NULL;
 }
 
-/* What has that name in @object, made when it is not there; NULL without memory. */
-static json_t *member(json_t *object, const char *name)
-{
-	if (!json_object_get(object, name))
-		json_object_set_new(object, name, json_object());
-	return json_object_get(object, name);
-}
-
-static void add_counter(void *opaque, const char *group, const char *name, uint64_t value)
-{
-	json_t *object = group ? member(opaque, group) : opaque;
-
-	json_object_set_new(object, name, json_integer((json_int_t)(value & INT64_MAX)));
-}
-
 /* Devices that have been touched; one name may have several windows. */
 static void add_device(void *opaque, const char *name, uint64_t reads, uint64_t writes)
 {
@@ -250,27 +288,6 @@ static void add_device(void *opaque, const char *name, uint64_t reads, uint64_t 
 	writes += (uint64_t)json_integer_value(json_object_get(device, "writes"));
 	add_counter(device, NULL, "reads", reads);
 	add_counter(device, NULL, "writes", writes);
-}
-
-static json_t *net_json(const struct net_counters *n)
-{
-	const struct {
-		const char *name;
-		uint64_t value;
-	} counters[] = {
-		{ "to_guest", n->to_guest },
-		{ "to_guest_waits", n->to_guest_waits },
-		{ "to_guest_ignored", n->to_guest_ignored },
-		{ "to_guest_dropped", n->to_guest_dropped },
-		{ "from_guest", n->from_guest },
-		{ "from_guest_waits", n->from_guest_waits },
-		{ "from_guest_dropped", n->from_guest_dropped },
-	};
-	json_t *json = json_object();
-
-	for (unsigned i = 0; i < ARRAY_SIZE(counters); i++)
-		add_counter(json, NULL, counters[i].name, counters[i].value);
-	return json;
 }
 
 static struct error *statistics(struct vm *vm, json_t *args, json_t **result)

@@ -10,7 +10,7 @@ guest_small cloud-amd64
 head -c 100M /dev/urandom >"$scratch/down"
 server "$scratch"
 port=$((20000 + $$ % 20000))
-vm_start --cpus 2 --memory 768M --net user --publish "127.0.0.1:$port:8080"
+vm_start --cpus 2 --memory 768M --net user --publish "127.0.0.1:$port:8080" --control "$scratch/ctl"
 vm_boot 200
 vm_ok 120 'ip link set eth0 up && udhcpc -q -n -t 20 -i eth0 -s /bin/dhcp-done >/dev/null 2>&1' \
 	"the guest gets an address by DHCP"
@@ -30,5 +30,10 @@ is "$(perl -MIO::Socket::INET -e '
 	print $s "GET /part HTTP/1.0\r\n\r\n";
 	while (<$s>) { last if /^\r?$/ }
 	local $/; print scalar <$s>;' "$port" | sha256sum)" "$sum" "5 MB from the guest through a published port"
+"$maru" status "$scratch/ctl" -o json | perl -MJSON::PP -0777 -e '
+	my ($card) = @{decode_json(<STDIN>)->{nets}};
+	exit !($card->{to_guest_bytes} > 104857600 && $card->{from_guest_bytes} > 104857600 &&
+		$card->{to_guest} > 1000 && $card->{from_guest} > 1000);'
+ok $? "status has counted the bytes and packets: $("$maru" status "$scratch/ctl" | grep ^net)"
 vm_kernel_log
 vm_off 60 exit

@@ -24,7 +24,7 @@ says()
 multiboot "$dir/halt.bin" '\xfa\xf4\xeb\xfd'
 head -c 1M /dev/zero >"$dir/disk.img"
 mkdir "$dir/folder"
-"$maru" run --kernel "$dir/halt.bin" --engine bt --memory 64M --net none --serial none --paravirt off --ksm --control "$dir/ctl" \
+"$maru" run --kernel "$dir/halt.bin" --engine bt --memory 64M --serial none --paravirt off --ksm --control "$dir/ctl" \
 	--disk "$dir/disk.img,readonly=on" --share "stuff=$dir/folder" --port "name=org.example.0,unix:$dir/port" </dev/null >"$dir/vm" 2>&1 &
 pid=$!
 # The control socket is there before the VM runs.
@@ -33,13 +33,15 @@ for _ in $(seq 100); do
 	sleep 0.1
 done
 says "$dir/out" 'halt.bin' 'running, up 0:00:' 'the translator: --engine bt was given; no paravirtual' 'cpus      1' '64 MiB' 'are merged' \
-	'no driver for it' 'disk.img: 1 MiB, read-only; 0 bytes read' 'stuff' 'org.example.0, not opened' 'sandbox'
+	'no driver for it' 'disk.img: 1 MiB, read-only; 0 bytes read' \
+	'net       52:54:00:12:34:56: 0 bytes in 0 packets received, 0 dropped; 0 bytes in 0 packets sent, 0 dropped' 'stuff' 'org.example.0, not opened' 'sandbox'
 result $? "status for people"
 timeout 20 "$maru" status "$dir/ctl" -o json >"$dir/out" 2>"$dir/err"
 perl -MJSON::PP -0777 -e '
 	my $s = decode_json(<STDIN>);
 	die unless $s->{engine} eq "bt" && $s->{engine_reason} =~ /given/ && $s->{memory} == 64 << 20 && !$s->{paravirt} &&
 		$s->{disks}[0]{readonly} && $s->{disks}[0]{size} == 1 << 20 && $s->{shares}[0]{tag} eq "stuff" &&
+		@{$s->{nets}} == 1 && $s->{nets}[0]{mac} eq "52:54:00:12:34:56" && $s->{nets}[0]{from_guest_bytes} == 0 &&
 		exists $s->{host_memory}{merged} && $s->{balloon}{actual} == 64 << 20;' <"$dir/out" 2>>"$dir/err"
 result $? "status as JSON"
 timeout 20 "$maru" balloon "$dir/ctl" 1G >"$dir/out" 2>"$dir/err"
@@ -101,7 +103,7 @@ liar()
 	wait "$pid"
 	pid=
 }
-liar '"ok":true,"result":{"name":"\u001b[2J\u009b","state":7,"engine":[],"engine_reason":"\u0007","memory":-1,"disks":[1,{"name":"\u001b","errors":1e9}],"shares":{},"ports":"x","sandbox":{"a":"\u001b"},"balloon":[]}'
+liar '"ok":true,"result":{"name":"\u001b[2J\u009b","state":7,"engine":[],"engine_reason":"\u0007","memory":-1,"disks":[1,{"name":"\u001b","errors":1e9}],"nets":[7,{"mac":"\u001b","to_guest":-1,"to_guest_bytes":"\u001b"}],"shares":{},"ports":"x","sandbox":{"a":"\u001b"},"balloon":[]}'
 [ "$status" = 0 ] && ! LC_ALL=C grep -qP '[\x00-\x09\x0b-\x1f\x80-\xff]' "$dir/out"
 result $? "what a VM says cannot play with the terminal"
 liar '"ok":true,"result":[]'

@@ -89,6 +89,7 @@ static void test_receive(struct loop *loop)
 	ok(be->counters.to_guest == 150 && be->counters.to_guest_waits == 1 && be->counters.to_guest_dropped >= 1 &&
 		   be->counters.to_guest_dropped <= 2,
 	   "counted: 150 taken, one wait, what was too short or too long dropped");
+	is_u64(be->counters.to_guest_bytes, 150 * 60 + 149 * 150 / 2, "and the bytes of those taken");
 	be->ops->destroy(be);
 	close(peer);
 	free(big);
@@ -124,6 +125,7 @@ static void test_send(struct loop *loop)
 	ok(be->counters.from_guest == 600 && be->counters.from_guest_waits > 0 && be->counters.from_guest_waits < 600 &&
 		   !be->counters.from_guest_dropped,
 	   "counted: 600 sent, of which %u had to wait", (unsigned)be->counters.from_guest_waits);
+	is_u64(be->counters.from_guest_bytes, 600 * 1500, "and their bytes");
 	for (uint32_t i = 0; i < 100000; i++) {
 		struct iovec iov = { f, 1500 };
 
