@@ -59,11 +59,13 @@ for module in virt/lib/irqbypass arch/x86/kvm/kvm arch/x86/kvm/kvm-amd arch/x86/
 	cp "$work"/package/lib/modules/*/kernel/$module.ko "$root/modules/" || exit 1
 done
 programs=("$build/maru" "$build/maru-vm")
-if [ -x "$build/tests/unit/test_engines" ]; then
-	programs+=("$build/tests/unit/test_engines")
-else
-	echo "engines on KVM # SKIP $build/tests/unit/test_engines is not built" >>"$work/skips"
-fi
+for t in engines engine_dirty engine_lapics; do
+	if [ -x "$build/tests/unit/test_$t" ]; then
+		programs+=("$build/tests/unit/test_$t")
+	else
+		echo "$t on KVM # SKIP $build/tests/unit/test_$t is not built" >>"$work/skips"
+	fi
+done
 cp "${programs[@]}" "$root/maru/"
 ldd "${programs[@]}" | sed -n 's/.*=> \(\/[^ ]*\).*/\1/p; s/^\t\(\/[^ ]*\) (.*/\1/p' | sort -u | while read -r lib; do
 	mkdir -p "$root$(dirname "$lib")"
@@ -149,7 +151,13 @@ for cpus in $([ ! -e /tests/vmlinuz ] || echo 1 2); do
 	cmp /tmp/data /tmp/half || echo disk >>/tmp/status
 	echo "@end linux-$cpus" $(cat /tmp/status)
 done
-[ ! -x /maru/test_engines ] || { echo @begin engines; timeout 600 test_engines; echo "@end engines $?"; }
+for t in /maru/test_*; do
+	[ -e $t ] || continue
+	n=${t##*/test_}
+	echo @begin $n
+	timeout 600 $t
+	echo "@end $n $?"
+done
 for t in /tests/*.elf; do
 	[ -e $t ] || continue
 	n=${t##*/test_}; n=${n%.elf}
