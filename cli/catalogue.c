@@ -41,10 +41,10 @@ struct error *guest_cache(char *path, size_t size)
 
 	if (cache && *cache == '/')
 		n = snprintf(path, size, "%s/maru/images", cache);
-	else if (home && *home)
+	else if (home && *home == '/')
 		n = snprintf(path, size, "%s/.cache/maru/images", home);
 	else
-		return error_new("the folder of the guests is unknown: set HOME or XDG_CACHE_HOME");
+		return error_new("the folder of the guests is unknown: set HOME or XDG_CACHE_HOME to an absolute path");
 	return n < (int)size ? NULL : error_new("the path of the cache folder is too long");
 }
 

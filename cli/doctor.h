@@ -4,6 +4,7 @@
 #define CLI_DOCTOR_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "cli/host.h"
 
@@ -17,9 +18,15 @@ struct doctor_check {
 	char fix[300];	  /* the sentence that mends it; "" when @ok */
 };
 
+/* A limit of this process, in its own unit; UINT64_MAX: none. */
+struct doctor_limits {
+	uint64_t address_space, data, file_size, open_files;
+};
+
 /* What only the kernel's answer tells, for a container or a security module may forbid what the files promise. 0: it works. */
 struct doctor_facts {
 	int landlock_errno, user_namespace_errno, io_uring_errno;
+	struct doctor_limits limits;
 };
 
 struct doctor {

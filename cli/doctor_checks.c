@@ -22,6 +22,9 @@
 
 #define NEEDED_MEMORY (256 * MiB)
 #define WANTED_DISK (5 * GiB)
+/* For a guest of NEEDED_MEMORY: address space is set aside, not used. */
+#define NEEDED_ADDRESS_SPACE (16 * GiB)
+#define NEEDED_FILES 64u
 
 /* ---- Reading ---- */
 
@@ -113,6 +116,15 @@ static void fix(struct doctor_check *c, const char *text)
 		snprintf(c->fix, sizeof(c->fix), "%s", text);
 }
 
+/* What /sys would tell is not known where it is not mounted, as in some containers. */
+static bool unseen(const struct doctor *d, struct doctor_check *c)
+{
+	if (exists(d, "/sys/kernel", F_OK))
+		return false;
+	detail(c, "not known: /sys is not mounted");
+	return true;
+}
+
 static const char *size_text(uint64_t bytes, char buf[32])
 {
 	return cli_format_size(bytes, buf, 32);
@@ -157,7 +169,33 @@ static void check_cpu(struct doctor *d)
 	fix(c, "maru needs a 64-bit x86 processor: use another host");
 }
 
-static void check_engines(struct doctor *d, const struct host_engine *e)
+/* Limits of this process under which no guest fits. */
+static bool check_limits(struct doctor *d, const struct doctor_limits *l)
+{
+	const struct {
+		char option; /* of ulimit */
+		uint64_t limit, needed;
+	} limits[] = {
+		{ 'v', l->address_space, NEEDED_ADDRESS_SPACE },
+		{ 'd', l->data, NEEDED_MEMORY },
+		{ 'f', l->file_size, NEEDED_MEMORY },
+		{ 'n', l->open_files, NEEDED_FILES },
+	};
+	struct doctor_check *c;
+	char list[40] = "", text[sizeof(c->fix)];
+
+	for (unsigned i = 0; i < ARRAY_SIZE(limits); i++)
+		if (limits[i].limit < limits[i].needed)
+			snprintf(list + strlen(list), sizeof(list) - strlen(list), " -%c", limits[i].option);
+	c = add(d, "limits", !*list);
+	detail(c, c->ok ? "room for a guest" : "too little for a guest: ulimit%s", list);
+	snprintf(text, sizeof(text), "raise what ulimit%s shows (address space 16 GiB, data and files 256 MiB, 64 descriptors), in the shell that starts maru or where it gets its limits from",
+		 list);
+	fix(c, text);
+	return c->ok;
+}
+
+static void check_engines(struct doctor *d, const struct host_engine *e, bool limits_ok)
 {
 	struct doctor_check *c = add(d, "kvm", e->kvm_usable);
 
@@ -173,7 +211,8 @@ static void check_engines(struct doctor *d, const struct host_engine *e)
 		detail(c, "%.1f ns for an iteration of a loop in ring 0, where this host itself takes %.1f", e->bt_ns, e->native_ns);
 	else
 		detail(c, "%s", *e->bt_reason ? e->bt_reason : "it does not answer");
-	fix(c, "allow executable mappings of memory for maru-vm (a security module or noexec /dev/shm forbids them), then run maru doctor again");
+	fix(c, !limits_ok ? "raise the limits first, see there; then run maru doctor again" :
+			    "allow executable mappings of memory for maru-vm (a security module or noexec /dev/shm forbids them), then run maru doctor again");
 }
 
 static void check_memory(struct doctor *d, const struct host_engine *e)
@@ -182,14 +221,16 @@ static void check_memory(struct doctor *d, const struct host_engine *e)
 	uint64_t available = e->memory_total ? e->memory_available : meminfo(d, "MemAvailable");
 	struct doctor_check *c = add(d, "memory", available >= NEEDED_MEMORY);
 	char a[32], b[32], text[128];
-	long long run;
+	long long run = 0;
 
 	c->needed = true;
 	detail(c, "%s of %s available", size_text(available, a), size_text(total, b));
 	fix(c, "stop other programs, add memory, or raise this container's limit: a guest needs at least 256 MiB");
 
 	c = add(d, "hugepages", read_text(d, "/sys/kernel/mm/transparent_hugepage/enabled", text, sizeof(text)));
-	if (!c->ok) {
+	if (!c->ok && unseen(d, c)) {
+		fix(c, "mount it; guests run without, but for --hugepages");
+	} else if (!c->ok) {
 		detail(c, "this kernel has no transparent ones");
 		fix(c, "use a kernel with CONFIG_TRANSPARENT_HUGEPAGE; guests run without, but for --hugepages");
 	} else {
@@ -199,7 +240,9 @@ static void check_memory(struct doctor *d, const struct host_engine *e)
 	}
 
 	c = add(d, "ksm", read_number(d, "/sys/kernel/mm/ksm/run", &run));
-	if (!c->ok) {
+	if (!c->ok && unseen(d, c)) {
+		fix(c, "mount it; guests run without, and share no memory");
+	} else if (!c->ok) {
 		detail(c, "this kernel cannot merge equal pages");
 		fix(c, "use a kernel with CONFIG_KSM; guests run without, and share no memory");
 	} else {
@@ -236,8 +279,10 @@ static void check_network(struct doctor *d)
 
 	check_tun(d);
 	c = add(d, "bridge", exists(d, "/sys/module/bridge", F_OK));
-	detail(c, c->ok ? "the kernel has bridges" : "the kernel has no bridges loaded");
-	fix(c, "load the module: sudo modprobe bridge; --net user needs none of it");
+	if (c->ok || !unseen(d, c))
+		detail(c, c->ok ? "the kernel has bridges" : "the kernel has no bridges loaded");
+	fix(c, exists(d, "/sys/kernel", F_OK) ? "load the module: sudo modprobe bridge; --net user needs none of it" :
+						"mount it; --net user needs no bridge");
 	c = add(d, "nftables", has_program(d, "nft"));
 	detail(c, c->ok ? "nft is there" : "there is no nft");
 	fix(c, "sudo apt install nftables; --net user needs none of it");
@@ -248,12 +293,17 @@ static void check_user_namespaces(struct doctor *d, int errnum)
 {
 	long long max = 1, clone = 1, apparmor = 0;
 	struct doctor_check *c = add(d, "user-namespaces", !errnum);
+	bool unmapped;
+	char map[64];
 
 	read_number(d, "/proc/sys/user/max_user_namespaces", &max);
 	read_number(d, "/proc/sys/kernel/unprivileged_userns_clone", &clone);
 	read_number(d, "/proc/sys/kernel/apparmor_restrict_unprivileged_userns", &apparmor);
-	detail(c, c->ok ? "can be made" : "cannot be made: %s", strerror(errnum));
-	fix(c, max <= 0 ? "sudo sysctl user.max_user_namespaces=10000; VMs run without, with less around them" :
+	unmapped = exists(d, "/proc/self/uid_map", R_OK) && !read_text(d, "/proc/self/uid_map", map, sizeof(map));
+	detail(c, c->ok ? "can be made" : unmapped ? "cannot be made: this process has no user in its own user namespace" :
+						     "cannot be made: %s", strerror(errnum));
+	fix(c, unmapped ? "start it in a namespace with a mapping (unshare --map-root-user); VMs run without, with less around them" :
+	       max <= 0 ? "sudo sysctl user.max_user_namespaces=10000; VMs run without, with less around them" :
 	       !clone	? "sudo sysctl kernel.unprivileged_userns_clone=1; VMs run without, with less around them" :
 	       apparmor ? "sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0; VMs run without, with less around them" :
 			  "in a container, start it with a seccomp profile that allows unshare(); VMs run without, with less around them");
@@ -286,7 +336,7 @@ static void check_disk(struct doctor *d)
 {
 	struct doctor_check *c = add(d, "disk", false);
 	char path[4096], a[32], *slash;
-	struct statvfs v;
+	struct statvfs v = { 0 };
 	struct error *err = NULL;
 	uint64_t room;
 
@@ -300,11 +350,12 @@ static void check_disk(struct doctor *d)
 		error_free(err);
 		return;
 	}
-	while (statvfs(path, &v) < 0 && (slash = strrchr(path, '/')))
+	while (statvfs(path, &v) < 0 && path[1] && (slash = strrchr(path, '/')))
 		slash[slash == path] = 0;
-	room = (v.f_flag & ST_RDONLY) ? 0 : (uint64_t)v.f_bavail * v.f_frsize;
+	room = (uint64_t)v.f_bavail * v.f_frsize;
 	c->ok = room >= WANTED_DISK && access(path, W_OK) == 0;
-	detail(c, "%s free in %s%s", size_text(room, a), path, room < WANTED_DISK || c->ok ? "" : ", which you may not write to");
+	detail(c, "%s free in %s%s", size_text(room, a), path,
+	       v.f_flag & ST_RDONLY ? ", which is read-only" : access(path, W_OK) ? ", which you may not write to" : "");
 	fix(c, "make room, or name another folder for guests (export XDG_CACHE_HOME=/some/folder): one of the catalogue takes up to 5 GiB");
 }
 
@@ -327,7 +378,7 @@ void doctor_run(struct doctor *d, const char *root, const struct host_engine *en
 {
 	*d = (struct doctor){ .root = root };
 	check_cpu(d);
-	check_engines(d, engine);
+	check_engines(d, engine, check_limits(d, &facts->limits));
 	check_memory(d, engine);
 	check_network(d);
 	check_sandbox(d, facts);

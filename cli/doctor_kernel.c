@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * What the doctor asks the kernel itself: landlock(7), unshare(2), io_uring_setup(2). Each question is a call that succeeds, or fails in
+ * What the doctor asks the kernel itself: landlock(7), unshare(2), io_uring_setup(2), getrlimit(2). Each question is a call that succeeds, or fails in
  * a known way, without making anything; only user namespaces have to be made, by a process that ends at once.
  */
 #include <errno.h>
 #include <sched.h>
 #include <stddef.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -33,6 +34,13 @@ static int ask_user_namespace(void)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : EPERM;
 }
 
+static uint64_t limit(int resource)
+{
+	struct rlimit r;
+
+	return getrlimit(resource, &r) < 0 || r.rlim_cur == RLIM_INFINITY ? UINT64_MAX : r.rlim_cur;
+}
+
 void doctor_ask_kernel(struct doctor_facts *out)
 {
 	*out = (struct doctor_facts){ 0 };
@@ -42,4 +50,5 @@ void doctor_ask_kernel(struct doctor_facts *out)
 	if (syscall(__NR_io_uring_setup, 1, NULL) < 0 && errno != EFAULT)
 		out->io_uring_errno = errno;
 	out->user_namespace_errno = ask_user_namespace();
+	out->limits = (struct doctor_limits){ limit(RLIMIT_AS), limit(RLIMIT_DATA), limit(RLIMIT_FSIZE), limit(RLIMIT_NOFILE) };
 }

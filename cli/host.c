@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * Choosing the engine; see host.h. /dev/kvm is opened here, by the user's rights; the measuring is done by maru-vm, which has the
- * engines. What is kept names the boot by its id: another kernel or another host means another probe.
+ * engines. What is kept names the boot by its id, and the device by its numbers, which are others when its module was loaded again:
+ * another kernel, host or module means another probe.
  */
 #include "cli/host.h"
 
@@ -96,18 +97,49 @@ static bool kept_path(char *path, size_t size)
 	return snprintf(path, size, "%s/kvm-probe.json", folder) < (int)size;
 }
 
+static bool device_id(int kvm_fd, char *text, size_t size)
+{
+	struct stat st;
+
+	return fstat(kvm_fd, &st) == 0 &&
+	       snprintf(text, size, "%llx:%llx:%llx", (unsigned long long)st.st_dev, (unsigned long long)st.st_ino,
+			(unsigned long long)st.st_rdev) < (int)size;
+}
+
+static bool is_text(json_t *o, const char *member, const char *text)
+{
+	const char *s = json_string_value(json_object_get(o, member));
+
+	return s && !strcmp(s, text);
+}
+
+/* What is in a file of at most ANSWER_BYTES; whatever else is there under its name is not waited for. */
+static json_t *load(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	char text[ANSWER_BYTES];
+	struct stat st;
+	ssize_t n = -1;
+
+	if (fd < 0)
+		return NULL;
+	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
+		n = read(fd, text, sizeof(text));
+	close(fd);
+	return n > 0 ? json_loadb(text, (size_t)n, JSON_REJECT_DUPLICATES, NULL) : NULL;
+}
+
 static bool read_kept(struct host_engine *out)
 {
-	char path[3072], id[64];
+	char path[3072], id[64], device[64];
 	json_t *o, *kvm;
 	bool found;
 
-	if (!kept_path(path, sizeof(path)) || !boot_id(id, sizeof(id)))
+	if (!kept_path(path, sizeof(path)) || !boot_id(id, sizeof(id)) || !device_id(out->kvm_fd, device, sizeof(device)))
 		return false;
-	o = json_load_file(path, JSON_REJECT_DUPLICATES, NULL);
+	o = load(path);
 	kvm = json_object_get(o, "kvm");
-	found = json_is_object(kvm) && json_is_string(json_object_get(o, "boot_id")) &&
-		!strcmp(json_string_value(json_object_get(o, "boot_id")), id) && json_is_boolean(json_object_get(kvm, "good")) &&
+	found = json_is_object(kvm) && is_text(o, "boot_id", id) && is_text(o, "device", device) && json_is_boolean(json_object_get(kvm, "good")) &&
 		json_is_string(json_object_get(kvm, "reason")) && json_is_number(json_object_get(kvm, "ns_per_iteration"));
 	if (found) {
 		out->kvm_usable = json_is_true(json_object_get(kvm, "good"));
@@ -119,14 +151,14 @@ static bool read_kept(struct host_engine *out)
 }
 
 /* Losing it costs 30 ms. */
-static void keep(json_t *kvm)
+static void keep(int kvm_fd, json_t *kvm)
 {
-	char path[3072], temporary[3104], id[64];
+	char path[3072], temporary[3104], id[64], device[64];
 	json_t *o;
 
-	if (!kept_path(path, sizeof(path)) || !boot_id(id, sizeof(id)))
+	if (!kept_path(path, sizeof(path)) || !boot_id(id, sizeof(id)) || !device_id(kvm_fd, device, sizeof(device)))
 		return;
-	o = json_pack("{s:s, s:O}", "boot_id", id, "kvm", kvm);
+	o = json_pack("{s:s, s:s, s:O}", "boot_id", id, "device", device, "kvm", kvm);
 	snprintf(temporary, sizeof(temporary), "%s.%d", path, (int)getpid());
 	if (json_dump_file(o, temporary, JSON_COMPACT) < 0 || rename(temporary, path) < 0)
 		unlink(temporary);
@@ -224,7 +256,7 @@ struct error *host_engine_choose(const char *wanted, struct host_engine *out)
 		if (err)
 			return err;
 		take_kvm(out, json_object_get(answer, "kvm"));
-		keep(json_object_get(answer, "kvm"));
+		keep(out->kvm_fd, json_object_get(answer, "kvm"));
 		json_decref(answer);
 	}
 	choose(out);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* maru: the command line. One file per subcommand; this finds the one that is meant. */
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <fcntl.h>
@@ -37,6 +38,7 @@ int main(int argc, char **argv)
 	const char *names[ARRAY_SIZE(commands) + 1] = { NULL }, *near;
 
 	fill_standard_fds();
+	signal(SIGXFSZ, SIG_IGN); /* a file that grows beyond `ulimit -f` is an error, not the end */
 	log_init("maru", LOG_LEVEL_WARN);
 	if (argc < 2) {
 		fputs(help_text(""), stderr);

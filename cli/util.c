@@ -144,7 +144,7 @@ static struct error *own_folder(char *path, size_t size)
 	char *slash;
 
 	if (n < 0)
-		return error_errno(errno, "cannot find the folder of this program in /proc/self/exe");
+		return error_errno(errno, "cannot find the folder of this program (is /proc mounted?): /proc/self/exe");
 	path[n] = 0;
 	slash = strrchr(path, '/');
 	if (!slash)

@@ -266,6 +266,7 @@ static struct error *watch_signals(struct vm *vm)
 	sigaddset(&set, SIGHUP);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* a disk's file that grows beyond `ulimit -f`: the guest gets an error */
 	vm->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (vm->signal_fd < 0)
 		return error_errno(errno, "cannot watch signals");

@@ -24,7 +24,7 @@ timeout 60 "$maru" doctor -o json >"$dir/json" 2>"$dir/err"
 		$c{$c->{name}} = $c;
 		die "$c->{name}\n" unless JSON::PP::is_bool($c->{ok}) && length $c->{detail} && ($c->{ok} xor length $c->{fix});
 	}
-	for my $name (qw(cpu kvm translator memory hugepages ksm tun bridge nftables user-namespaces landlock seccomp io_uring firmware disk)) {
+	for my $name (qw(cpu limits kvm translator memory hugepages ksm tun bridge nftables user-namespaces landlock seccomp io_uring firmware disk)) {
 		die "no check $name\n" unless $c{$name};
 	}
 ' <"$dir/json" 2>>"$dir/err"

@@ -15,6 +15,7 @@
 #include "base/util.h"
 #include "tests/tap.h"
 
+static const struct doctor_limits no_limits = { UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX };
 static char root[] = "/tmp/test_doctor.XXXXXX";
 
 static void put(const char *path, const char *text)
@@ -57,20 +58,24 @@ static const char *fix_of(const struct doctor *d, const char *name)
 
 static void test_nothing(void)
 {
-	struct doctor_facts facts = { ENOSYS, ENOSYS, ENOSYS };
+	struct doctor_facts facts = { ENOSYS, ENOSYS, ENOSYS, no_limits };
 	struct host_engine e = { .chosen = "bt", .reason = "this host has no /dev/kvm" };
 	struct doctor d;
+
+	static const char *const seen[] = { "hugepages", "ksm", "bridge" };
 
 	doctor_run(&d, root, &e, &facts);
 	all_fixes(&d);
 	ok(!is_ok(&d, "cpu") && !is_ok(&d, "memory") && !is_ok(&d, "translator") && !is_ok(&d, "tun"), "an empty host has nothing");
 	ok(!doctor_can_run(&d), "and can run nothing");
 	ok(!doctor_find(&d, "colour"), "there is no check of that name");
+	for (unsigned i = 0; i < ARRAY_SIZE(seen); i++)
+		ok(strstr(doctor_find(&d, seen[i])->detail, "/sys is not mounted"), "without /sys nothing is claimed: %s", seen[i]);
 }
 
 static void test_good(void)
 {
-	struct doctor_facts facts = { 0 };
+	struct doctor_facts facts = { .limits = no_limits };
 	struct host_engine e = { .chosen = "kvm", .kvm_present = true, .kvm_usable = true, .kvm_ns = 1.5, .bt_usable = true, .bt_ns = 5,
 				 .native_ns = 1.4, .reason = "good" };
 	struct doctor d;
@@ -99,7 +104,7 @@ static void test_good(void)
 
 static void test_lacks(void)
 {
-	struct doctor_facts facts = { EOPNOTSUPP, EPERM, EPERM };
+	struct doctor_facts facts = { EOPNOTSUPP, EPERM, EPERM, no_limits };
 	struct host_engine e = { .chosen = "bt", .bt_usable = true, .bt_ns = 5, .native_ns = 1.4, .reason = "you may not open /dev/kvm",
 				 .kvm_fix = "join its group and log in again" };
 	struct doctor d;
@@ -138,6 +143,33 @@ static void test_lacks(void)
 	   "a container that forbids what the files promise");
 	ok(strstr(fix_of(&d, "landlock"), "5.13"), "a kernel without Landlock");
 	ok(!is_ok(&d, "memory"), "a container's limit counts, not what the host has");
+	put("/proc/self/uid_map", "");
+	doctor_run(&d, root, &e, &facts);
+	ok(strstr(fix_of(&d, "user-namespaces"), "--map-root-user"), "a user namespace without a user");
+	put("/proc/self/uid_map", "         0       1000          1\n");
+	doctor_run(&d, root, &e, &facts);
+	ok(strstr(fix_of(&d, "user-namespaces"), "seccomp profile"), "and with one");
+}
+
+/* A limit of the process is what is to be raised, and not what a security module might have done. */
+static void test_limits(void)
+{
+	struct host_engine e = { .chosen = "bt", .reason = "no", .bt_reason = "Cannot allocate memory" };
+	struct doctor d;
+
+	for (unsigned i = 0; i < 4; i++) {
+		static const char option[] = "vdfn";
+		struct doctor_facts facts = { .limits = no_limits };
+		uint64_t *const limits[] = { &facts.limits.address_space, &facts.limits.data, &facts.limits.file_size, &facts.limits.open_files };
+		char want[] = "ulimit -?";
+
+		*limits[i] = 8;
+		want[8] = option[i];
+		doctor_run(&d, root, &e, &facts);
+		ok(!is_ok(&d, "limits") && strstr(fix_of(&d, "limits"), want) && strstr(doctor_find(&d, "limits")->detail, want) &&
+			   strstr(fix_of(&d, "translator"), "limits"),
+		   "%s: %s", want, fix_of(&d, "limits"));
+	}
 }
 
 /* The kernel's answers are those that the calls themselves give. */
@@ -154,6 +186,7 @@ static void test_this_kernel(void)
 	doctor_ask_kernel(&facts);
 	ok(!status || facts.user_namespace_errno, "user namespaces: %s", strerror(facts.user_namespace_errno));
 	ok(facts.landlock_errno != EINVAL && facts.landlock_errno != EFAULT, "Landlock: %s", strerror(facts.landlock_errno));
+	ok(facts.limits.open_files > 0, "limits: %llu descriptors", (unsigned long long)facts.limits.open_files);
 	ok(facts.io_uring_errno != EINVAL && facts.io_uring_errno != EFAULT, "io_uring: %s", strerror(facts.io_uring_errno));
 }
 
@@ -178,6 +211,7 @@ int main(void)
 	test_nothing();
 	test_good();
 	test_lacks();
+	test_limits();
 	test_kvm();
 	test_this_kernel();
 	snprintf(command, sizeof(command), "rm -rf %s", root);
