@@ -8,6 +8,9 @@
  *
  * The file is gone through in windows of WINDOW clusters, so that memory stays bounded however large the
  * file claims to be; the tables are read again for each window. Nobody else uses the image meanwhile.
+ *
+ * Snapshots share tables, which are read for each of them; a hostile image has thousands that share one of millions of
+ * entries. What is read of tables in all is bounded by what is plausible for a file of this size.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -18,6 +21,8 @@
 
 #define WINDOW (4u * 1024 * 1024)
 #define WINDOWS_MAX 1024u
+#define TABLE_BYTES_MIN GiB
+#define TABLE_BYTES_MAX (16 * GiB) /* a hundred snapshots of 1 TiB have less */
 
 struct walk {
 	struct qcow2 *q;
@@ -25,6 +30,7 @@ struct walk {
 	uint64_t first, clusters; /* the window */
 	uint32_t *count;
 	bool first_pass; /* complain in the first one only */
+	uint64_t table_bytes; /* that may still be read */
 	uint8_t *buf;	 /* an L2 table */
 };
 
@@ -54,6 +60,15 @@ static void refer(struct walk *w, uint64_t offset, uint64_t bytes)
 			w->count[i - w->first]++;
 }
 
+/* Before @bytes of tables are read. */
+static struct error *spend(struct walk *w, uint64_t bytes)
+{
+	if (bytes > w->table_bytes)
+		return error_new("disk '%s' has too many tables to be checked here; use 'qemu-img check'", w->q->img->name);
+	w->table_bytes -= bytes;
+	return NULL;
+}
+
 static void check_copied(struct walk *w, uint64_t host, bool copied, const char *what)
 {
 	uint64_t count;
@@ -69,8 +84,12 @@ static void check_copied(struct walk *w, uint64_t host, bool copied, const char 
 static struct error *walk_l2(struct walk *w, uint64_t offset, bool active)
 {
 	struct qcow2 *q = w->q;
-	int r = io_read(q->img->fd, offset, w->buf, q->cluster_bytes);
+	struct error *err = spend(w, q->cluster_bytes);
+	int r;
 
+	if (err)
+		return err;
+	r = io_read(q->img->fd, offset, w->buf, q->cluster_bytes);
 	if (r < 0)
 		return error_errno(-r, "cannot read an L2 table of disk '%s'", q->img->name);
 	for (uint64_t i = 0; i < 1ull << q->l2_bits; i++) {
@@ -141,10 +160,11 @@ static struct error *walk_snapshots(struct walk *w)
 	refer(w, q->header.snapshots_offset, q->snapshots_bytes);
 	for (unsigned i = 0; i < q->snapshot_l1_count; i++) {
 		const struct qcow2_snapshot *s = &q->snapshot_l1[i];
-		struct qcow2_bigtable l1;
-		struct error *err;
+		struct qcow2_bigtable l1 = { 0 };
+		struct error *err = spend(w, s->l1_entries * 8ull);
 
-		err = qcow2_bigtable_read(q, &l1, s->l1_offset, s->l1_entries,
+		if (!err)
+			err = qcow2_bigtable_read(q, &l1, s->l1_offset, s->l1_entries,
 					  "L1 table of a snapshot");
 		if (!err)
 			err = walk_l1(w, &l1, false);
@@ -214,6 +234,7 @@ struct error *qcow2_check(struct qcow2 *q, struct qcow2_check *c)
 
 	if (total > (uint64_t)WINDOW * WINDOWS_MAX)
 		return error_new("disk '%s' is too large to be checked", q->img->name);
+	w.table_bytes = MIN(TABLE_BYTES_MIN + 64 * MIN(q->file_end, TABLE_BYTES_MAX), TABLE_BYTES_MAX);
 	w.count = calloc(MIN(total, WINDOW), sizeof(*w.count));
 	w.buf = malloc(q->cluster_bytes);
 	if (!w.count || !w.buf)

@@ -3,6 +3,8 @@
  * qcow2 images: random requests against a model in memory, in many geometries, with backing files,
  * snapshots and compressed clusters made by qemu-img, which also checks what we wrote.
  */
+#include <assert.h>
+
 #include "tests/unit/disk.h"
 
 static bool qemu; /* qemu-img is there */
@@ -198,6 +200,42 @@ static void test_dirty(struct loop *loop, uint64_t seed)
 	free(m.bytes);
 }
 
+/* As above, with snapshots that all share an L1 table, all of whose entries are the same L2 table. */
+static void test_dirty_for_ever(struct loop *loop)
+{
+	enum { CLUSTER = 65536, SNAPSHOTS = 1000, L1_ENTRIES = 4096, TABLE = 20 * CLUSTER, L1 = 21 * CLUSTER, L2 = 22 * CLUSTER };
+	static uint64_t l1[L1_ENTRIES];
+	uint64_t flags = 1ull << 56, table_at = htobe64(TABLE);
+	uint32_t count = htobe32(SNAPSHOTS);
+	struct {
+		uint64_t l1_offset;
+		uint32_t l1_entries;
+		uint8_t rest[28];
+	} snapshot = { htobe64(L1), htobe32(L1_ENTRIES), { 0 } };
+	struct block_open how = { .count = 1, .name = "a.qcow2" };
+	struct block_device *dev = NULL;
+	struct image_check check;
+	int fd;
+
+	unlink("a.qcow2");
+	ok(no_error(image_create("a.qcow2", BLOCK_FORMAT_QCOW2, MiB, NULL, 0, NULL)), "for ever: made");
+	for (unsigned i = 0; i < L1_ENTRIES; i++)
+		l1[i] = htobe64(L2);
+	fd = open("a.qcow2", O_RDWR);
+	if (fd < 0 || ftruncate(fd, L2 + CLUSTER) || pwrite(fd, &flags, 8, 72) != 8 || pwrite(fd, &count, 4, 60) != 4 ||
+	    pwrite(fd, &table_at, 8, 64) != 8 || pwrite(fd, l1, sizeof(l1), L1) != sizeof(l1))
+		abort();
+	static_assert(sizeof(snapshot) == 40, "as in the file");
+	for (unsigned i = 0; i < SNAPSHOTS; i++)
+		if (pwrite(fd, &snapshot, 40, TABLE + 40 * i) != 40)
+			abort();
+	ok(error_says(image_check("a.qcow2", BLOCK_FORMAT_QCOW2, &check), "too many tables"), "for ever: not checked");
+	how.chain[0].fd = fd;
+	how.chain[0].format = BLOCK_FORMAT_QCOW2;
+	ok(error_says(block_open(loop, &how, &dev), "too many tables"), "for ever: not repaired");
+	close(fd);
+}
+
 /* More tables than the caches hold: a sector in each of 700 L2 tables, in a random order, three times. */
 static void test_many_tables(struct loop *loop, uint64_t seed)
 {
@@ -278,6 +316,7 @@ int main(void)
 	test_compressed(loop, "compression_type=zlib", seed + 200);
 	test_compressed(loop, "compression_type=zstd,cluster_size=32k", seed + 300);
 	test_compressed(loop, "compat=0.10,cluster_size=2M", seed + 400);
+	test_dirty_for_ever(loop);
 	test_dirty(loop, seed + 500);
 	test_many_tables(loop, seed + 600);
 	test_many_counts(loop);
