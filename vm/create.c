@@ -256,17 +256,32 @@ static void quit_overdue(void *opaque)
 	_exit(VM_EXIT_INTERNAL);
 }
 
+/* There is no guest yet whose power button could be pressed. */
+static void on_early_signal(int sig)
+{
+	_exit(VM_EXIT_SIGNAL);
+}
+
+static const int signals[] = { SIGTERM, SIGINT, SIGHUP };
+
+/* While the VM is made, of which opening an image may take long. */
+static void expect_signals(void)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(signals); i++)
+		signal(signals[i], on_early_signal);
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* a disk's file that grows beyond `ulimit -f`: the guest gets an error */
+}
+
+/* Before there are threads that should not get them. */
 static struct error *watch_signals(struct vm *vm)
 {
 	sigset_t set;
 
 	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGHUP);
+	for (unsigned i = 0; i < ARRAY_SIZE(signals); i++)
+		sigaddset(&set, signals[i]);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
-	signal(SIGPIPE, SIG_IGN);
-	signal(SIGXFSZ, SIG_IGN); /* a disk's file that grows beyond `ulimit -f`: the guest gets an error */
 	vm->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (vm->signal_fd < 0)
 		return error_errno(errno, "cannot watch signals");
@@ -284,11 +299,9 @@ static struct error *create(struct vm *vm)
 	loop_timer_init(vm->loop, &vm->quit_timer, quit_overdue, vm);
 	vmclock_init(&vm->clock, vm->loop);
 	vmclock_pause(&vm->clock);
-	err = watch_signals(vm);
-	if (!err)
-		err = memory_create_backed(c->memory_bytes,
-					   (c->mergeable ? MEM_MERGEABLE : 0) | (c->huge_pages ? MEM_HUGE_PAGES : 0),
-					   &vm->mem);
+	expect_signals();
+	err = memory_create_backed(c->memory_bytes, (c->mergeable ? MEM_MERGEABLE : 0) | (c->huge_pages ? MEM_HUGE_PAGES : 0),
+				   &vm->mem);
 	if (!err)
 		memstat_open(&vm->memstat, c);
 	if (!err) {
@@ -311,6 +324,8 @@ static struct error *create(struct vm *vm)
 		err = create_machine(vm);
 	if (!err)
 		err = vm_create_gdb(vm);
+	if (!err)
+		err = watch_signals(vm);
 	if (!err)
 		err = vm_start_threads(vm);
 	loop_unlock(vm->loop);

@@ -136,6 +136,10 @@ gone $others
 result $? "and leaves no process behind"
 
 start --net none
+for _ in $(seq 100); do
+	timeout 10 "$maru" status "$dir/ctl" 2>/dev/null | grep -q running && break
+	sleep 0.1
+done
 kill "$pid"
 sleep 1
 kill -0 "$pid" 2>/dev/null
@@ -144,6 +148,28 @@ kill "$pid"
 wait "$pid"
 [ $? = 8 ]
 result $? "a second SIGTERM quits"
+
+# With the dirty bit, and a thousand snapshots of one L1 table that has one L2 table thousands of times: it takes some seconds.
+perl -e '
+	my $c = 65536;
+	open my $f, "+>", $ARGV[0] or die;
+	sub put { seek $f, $_[0] * $c, 0; print $f $_[1] }
+	truncate $f, 512 << 20;
+	put(0, pack("a4NQ>N2Q>N2Q>2N2Q>", "QFI\xfb", 3, 0, 0, 16, 1 << 30, 0, 2, 3 * $c, $c, 1, 1000, 4 * $c) . pack("Q>3N2", 1, 0, 0, 4, 104));
+	put(1, pack("Q>", 2 * $c));
+	put(2, pack("n", 1) x 8);
+	put(4, pack("Q>Nx24N", 5 * $c, 4096, 0) x 1000);
+	put(5, pack("Q>", 7 * $c) x 4096);' "$dir/slow.qcow2"
+start --net none --disk "$dir/slow.qcow2"
+for _ in $(seq 100); do
+	grep -q "being repaired" "$dir/err" && break
+	sleep 0.05
+done
+before=$SECONDS
+kill "$pid"
+wait "$pid"
+[ $? = 8 ] && [ $((SECONDS - before)) -lt 4 ] && ! grep -q "too many" "$dir/err"
+result $? "SIGTERM ends a VM that is still opening a disk"
 
 "$maru" run --kernel "$dir/halt.bin" --publish 127.0.0.1:39218:22 --memory 32M --gdb 127.0.0.1:39217 </dev/null >/dev/null 2>&1 &
 first=$!
