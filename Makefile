@@ -156,7 +156,7 @@ run: deps all ## build, make a Debian guest once, boot it
 
 # Unit tests run as users get them and under ASan and UBSan; those about threads also under TSan.
 # What boots a VM uses the release programs.
-TSAN_TESTS := loop vmclock log bus memory chardev net_socket raw qcow2 qcow2_crash virtio_blk
+TSAN_TESTS := loop vmclock log bus memory chardev net_socket raw block_workers qcow2 qcow2_crash virtio_blk
 TSAN_UNIT := $(filter $(addprefix tests/unit/test_,$(TSAN_TESTS)),$(UNIT))
 UNIT_PROGRAMS = $(addprefix build/release/,$(UNIT)) $(addprefix build/asan/,$(UNIT)) \
 	$(addprefix build/tsan/,$(TSAN_UNIT))

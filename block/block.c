@@ -12,6 +12,7 @@
  * How many workers. One that waits for the host's disk costs nothing, and a disk is faster with more requests at a time: all of them
  * work. One that only copies from and to the host's page cache competes with the guest's processors, which it is to serve: then there are
  * as many as half the host's processors. Which it is, is known from the last requests: a thread that has waited says so (getrusage()).
+ * Of a flush it is known beforehand: who is in one does not count.
  *
  * Order: requests run and finish in any order. A flush covers what completed before it was submitted:
  * such a request is in the kernel's cache or in the format's tables by then, and the format's flush
@@ -56,6 +57,7 @@ struct block_device {
 	pthread_mutex_t lock;
 	sem_t work; /* a worker waits here until it is to look at the queue */
 	unsigned active; /* those who look, or are told to */
+	unsigned flushing; /* of those, in a flush */
 	unsigned active_most; /* while requests do not wait */
 	unsigned waiting; /* 0: requests do not wait */
 	pthread_cond_t finished_some; /* drain waits here */
@@ -111,7 +113,9 @@ static long times_waited(void)
 /* With the lock: whether one more is to look at the queue, who then counts as one that does. */
 static bool take_worker(struct block_device *dev)
 {
-	if (!dev->queue_head || dev->active >= (dev->waiting ? WORKERS : dev->active_most))
+	unsigned most = dev->waiting ? WORKERS : MIN(dev->active_most + dev->flushing, WORKERS);
+
+	if (!dev->queue_head || dev->active >= most)
 		return false;
 	dev->active++;
 	return true;
@@ -133,8 +137,8 @@ static void *worker_main(void *opaque)
 	pthread_mutex_lock(&dev->lock);
 	for (;;) {
 		struct block_request *req = dev->queue_head;
+		bool more, flush;
 		long waited;
-		bool more;
 
 		if (!req) {
 			if (dev->stopping)
@@ -148,6 +152,8 @@ static void *worker_main(void *opaque)
 		dev->queue_head = req->next;
 		if (!dev->queue_head)
 			dev->queue_tail = &dev->queue_head;
+		flush = req->op == BLOCK_FLUSH;
+		dev->flushing += flush;
 		more = take_worker(dev);
 		pthread_mutex_unlock(&dev->lock);
 		if (more)
@@ -158,6 +164,7 @@ static void *worker_main(void *opaque)
 		waited = times_waited() - waited;
 
 		pthread_mutex_lock(&dev->lock);
+		dev->flushing -= flush;
 		dev->waiting = waited ? WAITING_LASTS : dev->waiting ? dev->waiting - 1 : 0;
 		req->next = NULL;
 		*dev->finished_tail = req;
