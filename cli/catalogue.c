@@ -99,9 +99,18 @@ static struct error *get_disks(const char *folder, json_t *list, struct guest *g
 	return NULL;
 }
 
+static struct error *get_ssh(const char *folder, json_t *o, struct guest *g)
+{
+	struct error *err = get_text(folder, o, "user", true, &g->ssh_user);
+
+	if (!err && !is_word(g->ssh_user, strlen(g->ssh_user)))
+		err = bad(folder, "ssh");
+	return err ? err : get_file(folder, o, "key", true, &g->ssh_key);
+}
+
 static struct error *read_members(const char *folder, json_t *o, struct guest *g)
 {
-	json_t *cpus = json_object_get(o, "cpus"), *memory = json_object_get(o, "memory_mib");
+	json_t *cpus = json_object_get(o, "cpus"), *memory = json_object_get(o, "memory_mib"), *ssh = json_object_get(o, "ssh");
 	struct error *err;
 
 	if (json_integer_value(json_object_get(o, "manifest")) != 1)
@@ -128,6 +137,8 @@ static struct error *read_members(const char *folder, json_t *o, struct guest *g
 		err = get_file(folder, o, "initrd", false, &g->initrd);
 	if (!err)
 		err = get_disks(folder, json_object_get(o, "disks"), g);
+	if (!err && ssh)
+		err = get_ssh(folder, ssh, g);
 	return err;
 }
 
@@ -183,5 +194,7 @@ void guest_finish(struct guest *g)
 	free(g->initrd);
 	free(g->append);
 	free(g->created);
+	free(g->ssh_user);
+	free(g->ssh_key);
 	*g = (struct guest){ 0 };
 }

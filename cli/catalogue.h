@@ -12,6 +12,7 @@
 /* All strings are owned; file names are complete paths. */
 struct guest {
 	char *folder, *name, *version, *description, *kernel, *initrd, *append, *created;
+	char *ssh_user, *ssh_key; /* who may log in by which key; NULL: nobody */
 	unsigned cpus;
 	uint64_t memory_bytes;
 	unsigned disk_count;

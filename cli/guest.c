@@ -259,15 +259,17 @@ static struct error *shut_down(struct job *j)
 static struct error *freeze_or_thaw(struct job *j, const char *command, const char *what)
 {
 	json_t *count = NULL;
+	json_int_t n;
 	struct error *err = agent_call(&j->agent, command, NULL, FREEZE_TIMEOUT_MS, false, &count);
 
 	if (err)
 		return err;
-	if (j->json)
-		cli_print_json(json_pack("{s:I}", what, json_integer_value(count)));
-	else
-		printf("%" JSON_INTEGER_FORMAT " file systems were %s.\n", json_integer_value(count), what);
+	n = json_integer_value(count);
 	json_decref(count);
+	if (j->json)
+		cli_print_json(json_pack("{s:I}", what, n));
+	else
+		printf("%" JSON_INTEGER_FORMAT " file system%s %s %s.\n", n, n == 1 ? "" : "s", n == 1 ? "was" : "were", what);
 	return NULL;
 }
 
@@ -349,9 +351,12 @@ int guest_main(int argc, char **argv, int fd)
 	struct job j = { .agent.fd = -1 };
 	struct error *err;
 
-	if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))) {
-		fputs(help_text("guest"), stdout);
-		return 0;
+	/* Behind a verb, too; later it may be the program's. */
+	for (int i = 1; i < argc && i <= 2; i++) {
+		if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
+			fputs(help_text("guest"), stdout);
+			return 0;
+		}
 	}
 	err = parse(argc, argv, &verb, &j);
 	if (!err)

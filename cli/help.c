@@ -34,7 +34,8 @@ static const char run_text[] =
 	"  maru run debian:12\n"
 	"      Debian, with its own defaults. On the console Ctrl-] opens a menu.\n"
 	"  maru run debian:12 --cpus 4 --memory 4G --publish 2222:22 --publish 127.0.0.1:8080:80\n"
-	"      More of everything; ssh -p 2222 root@localhost reaches the guest.\n"
+	"      More of everything; ssh -i ~/.cache/maru/images/debian-12/id_ed25519 -p 2222 root@localhost\n"
+	"      reaches the guest ('maru image info debian:12' has the line).\n"
 	"  maru run --kernel vmlinuz --initrd initrd.img --append 'console=ttyS0'\n"
 	"      Any Linux kernel.\n"
 	"  maru run disk.qcow2 --kernel vmlinuz --append 'root=/dev/vda1 rw console=ttyS0'\n"
@@ -88,7 +89,7 @@ static const char image_text[] =
 	"  maru image pull debian:12             make the guest, from Debian's packages (no root needed)\n"
 	"  maru image pull debian:12 --force     make it anew; what is on its disk is lost\n"
 	"  maru image pull debian:12 --help      what else can be chosen\n"
-	"  maru image info debian:12             where it is and what it has\n"
+	"  maru image info debian:12             where it is, what it has, how to log in by ssh\n"
 	"  maru image rm debian:12               remove it\n"
 	"\n"
 	"Disk images:\n"
@@ -106,16 +107,16 @@ static const char status_text[] =
 	"  maru status debian:12              engine and why, memory, disks, network, what the host shares, the sandbox\n"
 	"  maru status debian:12 -o json      the same for programs; man maru-vm has the members\n"
 	"\n"
-	"VM is the name of a running VM, or the path that --control gave.\n";
+	"VM is the name of a running VM, or the path of its control socket.\n";
 
 static const char balloon_text[] =
 	"usage: maru balloon VM [SIZE] [-o json]\n"
 	"\n"
 	"  maru balloon debian:12          how much memory the guest has, and what it says about it\n"
 	"  maru balloon debian:12 512M     the guest is to keep 512 MiB and give the rest back to this host\n"
-	"  maru balloon debian:12 1G       it may take memory back, up to what --memory gave it\n"
+	"  maru balloon debian:12 1G       it may take memory back, up to all that it was started with\n"
 	"\n"
-	"VM is the name of a running VM, or the path that --control gave. The guest needs the driver virtio_balloon,\n"
+	"VM is the name of a running VM, or the path of its control socket. The guest needs the driver virtio_balloon,\n"
 	"as every Linux distribution has; under memory pressure it takes back by itself what it gave. Besides, it reports\n"
 	"memory that it does not use at the moment, which goes back to this host without being asked for.\n";
 
@@ -139,7 +140,7 @@ static const char guest_text[] =
 	"  maru guest freeze debian:12                   its file systems are written out and stand still, for a copy of the disk\n"
 	"  maru guest thaw debian:12                     until this\n"
 	"\n"
-	"VM is the name of a running VM, or the path that --control gave. In the guest runs the stock agent, package\n"
+	"VM is the name of a running VM, or the path of its control socket. In the guest runs the stock agent, package\n"
 	"qemu-guest-agent; debian:12 has it. All take -o json.\n";
 
 static const struct {

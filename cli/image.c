@@ -62,6 +62,8 @@ static json_t *guest_json(const struct guest *g)
 			      "host_bytes", (json_int_t)host_bytes(g), "created", g->created, "folder", g->folder);
 
 	json_object_set_new(o, "here", json_true());
+	if (g->ssh_user)
+		json_object_set_new(o, "ssh", json_pack("{s:s, s:s}", "user", g->ssh_user, "key", g->ssh_key));
 	return o;
 }
 
@@ -295,6 +297,8 @@ static struct error *info_of_guest(const char *image, bool json)
 		       g.name, g.version, g.description ? g.description : "", g.folder, g.cpus,
 		       cli_format_size(g.memory_bytes, a, sizeof(a)), cli_format_size(host_bytes(&g), b, sizeof(b)),
 		       g.created ? g.created : "");
+		if (g.ssh_user)
+			printf("log in:     ssh -i %s -p 2222 %s@localhost (with maru run %s --publish 2222:22)\n", g.ssh_key, g.ssh_user, image);
 	}
 	guest_finish(&g);
 	return NULL;
