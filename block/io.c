@@ -173,5 +173,6 @@ int io_punch(int fd, uint64_t offset, uint64_t len)
 	} while (r < 0 && errno == EINTR);
 	if (r == 0)
 		return 0;
-	return errno == ENOSYS || errno == ENODEV || errno == EOPNOTSUPP ? -EOPNOTSUPP : io_errno();
+	/* EINVAL: less than the sectors of a block device. */
+	return errno == ENOSYS || errno == ENODEV || errno == EOPNOTSUPP || errno == EINVAL ? -EOPNOTSUPP : io_errno();
 }

@@ -134,6 +134,40 @@ static void test_loop(struct loop *loop)
 	block_close(c.dev);
 }
 
+/* A block device of 4 KiB sectors, which discards and writes zeroes to no less; the guest's sectors are of 512 bytes. */
+static void test_large_sectors(struct loop *loop)
+{
+	struct block_device *dev;
+	uint8_t buf[16384], zeroes[16384] = { 0 };
+	char path[64] = "";
+	FILE *f;
+
+	if (run("truncate -s 1M sectors.raw && losetup -b 4096 -f --show sectors.raw >name") != 0) {
+		ok(true, "block device # skip no loop device with sectors of 4 KiB");
+		return;
+	}
+	f = fopen("name", "r");
+	if (!f || fscanf(f, "%63s", path) != 1)
+		abort();
+	fclose(f);
+	dev = disk_open(loop, path, BLOCK_FORMAT_RAW, false);
+	if (ok(dev != NULL, "block device: opened")) {
+		memset(buf, 7, sizeof(buf));
+		is_u64(disk_write(dev, 0, buf, sizeof(buf)), 0, "block device: written");
+		is_u64(disk_do(dev, BLOCK_WRITE_ZEROES, 512, NULL, 1024, true), 0, "block device: two sectors of zeroes");
+		is_u64(disk_do(dev, BLOCK_WRITE_ZEROES, 3584, NULL, 4608, false), 0, "block device: and more than it has of a block");
+		is_u64(disk_do(dev, BLOCK_DISCARD, 8704, NULL, 512, false), 0, "block device: the discard of a sector is advice");
+		is_u64(disk_do(dev, BLOCK_WRITE_ZEROES, 12288, NULL, 4096, true), 0, "block device: zeroes for a whole block");
+		memset(buf + 512, 0, 1024);
+		memset(buf + 3584, 0, 4608);
+		memset(buf + 12288, 0, 4096);
+		is_u64(disk_read(dev, 0, zeroes, sizeof(zeroes)), 0, "block device: read");
+		ok(!memcmp(buf, zeroes, 8704) && !memcmp(buf + 9216, zeroes + 9216, 16384 - 9216), "block device: all as it should be");
+	}
+	block_close(dev);
+	run("losetup -d %s", path);
+}
+
 int main(void)
 {
 	struct loop *loop;
@@ -146,6 +180,7 @@ int main(void)
 	test_odd_size(loop);
 	test_loop(loop);
 	test_counters(loop);
+	test_large_sectors(loop);
 	loop_destroy(loop);
 	disk_dir_remove();
 	return done_testing();
