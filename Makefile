@@ -198,6 +198,7 @@ install: all ## install under DESTDIR and PREFIX (/usr/local)
 	install -Dt $(DESTDIR)$(PREFIX)/lib/maru/guest $(wildcard guest/*)
 	$(if $(wildcard cli/completion/maru.bash),install -Dm644 cli/completion/maru.bash \
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/maru)
+	$(if $(wildcard cli/completion/_maru),install -Dm644 -t $(DESTDIR)$(PREFIX)/share/zsh/site-functions cli/completion/_maru)
 
 clean: ## remove everything that was built
 	rm -rf build

@@ -178,7 +178,7 @@ struct error *guest_find(const char *image, struct guest *out)
 	snprintf(folder, sizeof(folder), "%s/%s", cache, name);
 	snprintf(manifest, sizeof(manifest), "%s/manifest.json", folder);
 	if (access(manifest, F_OK) < 0)
-		return error_new("the guest %s is not here yet; make it with 'maru image pull %s'", image, image);
+		return error_new("the guest %s is not here; if it is in the catalogue ('maru image list'), make it with 'maru image pull %s'", image, image);
 	return guest_read(folder, out);
 }
 

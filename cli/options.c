@@ -150,8 +150,8 @@ struct error *run_disk_parse(const char *text, struct run_disk *out)
 		} else if (ends_with(out->path, ".raw") || ends_with(out->path, ".img")) {
 			out->format = BLOCK_FORMAT_RAW;
 		} else {
-			struct error *err = error_new("the format of disk '%s' is not clear from its name: say --disk %s,format=raw or ,format=qcow2 (it is never guessed from the content, which a guest can write)",
-						      out->path, out->path);
+			struct error *err = error_new("the format of disk '%s' is not clear from its name: say %s,format=raw or %s,format=qcow2 (it is never guessed from the content, which a guest can write)",
+						      out->path, out->path, out->path);
 
 			run_disk_finish(out);
 			return err;

@@ -108,6 +108,9 @@ for my $command (grep { $_ ne 'run' } sort keys %of) {
 
 # ---- The shells ----
 
+for my $file (glob 'cli/completion/*') {
+	ok(text_of('Makefile') =~ /\Q$file\E/, "make install installs $file");
+}
 # What bash offers for a line whose last word is to be completed; what readline has already is put before it again.
 sub bash {
 	my $line = shift;
