@@ -16,6 +16,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/descriptor.h"
 #include "base/util.h"
 
 /* A connected socket, or -1. */
@@ -95,9 +96,7 @@ struct error *broker_start(int fd, const char *path, pid_t *pid)
 	setsid();
 	for (int sig = 1; sig < 32; sig++)
 		signal(sig, SIG_IGN);
-	if (fd > 3)
-		close_range(3, (unsigned)fd - 1, 0);
-	close_range((unsigned)fd + 1, ~0u, 0);
+	descriptor_close_others(&fd, 1);
 	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 	serve(fd, path);
 	_exit(0);

@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/descriptor.h"
 #include "cli/client.h"
 
 /* Does anybody accept connections at @path, or has more of them than can wait? */
@@ -82,8 +83,7 @@ void guard_start(struct guard *g)
 		for (int sig = 1; sig < 32; sig++)
 			signal(sig, SIG_IGN);
 		/* Nothing but the pipe and the terminal: the VM must see the end of its sockets. */
-		close_range(3, fds[0] - 1, 0);
-		close_range(fds[0] + 1, ~0u, 0);
+		descriptor_close_others(fds, 1);
 		do {
 			n = read(fds[0], &done, 1);
 		} while (n < 0 && errno == EINTR);

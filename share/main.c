@@ -19,23 +19,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/descriptor.h"
 #include "base/log.h"
 #include "base/util.h"
 #include "share/share.h"
 
 #define DESCRIPTORS_MAX 16384u /* bounds what the guest can keep open */
 #define DESCRIPTORS_OURS 64u
-
-static struct error *number(const char *option, const char *text, int *out)
-{
-	char *end;
-	long v = text ? strtol(text, &end, 10) : -1;
-
-	if (v < 0 || v > INT32_MAX || *end)
-		return error_new("%s needs the number of a descriptor", option);
-	*out = (int)v;
-	return NULL;
-}
 
 static struct error *parse(int argc, char **argv, int *fd, int *dir_fd, bool *readonly)
 {
@@ -49,7 +39,7 @@ static struct error *parse(int argc, char **argv, int *fd, int *dir_fd, bool *re
 		if (!strcmp(argv[i], "--readonly"))
 			*readonly = true;
 		else if (!strcmp(argv[i], "--fd") || !strcmp(argv[i], "--dir-fd"))
-			err = number(argv[i], value, argv[i][2] == 'f' ? fd : dir_fd), i++;
+			err = descriptor_parse(argv[i], value, argv[i][2] == 'f' ? fd : dir_fd), i++;
 		else
 			err = error_new("unknown option '%s'", argv[i]);
 	}
@@ -133,6 +123,7 @@ int main(int argc, char **argv)
 	signal(SIGXFSZ, SIG_IGN); /* a limit on the size of files is an error of what the guest asks for */
 	err = parse(argc, argv, &link.fd, &dir_fd, &readonly);
 	if (!err) {
+		descriptor_close_others((const int[]){ link.fd, dir_fd }, 2);
 		umask(0);
 		fds_fd = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
 		if (fds_fd < 0)

@@ -270,7 +270,6 @@ static void expect_signals(void)
 	for (unsigned i = 0; i < ARRAY_SIZE(signals); i++)
 		signal(signals[i], on_early_signal);
 	signal(SIGPIPE, SIG_IGN);
-	signal(SIGXFSZ, SIG_IGN); /* a disk's file that grows beyond `ulimit -f`: the guest gets an error */
 }
 
 /* Before there are threads that should not get them. */

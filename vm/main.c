@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/descriptor.h"
 #include "base/log.h"
 #include "vm/probe.h"
 #include "vm/vm.h"
@@ -21,31 +22,28 @@ static int usage(FILE *to, int status)
 	return status;
 }
 
-static bool number(const char *text, unsigned long *out)
+static int complain(struct error *err)
 {
-	char *end;
-
-	errno = 0;
-	*out = strtoul(text, &end, 10);
-	return !errno && !*end && end != text && *out <= 1u << 20;
+	log_error("%s", error_message(err));
+	error_free(err);
+	return VM_EXIT_START;
 }
 
 static int probe(int argc, char **argv)
 {
-	unsigned long out, kvm = 0;
-	bool has_kvm = false, all = false;
+	int out = -1, kvm = -1;
+	bool all = false;
+	struct error *err = descriptor_parse(argv[1], argv[2], &out);
 
-	if (argc < 3 || !number(argv[2], &out))
-		return usage(stderr, VM_EXIT_START);
-	for (int i = 3; i < argc; i++) {
+	for (int i = 3; i < argc && !err; i++) {
 		if (!strcmp(argv[i], "--all"))
 			all = true;
-		else if (!strcmp(argv[i], "--kvm-fd") && i + 1 < argc && number(argv[i + 1], &kvm))
-			has_kvm = i++;
+		else if (!strcmp(argv[i], "--kvm-fd"))
+			err = descriptor_parse(argv[i], argv[i + 1], &kvm), i++;
 		else
 			return usage(stderr, VM_EXIT_START);
 	}
-	return vm_probe((int)out, has_kvm ? (int)kvm : -1, all);
+	return err ? complain(err) : vm_probe(out, kvm, all);
 }
 
 int main(int argc, char **argv)
@@ -53,8 +51,7 @@ int main(int argc, char **argv)
 	struct vm_config config;
 	struct vm *vm;
 	struct error *err;
-	unsigned long fd;
-	int status;
+	int fd, status;
 
 	log_init("maru-vm", LOG_LEVEL_WARN);
 	signal(SIGXFSZ, SIG_IGN); /* a limit on the size of files is an error of write() */
@@ -64,23 +61,18 @@ int main(int argc, char **argv)
 		return probe(argc, argv);
 	if (argc != 3 || strcmp(argv[1], "--config-fd"))
 		return usage(stderr, VM_EXIT_START);
-	if (!number(argv[2], &fd)) {
-		log_error("--config-fd takes the number of an open descriptor, not '%s'", argv[2]);
-		return VM_EXIT_START;
-	}
-	err = vm_config_read(fd, &config);
+	err = descriptor_parse(argv[1], argv[2], &fd);
+	if (!err)
+		err = vm_config_read(fd, &config);
 	if (!err) {
 		close(fd);
-		sandbox_close_others(config.fds, config.fd_count);
+		descriptor_close_others(config.fds, config.fd_count);
 		if (config.verbose)
 			log_init("maru-vm", LOG_LEVEL_DEBUG);
 		err = vm_create(&config, &vm);
 	}
-	if (err) {
-		log_error("%s", error_message(err));
-		error_free(err);
-		return VM_EXIT_START;
-	}
+	if (err)
+		return complain(err);
 	status = vm_run(vm);
 	vm_destroy(vm);
 	return status;

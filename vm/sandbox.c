@@ -55,18 +55,6 @@
 #define __NR_futex_waitv 449
 #endif
 
-void sandbox_close_others(const int *keep, unsigned count)
-{
-	unsigned from = 3;
-
-	for (unsigned i = 0; i < count; i++) {
-		if ((unsigned)keep[i] > from)
-			close_range(from, keep[i] - 1, 0);
-		from = keep[i] + 1;
-	}
-	close_range(from, ~0u, 0);
-}
-
 /* ---- Namespaces ------------------------------------------------------------------------------- */
 
 static bool write_file(const char *path, const char *text)

@@ -24,9 +24,6 @@ struct sandbox {
 };
 #define SANDBOX_IN_FORCE "in force"
 
-/* Closes every descriptor but the standard three and @keep[0..count), which is ascending and above 2. */
-void sandbox_close_others(const int *keep, unsigned count);
-
 /* Namespaces and empty root. While there is one thread only, after the last file was opened. */
 void sandbox_isolate(struct sandbox *s);
 

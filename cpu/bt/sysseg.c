@@ -130,17 +130,23 @@ static enum bt_result read_system(struct bt_vcpu *v, uint16_t selector, unsigned
 	return BT_NEXT;
 }
 
+/* LLDT and LTR are for protected mode, ring 0. */
+static enum bt_result load_privileged(struct bt_vcpu *v, const struct insn *i, uint16_t *selector)
+{
+	if (is_real(v))
+		return bt_raise(v, X86_UD);
+	if (v->cpl)
+		return bt_raise_error(v, X86_GP, 0);
+	return load_selector(v, i, selector);
+}
+
 enum bt_result bt_op_lldt(struct bt_vcpu *v, const struct insn *i)
 {
 	struct bt_descriptor d;
 	struct x86_segment s;
 	uint16_t selector;
 
-	if (is_real(v))
-		return bt_raise(v, X86_UD);
-	if (v->cpl)
-		return bt_raise_error(v, X86_GP, 0);
-	BT_TRY(load_selector(v, i, &selector));
+	BT_TRY(load_privileged(v, i, &selector));
 	if (bt_selector_is_null(selector)) {
 		v->ldtr = (struct x86_segment){ .selector = selector };
 		return BT_NEXT;
@@ -156,11 +162,7 @@ enum bt_result bt_op_ltr(struct bt_vcpu *v, const struct insn *i)
 	struct x86_segment s;
 	uint16_t selector;
 
-	if (is_real(v))
-		return bt_raise(v, X86_UD);
-	if (v->cpl)
-		return bt_raise_error(v, X86_GP, 0);
-	BT_TRY(load_selector(v, i, &selector));
+	BT_TRY(load_privileged(v, i, &selector));
 	if (bt_selector_is_null(selector))
 		return bt_raise_error(v, X86_GP, 0);
 	BT_TRY(read_system(v, selector, DESC_TSS, DESC_TSS16, &d, &s));

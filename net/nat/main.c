@@ -27,6 +27,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/descriptor.h"
 #include "base/log.h"
 #include "net/nat/nat.h"
 
@@ -99,17 +100,6 @@ static void report(int status_fd, struct error *err)
 	close(status_fd);
 }
 
-static struct error *number(const char *option, const char *text, int *out)
-{
-	char *end;
-	long v = text ? strtol(text, &end, 10) : -1;
-
-	if (v < 0 || v > INT32_MAX || *end)
-		return error_new("%s needs the number of a descriptor", option);
-	*out = (int)v;
-	return NULL;
-}
-
 static struct error *parse(int argc, char **argv, struct nat_config *config, int *status_fd)
 {
 	struct error *err = NULL;
@@ -122,9 +112,9 @@ static struct error *parse(int argc, char **argv, struct nat_config *config, int
 			continue;
 		}
 		if (strcmp(argv[i], "--fd") == 0) {
-			err = number(argv[i], value, &config->fd);
+			err = descriptor_parse(argv[i], value, &config->fd);
 		} else if (strcmp(argv[i], "--status-fd") == 0) {
-			err = number(argv[i], value, status_fd);
+			err = descriptor_parse(argv[i], value, status_fd);
 		} else if (strcmp(argv[i], "--hostname") == 0 && value) {
 			config->hostname = value;
 		} else if (strcmp(argv[i], "--forward") == 0 && value) {
@@ -143,18 +133,6 @@ static struct error *parse(int argc, char **argv, struct nat_config *config, int
 	return err;
 }
 
-/* Nothing that the parent left open by mistake is to be inherited by whoever breaks in. */
-static void close_others(int a, int b)
-{
-	unsigned lo = (unsigned)(MIN(a, b) < 0 ? MAX(a, b) : MIN(a, b)), hi = (unsigned)MAX(a, b);
-
-	if (lo > 3)
-		syscall(SYS_close_range, 3, lo - 1, 0);
-	if (hi > lo + 1)
-		syscall(SYS_close_range, MAX(lo + 1, 3u), hi - 1, 0);
-	syscall(SYS_close_range, MAX(hi + 1, 3u), ~0u, 0);
-}
-
 int main(int argc, char **argv)
 {
 	static struct nat_config config = { .fd = -1 };
@@ -170,7 +148,7 @@ int main(int argc, char **argv)
 	signal(SIGHUP, SIG_IGN);
 	err = parse(argc, argv, &config, &status_fd);
 	if (!err) {
-		close_others(config.fd, status_fd);
+		descriptor_close_others((const int[]){ config.fd, status_fd }, 2);
 		if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
 			files.rlim_cur = MIN(files.rlim_max, DESCRIPTORS_MAX);
 			setrlimit(RLIMIT_NOFILE, &files);
