@@ -5,7 +5,8 @@
  * Theory of operation. A connection gathers bytes until there is a line, answers it at once, and puts the
  * reply and every event into its output buffer, which is written as the peer reads. What a peer can do is
  * bounded: the length of a line, the number of connections, the output kept for one that does not read,
- * and lines handled in one go.
+ * and lines answered in one go: who sends many at once is busy, and not read from, until they are answered, a few in each
+ * round of the loop, so that the VM is not held up.
  */
 #include "vm/control.h"
 
@@ -23,6 +24,8 @@
 #include "base/log.h"
 #include "base/util.h"
 
+#define LINES_PER_ROUND 16u
+
 struct client {
 	struct control *control;
 	struct loop_fd watch; /* watch.fd is -1 while the slot is free */
@@ -31,6 +34,9 @@ struct client {
 	size_t in_used;
 	char *out;
 	size_t out_used, out_size;
+	bool busy;  /* there are whole lines in @in */
+	bool ended; /* it sends nothing more, and still has replies to read */
+	struct loop_timer next_round;
 };
 
 struct control {
@@ -98,18 +104,32 @@ char *control_answer(const struct control_handler *h, const char *line, size_t l
 
 /* ---- Connections ------------------------------------------------------------------------------ */
 
+static void answer_more(void *opaque);
+
+static void client_init(struct client *cl, struct control *c)
+{
+	*cl = (struct client){ .control = c, .watch.fd = -1 };
+	loop_timer_init(c->loop, &cl->next_round, answer_more, cl);
+}
+
 static void client_close(struct client *cl, bool by_peer)
 {
 	struct control *c = cl->control;
 	bool owner = cl->owner;
 
+	loop_timer_cancel(&cl->next_round);
 	loop_fd_remove(&cl->watch);
 	close(cl->watch.fd);
 	free(cl->in);
 	free(cl->out);
-	*cl = (struct client){ .control = c, .watch.fd = -1 };
+	client_init(cl, c);
 	if (owner && by_peer && c->handler.owner_gone)
 		c->handler.owner_gone(c->handler.opaque);
+}
+
+static void set_events(struct client *cl)
+{
+	loop_fd_set_events(&cl->watch, (cl->busy || cl->ended ? 0 : (uint32_t)EPOLLIN) | (cl->out_used ? (uint32_t)EPOLLOUT : 0));
 }
 
 /* Writes what the socket takes. False: the connection is closed. */
@@ -132,7 +152,11 @@ static bool client_flush(struct client *cl)
 	}
 	memmove(cl->out, cl->out + done, cl->out_used - done);
 	cl->out_used -= done;
-	loop_fd_set_events(&cl->watch, cl->out_used ? EPOLLIN | EPOLLOUT : EPOLLIN);
+	if (cl->ended && !cl->out_used) {
+		client_close(cl, true);
+		return false;
+	}
+	set_events(cl);
 	return true;
 }
 
@@ -163,13 +187,14 @@ static bool client_send(struct client *cl, const char *text)
 	return client_flush(cl);
 }
 
-/* Answers the complete lines that have come in. False: the connection is closed. */
+/* Answers complete lines that have come in. False: the connection is closed. */
 static bool client_lines(struct client *cl)
 {
+	unsigned answered = 0;
 	size_t start = 0;
 	char *end;
 
-	while ((end = memchr(cl->in + start, '\n', cl->in_used - start))) {
+	while (answered < LINES_PER_ROUND && (end = memchr(cl->in + start, '\n', cl->in_used - start))) {
 		size_t length = end - (cl->in + start);
 		int fd = cl->watch.fd;
 		char *reply;
@@ -184,12 +209,30 @@ static bool client_lines(struct client *cl)
 				return false;
 			}
 			free(reply);
+			answered++;
 		}
 		start = end + 1 - cl->in;
 	}
 	memmove(cl->in, cl->in + start, cl->in_used - start);
 	cl->in_used -= start;
+	cl->busy = answered == LINES_PER_ROUND && memchr(cl->in, '\n', cl->in_used);
+	if (cl->busy)
+		loop_timer_arm(&cl->next_round, loop_now_ns());
+	set_events(cl);
 	return true;
+}
+
+static void take_lines(struct client *cl)
+{
+	if (!client_lines(cl) || cl->busy || cl->in_used < CONTROL_LINE_MAX)
+		return;
+	log_guest("control: a request longer than %u bytes is refused, its client disconnected", CONTROL_LINE_MAX);
+	client_close(cl, true);
+}
+
+static void answer_more(void *opaque)
+{
+	take_lines(opaque);
 }
 
 static void client_ready(void *opaque, uint32_t events)
@@ -199,21 +242,27 @@ static void client_ready(void *opaque, uint32_t events)
 
 	if ((events & EPOLLOUT) && !client_flush(cl))
 		return;
-	if (!(events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
+	if (cl->busy || !(events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
 		return;
+	if (cl->ended) {
+		if (events & (EPOLLHUP | EPOLLERR))
+			client_close(cl, true);
+		return;
+	}
 	n = recv(cl->watch.fd, cl->in + cl->in_used, CONTROL_LINE_MAX - cl->in_used, MSG_DONTWAIT);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
+	if (n == 0 && cl->out_used && !(events & EPOLLHUP)) {
+		cl->ended = true;
+		set_events(cl);
+		return;
+	}
 	if (n <= 0) {
 		client_close(cl, true);
 		return;
 	}
 	cl->in_used += n;
-	if (client_lines(cl) && cl->in_used == CONTROL_LINE_MAX) {
-		log_guest("control: a request longer than %u bytes is refused, its client disconnected",
-			  CONTROL_LINE_MAX);
-		client_close(cl, true);
-	}
+	take_lines(cl);
 }
 
 static void greet(struct client *cl)
@@ -244,7 +293,7 @@ struct error *control_attach(struct control *c, int fd, bool owner)
 	err = loop_fd_add(c->loop, &cl->watch, fd, EPOLLIN, client_ready, cl);
 	if (err) {
 		free(cl->in);
-		*cl = (struct client){ .control = c, .watch.fd = -1 };
+		client_init(cl, c);
 		return err;
 	}
 	cl->owner = owner;
@@ -279,7 +328,7 @@ struct error *control_create(struct loop *loop, const char *vm_name, const struc
 	c->handler = *handler;
 	c->listen.fd = -1;
 	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++)
-		c->clients[i] = (struct client){ .control = c, .watch.fd = -1 };
+		client_init(&c->clients[i], c);
 	c->vm_name = strdup(vm_name);
 	if (!c->vm_name) {
 		free(c);

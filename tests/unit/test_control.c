@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/util.h"
@@ -24,6 +25,10 @@ static struct error *request(void *opaque, const char *name, json_t *args, json_
 	}
 	if (!strcmp(name, "event")) {
 		control_event(control, "something", json_pack("{s:i}", "n", 1));
+		return NULL;
+	}
+	if (!strcmp(name, "slow")) {
+		usleep(1000);
 		return NULL;
 	}
 	return error_new("request '%.64s' is unknown", name);
@@ -89,6 +94,60 @@ static void *run(void *opaque)
 	return NULL;
 }
 
+/* Requests that take a millisecond each, many at once: others are served meanwhile. */
+static void test_many_lines(int a)
+{
+	enum { COUNT = 1000 };
+	static const char one[] = "{\"request\":\"slow\"}\n";
+	static char all[COUNT * (sizeof(one) - 1) + 1];
+	struct timespec before, after;
+	unsigned answered = 0;
+	int b = attach(false);
+
+	line(b);
+	for (unsigned i = 0; i < COUNT; i++)
+		strcat(all + i * (sizeof(one) - 1), one);
+	say(b, all);
+	line(b);
+	clock_gettime(CLOCK_MONOTONIC, &before);
+	say(a, "{\"request\":\"echo\",\"value\":3}\n");
+	ok(strstr(line(a), "\"value\":3"), "another client is answered");
+	clock_gettime(CLOCK_MONOTONIC, &after);
+	ok((after.tv_sec - before.tv_sec) * 1000 + (after.tv_nsec - before.tv_nsec) / 1000000 < 500,
+	   "without a wait for all requests of the first");
+	shutdown(b, SHUT_WR);
+	for (answered = 1; !strcmp(line(b), "{\"ok\":true,\"result\":{}}"); answered++)
+		;
+	is_u64(answered, COUNT, "which are all answered");
+	close(b);
+
+	/* More replies than a socket holds, read later. */
+	b = attach(false);
+	line(b);
+	for (unsigned i = 0; i < 2000; i++)
+		say(b, "{\"request\":\"echo\"}\n");
+	shutdown(b, SHUT_WR);
+	usleep(300000);
+	for (answered = 0; strstr(line(b), "{\"ok\":true"); answered++)
+		;
+	is_u64(answered, 2000, "who says that there is no more gets all replies");
+	close(b);
+
+	/* As many as fit, and half a line. */
+	b = attach(false);
+	line(b);
+	say(b, all);
+	say(b, "{\"request\":\"echo\",");
+	for (answered = 0; answered < COUNT && *line(b); answered++)
+		;
+	say(b, "\"value\":4}\n");
+	ok(strstr(line(b), "\"value\":4"), "and half a line behind them is kept");
+	say(b, all);
+	close(b);
+	say(a, "{\"request\":\"echo\",\"value\":5}\n");
+	ok(strstr(line(a), "\"value\":5"), "one that leaves while it is answered");
+}
+
 static void test_clients(void)
 {
 	int a = attach(true), b = attach(false), many[CONTROL_CLIENTS_MAX], count = 0;
@@ -139,6 +198,7 @@ static void test_clients(void)
 	close(b);
 	say(a, "{\"request\":\"echo\",\"value\":2}\n");
 	ok(strstr(line(a), "\"value\":2"), "and the first client is still served");
+	test_many_lines(a);
 	ok(!owner_gone, "the owner is there");
 	close(a);
 	for (unsigned i = 0; i < 500 && !owner_gone; i++)
