@@ -1,105 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Local APICs on their bus: priorities, IPIs and MSIs, LVTs, timer, modes, errors; with the real
- * I/O APIC and 8259.
+ * Local APICs on their bus (lapic_bus.h): priorities, IPIs and MSIs, LVTs, modes, errors, their state. The timer is in
+ * test_lapic_timer.c.
  */
-#include "dev/i8259.h"
-#include "dev/ioapic.h"
-#include "dev/lapic.h"
-#include "tests/tap.h"
-#include "tests/unit/fakes.h"
-
-#define CPUS 4
-
-static struct cpu {
-	struct lapic *apic;
-	unsigned kicks, nmis, inits, sipis, smis;
-	uint8_t sipi_vector;
-} cpu[CPUS];
-static struct fake_clock fc;
-static struct bus *ports, *mmio;
-static struct apic_bus *bus;
-static struct i8259 *pic;
-static struct ioapic *ioapic;
-
-static void kick(void *opaque)
-{
-	((struct cpu *)opaque)->kicks++;
-}
-static void nmi(void *opaque)
-{
-	((struct cpu *)opaque)->nmis++;
-}
-static void init(void *opaque)
-{
-	((struct cpu *)opaque)->inits++;
-}
-static void sipi(void *opaque, uint8_t vector)
-{
-	((struct cpu *)opaque)->sipis++;
-	((struct cpu *)opaque)->sipi_vector = vector;
-}
-static void smi(void *opaque)
-{
-	((struct cpu *)opaque)->smis++;
-}
-static uint8_t pic_ack(void *opaque)
-{
-	return i8259_ack(opaque);
-}
-static void broadcast_eoi(void *opaque, uint8_t vector)
-{
-	ioapic_eoi(opaque, vector);
-}
-
-static void wr(unsigned c, uint32_t reg, uint32_t value)
-{
-	lapic_mmio_write(cpu[c].apic, reg, value);
-}
-static uint32_t rd(unsigned c, uint32_t reg)
-{
-	return lapic_mmio_read(cpu[c].apic, reg);
-}
-static int ack(unsigned c)
-{
-	return lapic_intr_ack(cpu[c].apic);
-}
-static bool pending(unsigned c)
-{
-	return lapic_intr_pending(cpu[c].apic);
-}
-static void msi(uint32_t dest, bool logical, uint32_t data)
-{
-	msi_send(apic_bus_msi_sink(bus), 0xfee00000 | dest << 12 | (logical ? 4 : 0), data);
-}
-static void ipi(unsigned c, uint32_t dest, uint32_t icr)
-{
-	wr(c, APIC_ICR2, dest << 24);
-	wr(c, APIC_ICR, icr);
-}
-/* Bit mask of the CPUs that have @vector, which they take and end. */
-static unsigned got(int vector)
-{
-	unsigned set = 0;
-
-	for (unsigned c = 0; c < CPUS; c++) {
-		if (!pending(c))
-			continue;
-		if (ack(c) == vector)
-			set |= 1u << c;
-		wr(c, APIC_EOI, 0);
-	}
-	return set;
-}
-
-static void reset_all(void)
-{
-	for (unsigned c = 0; c < CPUS; c++) {
-		lapic_device(cpu[c].apic)->ops->reset(lapic_device(cpu[c].apic));
-		wr(c, APIC_SVR, 0x1ff);
-	}
-	ioapic_device(ioapic)->ops->reset(ioapic_device(ioapic));
-}
+#include "tests/unit/lapic_bus.h"
 
 static void test_reset_state(void)
 {
@@ -324,81 +228,6 @@ static void test_ioapic(void)
 	ok(!pending(0), "done");
 }
 
-static void test_timer(void)
-{
-	uint64_t out;
-
-	wr(0, APIC_TDCR, 0xb);
-	wr(0, APIC_LVT_TIMER, 0x80);
-	wr(0, APIC_TMICT, 1000);
-	fake_clock_advance(&fc, 400);
-	is_u64(rd(0, APIC_TMCCT), 600, "1 GHz at divide 1");
-	wr(0, APIC_TDCR, 0);
-	fake_clock_advance(&fc, 200);
-	is_u64(rd(0, APIC_TMCCT), 500, "divide by 2 from here on");
-	fake_clock_advance(&fc, 999);
-	ok(!pending(0), "not yet");
-	fake_clock_advance(&fc, 1);
-	is_u64(ack(0), 0x80, "one-shot");
-	wr(0, APIC_EOI, 0);
-	is_u64(rd(0, APIC_TMCCT), 0, "stopped at zero");
-	wr(0, APIC_TMICT, 100);
-	fc.now_ns += 500;
-	wr(0, APIC_LVT_TIMER, 0x20080);
-	is_u64(got(0x80), 1, "expired, and the host late: expires before the mode changes");
-	is_u64(rd(0, APIC_TMCCT), 0, "so it is not periodic");
-	wr(0, APIC_LVT_TIMER, 0x80);
-	ok(!fc.armed, "nothing armed");
-	for (unsigned i = 0; i < 8; i++) {
-		static const uint8_t divide[] = { 2, 4, 8, 16, 32, 64, 128, 1 };
-
-		wr(0, APIC_TDCR, (i & 3) | (i & 4) << 1);
-		wr(0, APIC_TMICT, 100);
-		fake_clock_advance(&fc, 10 * divide[i]);
-		is_u64(rd(0, APIC_TMCCT), 90, "divide by %u", divide[i]);
-	}
-	wr(0, APIC_TMICT, 0);
-	ok(!fc.armed, "count 0 stops it");
-
-	wr(0, APIC_LVT_TIMER, 0x20081);
-	wr(0, APIC_TMICT, 50000);
-	for (unsigned i = 0; i < 5; i++) {
-		fake_clock_advance(&fc, 50000);
-		is_u64(got(0x81), 1, "periodic");
-	}
-	fc.now_ns += 120000;
-	is_u64(rd(0, APIC_TMCCT), 30000, "the count does not wait for the host");
-	fake_clock_advance(&fc, 0);
-	is_u64(got(0x81), 1, "missed periods are one interrupt");
-	ok(!fake_clock_advance(&fc, 0), "which needed no timer, as the guest looked");
-	fake_clock_advance(&fc, 30000);
-	is_u64(got(0x81), 1, "and the next comes in time");
-	wr(0, APIC_TMICT, 1);
-	ok(fake_clock_advance(&fc, NS_PER_MS) <= 100, "a mad rate is limited");
-
-	lapic_set_tsc_deadline(cpu[0].apic, 5, fc.now_ns + 5);
-	ok(lapic_msr_read(cpu[0].apic, MSR_IA32_TSC_DEADLINE, &out) && out == 0,
-	   "no deadline outside of TSC-deadline mode");
-	wr(0, APIC_LVT_TIMER, 0x40082);
-	ok(!fc.armed, "the change of mode disarms");
-	got(0x81);
-	wr(0, APIC_TMICT, 100);
-	is_u64(rd(0, APIC_TMICT), 0, "counts are ignored");
-	lapic_set_tsc_deadline(cpu[0].apic, 123456, fc.now_ns + 777);
-	ok(lapic_msr_read(cpu[0].apic, MSR_IA32_TSC_DEADLINE, &out) && out == 123456, "reads back");
-	fake_clock_advance(&fc, 776);
-	ok(!pending(0), "not yet");
-	fake_clock_advance(&fc, 1);
-	is_u64(got(0x82), 1, "deadline");
-	ok(lapic_msr_read(cpu[0].apic, MSR_IA32_TSC_DEADLINE, &out) && out == 0,
-	   "zero when it has fired");
-	lapic_set_tsc_deadline(cpu[0].apic, 1, 0);
-	is_u64(got(0x82), 1, "a past deadline fires at once");
-	lapic_set_tsc_deadline(cpu[0].apic, 9, fc.now_ns + 9);
-	lapic_set_tsc_deadline(cpu[0].apic, 0, 0);
-	ok(!fc.armed, "zero disarms");
-}
-
 static bool base_write(unsigned c, uint64_t v)
 {
 	return lapic_msr_write(cpu[c].apic, MSR_IA32_APIC_BASE, v);
@@ -457,41 +286,6 @@ static void test_x2apic(void)
 	ok(pending(0) && pending(2) && pending(3), "to all");
 	ok(lapic_msr_write(cpu[0].apic, MSR_IA32_APIC_BASE, 0xd0000900), "xAPIC elsewhere");
 	ok(lapic_mmio_claims(cpu[0].apic, 0xd0000020), "claims its new page");
-}
-
-static unsigned taken;
-
-static void on_taken(void *opaque)
-{
-	taken++;
-}
-
-/* What a timer asks before it sends a tick, and what it is told. */
-static void test_edges(void)
-{
-	reset_all();
-	apic_bus_set_taken(bus, on_taken, NULL);
-	bus_write(mmio, IOAPIC_BASE + IOREGSEL, IOREDTBL + 5, 4);
-	bus_write(mmio, IOAPIC_BASE + IOWIN, 1u << 24, 4);
-	bus_write(mmio, IOAPIC_BASE + IOREGSEL, IOREDTBL + 4, 4);
-	is_u64(ioapic_edge(ioapic, 2), IRQ_EDGE_IGNORED, "an edge on a masked pin is ignored");
-	bus_write(mmio, IOAPIC_BASE + IOWIN, 0x40, 4);
-	is_u64(ioapic_edge(ioapic, 2), IRQ_EDGE_TAKEN, "unmasked: it would be taken");
-	ioapic_set_irq(ioapic, 2, true);
-	ioapic_set_irq(ioapic, 2, false);
-	is_u64(ioapic_edge(ioapic, 2), IRQ_EDGE_WAITS, "the next would be lost: the first waits");
-	is_u64((unsigned)ack(1), 0x40, "taken");
-	is_u64(taken, 1, "which is told");
-	is_u64(ioapic_edge(ioapic, 2), IRQ_EDGE_TAKEN, "in service: the next has its place in IRR");
-	wr(1, APIC_EOI, 0);
-	wr(1, APIC_SVR, 0xff);
-	is_u64(ioapic_edge(ioapic, 2), IRQ_EDGE_IGNORED, "a local APIC that is off takes nothing");
-	bus_write(ports, I8259_MASTER_PORT + 1, 0xff, 1);
-	is_u64(i8259_edge(pic, 0), IRQ_EDGE_IGNORED, "nor does a masked 8259");
-	is_u64((unsigned)(ack(1) + 1), 0, "nothing to take");
-	is_u64(taken, 1, "is not told");
-	bus_write(mmio, IOAPIC_BASE + IOWIN, IOREDTBL_MASK, 4);
-	apic_bus_set_taken(bus, NULL, NULL);
 }
 
 /* An EOI that is told later; IPIs to one APIC id. */
@@ -616,26 +410,7 @@ static void test_state(void)
 
 int main(void)
 {
-	fake_clock_init(&fc);
-	ports = bus_create("ports");
-	mmio = bus_create("mmio");
-	bus = apic_bus_create(CPUS);
-	for (unsigned c = 0; c < CPUS; c++) {
-		struct lapic_config config = {
-			.apic_id = c,
-			.bsp = c == 0,
-			.phys_bits = 40,
-			.ops = { kick, nmi, init, sipi, smi },
-			.opaque = &cpu[c],
-		};
-
-		cpu[c].apic = lapic_create(bus, &fc.clock, &config);
-	}
-	pic = i8259_create(ports, (struct irq_line){ apic_bus_set_lint, bus, 0 });
-	ioapic = ioapic_create(mmio, IOAPIC_BASE, apic_bus_msi_sink(bus));
-	apic_bus_set_pic(bus, pic_ack, pic);
-	apic_bus_set_eoi(bus, broadcast_eoi, ioapic);
-
+	make_all();
 	test_reset_state();
 	reset_all();
 	test_priorities();
@@ -644,19 +419,11 @@ int main(void)
 	test_pic();
 	reset_all();
 	test_ioapic();
-	test_timer();
-	test_edges();
 	test_deferred_eoi();
 	reset_all();
 	test_state();
 	test_x2apic();
 
-	ioapic_device(ioapic)->ops->destroy(ioapic_device(ioapic));
-	i8259_device(pic)->ops->destroy(i8259_device(pic));
-	for (unsigned c = 0; c < CPUS; c++)
-		lapic_device(cpu[c].apic)->ops->destroy(lapic_device(cpu[c].apic));
-	apic_bus_destroy(bus);
-	bus_destroy(mmio);
-	bus_destroy(ports);
+	destroy_all();
 	return done_testing();
 }
