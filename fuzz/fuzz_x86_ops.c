@@ -61,9 +61,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	for (unsigned n = 0; n < FAKE_PAGES; n++)
 		fake.page[n] ^= page[n] & 0xf;
 	for (unsigned n = 0; n < 16; n++) {
-		take(&in, &v.regs[n], 8);
+		take(&in, &BT_REG(&v, n), 8);
 		if (mode & 0x40)
-			v.regs[n] &= FAKE_SIZE - 1;
+			BT_REG(&v, n) &= FAKE_SIZE - 1;
 	}
 	take(&in, &xcr0, 8);
 	v.xcr0 = (xcr0 & fake.cpuid.xcr0) | 1;
@@ -90,7 +90,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		    i.klass != CLASS_CALL)
 			continue;
 		if (i.rep || i.repne)
-			v.regs[X86_RCX] &= 0xffff;
+			BT_REG(&v, X86_RCX) &= 0xffff;
 		v.next_rip = v.rip + i.len;
 		call_op(&i);
 		if (pokes & 8)

@@ -22,7 +22,7 @@ static uint32_t result_flags(uint8_t value)
 
 static uint8_t get_al(const struct bt_vcpu *v)
 {
-	return (uint8_t)v->regs[X86_RAX];
+	return (uint8_t)BT_REG(v, X86_RAX);
 }
 
 static void set_ax(struct bt_vcpu *v, uint16_t ax)
@@ -33,7 +33,7 @@ static void set_ax(struct bt_vcpu *v, uint16_t ax)
 /* AAA and AAS: @sign 1 or -1. */
 static enum bt_result ascii_adjust(struct bt_vcpu *v, int sign)
 {
-	uint16_t ax = (uint16_t)v->regs[X86_RAX];
+	uint16_t ax = (uint16_t)BT_REG(v, X86_RAX);
 	uint32_t flags = 0;
 
 	if ((ax & 15) > 9 || (bt_get_rflags(v) & X86_AF)) {
@@ -58,7 +58,7 @@ enum bt_result bt_op_aas(struct bt_vcpu *v, const struct insn *i)
 
 enum bt_result bt_op_aad(struct bt_vcpu *v, const struct insn *i)
 {
-	uint16_t ax = (uint16_t)v->regs[X86_RAX], flags;
+	uint16_t ax = (uint16_t)BT_REG(v, X86_RAX), flags;
 	uint8_t al = (uint8_t)ax, product = (uint8_t)((ax >> 8) * (uint8_t)i->imm);
 
 	/* All flags are those of the addition, as CPUs have it. */
@@ -120,7 +120,7 @@ enum bt_result bt_op_salc(struct bt_vcpu *v, const struct insn *i)
 
 enum bt_result bt_op_xlat(struct bt_vcpu *v, const struct insn *i)
 {
-	uint64_t offset = bt_truncate(v->regs[X86_RBX] + get_al(v), i->addrsize), lin, value;
+	uint64_t offset = bt_truncate(BT_REG(v, X86_RBX) + get_al(v), i->addrsize), lin, value;
 
 	BT_TRY(bt_linear(v, i->seg, offset, 1, BT_READ, &lin));
 	BT_TRY(bt_load(v, lin, 1, BT_READ, &value));
@@ -137,7 +137,7 @@ enum bt_result bt_op_bound(struct bt_vcpu *v, const struct insn *i)
 {
 	unsigned size = i->opsize;
 	uint64_t lin, low, high;
-	int64_t index = sign_extend(v->regs[i->reg & 15], size);
+	int64_t index = sign_extend(BT_REG(v, i->reg & 15), size);
 
 	BT_TRY(bt_linear(v, i->seg, bt_effective_address(v, i), size * 2, BT_READ, &lin));
 	BT_TRY(bt_load(v, lin, size, BT_READ, &low));
@@ -153,7 +153,7 @@ enum bt_result bt_op_bound(struct bt_vcpu *v, const struct insn *i)
 enum bt_result bt_op_arpl(struct bt_vcpu *v, const struct insn *i)
 {
 	uint64_t dest, lin = 0, flags = bt_get_rflags(v) & ~(uint64_t)X86_ZF;
-	unsigned rpl = v->regs[i->reg & 15] & 3;
+	unsigned rpl = BT_REG(v, i->reg & 15) & 3;
 
 	if (!bt_protected(v) || bt_v86(v))
 		return bt_raise(v, X86_UD);
@@ -162,7 +162,7 @@ enum bt_result bt_op_arpl(struct bt_vcpu *v, const struct insn *i)
 		BT_TRY(bt_check_alignment(v, lin, 2, BT_READ));
 		BT_TRY(bt_load(v, lin, 2, BT_READ, &dest));
 	} else {
-		dest = v->regs[i->rm & 15] & 0xffff;
+		dest = BT_REG(v, i->rm & 15) & 0xffff;
 	}
 	if ((dest & 3) < rpl) {
 		dest = (dest & ~3ull) | rpl;

@@ -162,7 +162,7 @@ enum bt_result bt_op_mov_from_cr(struct bt_vcpu *v, const struct insn *i)
 
 enum bt_result bt_op_mov_to_cr(struct bt_vcpu *v, const struct insn *i)
 {
-	uint64_t value = bt_truncate(v->regs[i->rm & 15], register_size(v));
+	uint64_t value = bt_truncate(BT_REG(v, i->rm & 15), register_size(v));
 
 	if (i->reg != 0 && i->reg != 2 && i->reg != 3 && i->reg != 4 && i->reg != 8)
 		return bt_raise(v, X86_UD);
@@ -197,7 +197,7 @@ enum bt_result bt_op_clts(struct bt_vcpu *v, const struct insn *i)
 /* LMSW can set PE but not clear it. */
 enum bt_result bt_op_lmsw(struct bt_vcpu *v, const struct insn *i)
 {
-	uint64_t value = v->regs[i->rm & 15];
+	uint64_t value = BT_REG(v, i->rm & 15);
 
 	if (v->cpl)
 		return gp(v);
@@ -248,7 +248,7 @@ enum bt_result bt_op_mov_from_dr(struct bt_vcpu *v, const struct insn *i)
 
 enum bt_result bt_op_mov_to_dr(struct bt_vcpu *v, const struct insn *i)
 {
-	uint64_t value = bt_truncate(v->regs[i->rm & 15], register_size(v));
+	uint64_t value = bt_truncate(BT_REG(v, i->rm & 15), register_size(v));
 	unsigned number = i->reg;
 
 	BT_TRY(check_dr(v, &number));
@@ -271,7 +271,7 @@ enum bt_result bt_op_mov_to_dr(struct bt_vcpu *v, const struct insn *i)
 
 enum bt_result bt_op_xgetbv(struct bt_vcpu *v, const struct insn *i)
 {
-	uint32_t index = (uint32_t)v->regs[X86_RCX];
+	uint32_t index = (uint32_t)BT_REG(v, X86_RCX);
 	uint32_t low, high;
 	uint64_t value = v->xcr0;
 
@@ -284,18 +284,18 @@ enum bt_result bt_op_xgetbv(struct bt_vcpu *v, const struct insn *i)
 	} else if (index != 0) {
 		return gp(v);
 	}
-	v->regs[X86_RAX] = (uint32_t)value;
-	v->regs[X86_RDX] = value >> 32;
+	BT_REG(v, X86_RAX) = (uint32_t)value;
+	BT_REG(v, X86_RDX) = value >> 32;
 	return BT_NEXT;
 }
 
 enum bt_result bt_op_xsetbv(struct bt_vcpu *v, const struct insn *i)
 {
-	uint64_t value = (v->regs[X86_RDX] & 0xffffffff) << 32 | (uint32_t)v->regs[X86_RAX];
+	uint64_t value = (BT_REG(v, X86_RDX) & 0xffffffff) << 32 | (uint32_t)BT_REG(v, X86_RAX);
 
 	if (!(v->cr4 & X86_CR4_OSXSAVE))
 		return bt_raise(v, X86_UD);
-	if (v->cpl || (uint32_t)v->regs[X86_RCX] != 0)
+	if (v->cpl || (uint32_t)BT_REG(v, X86_RCX) != 0)
 		return gp(v);
 	if (!(value & X86_XCR0_X87) || (value & ~v->cpuid->xcr0))
 		return gp(v);

@@ -3,7 +3,7 @@
  * The host assembler: x86-64 instructions into the code cache.
  *
  * Register map. Guest registers live in host registers of the same name, except: guest rsp in host r12,
- * guest r12 in host r13, guest r13, r14, r15 in the vCPU's regs[]. Host r14 and r15 are the translator's
+ * guest r12 in host r13, guest r13, r14, r15 in the vCPU's high_regs[]. Host r14 and r15 are the translator's
  * temporaries T0 and T1. Host rsp points at struct bt_vcpu; the slots are reached from it.
  *
  * Code is written through the writable view of the cache and runs at the executable one, at a constant
@@ -144,7 +144,9 @@ static inline void emit_op_reg(struct emit *e, bool w, unsigned op, unsigned reg
 
 /* The vCPU's fields, from rsp. */
 #define SLOT(field) ((int32_t)offsetof(struct bt_vcpu, field))
-#define REG_SLOT(guest) ((int32_t)(8 * (guest)))
+#define REG_SLOT(guest)                                                                      \
+	((guest) < BT_HELD_REGS ? SLOT(held_regs) + (int32_t)(8 * (guest))                   \
+				: SLOT(high_regs) + (int32_t)(8 * ((guest) - BT_HELD_REGS)))
 #define GROUP_SLOT(k) (SLOT(group) + (int32_t)(8 * (k)))
 
 static inline void emit_load_slot(struct emit *e, uint8_t reg, int32_t slot)
@@ -213,6 +215,24 @@ static inline void emit_mov_imm(struct emit *e, uint8_t reg, uint64_t v)
 		emit8(e, reg >= 8 ? 0x49 : 0x48);
 		emit8(e, 0xb8 | (reg & 7));
 		emit64(e, v);
+	}
+}
+
+/* @n bytes that do nothing, in as few instructions as there are (SDM vol. 2, NOP). */
+static inline void emit_nops(struct emit *e, unsigned n)
+{
+	static const uint8_t nop[8][8] = {
+		{0x90}, {0x66, 0x90}, {0x0f, 0x1f, 0x00}, {0x0f, 0x1f, 0x40, 0x00}, {0x0f, 0x1f, 0x44, 0x00, 0x00},
+		{0x66, 0x0f, 0x1f, 0x44, 0x00, 0x00}, {0x0f, 0x1f, 0x80, 0x00, 0x00, 0x00, 0x00},
+		{0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00},
+	};
+
+	while (n) {
+		unsigned len = n < 8 ? n : 8;
+
+		for (unsigned k = 0; k < len; k++)
+			emit8(e, nop[len - 1][k]);
+		n -= len;
 	}
 }
 

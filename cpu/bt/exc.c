@@ -206,7 +206,7 @@ static enum bt_result deliver_long(struct bt_vcpu *v, const struct gate *g, bool
 		BT_TRY(bt_stack_from_tss(v, cpl, &s, NULL, &selector));
 		sp = s.sp;
 	} else {
-		sp = v->regs[X86_RSP];
+		sp = BT_REG(v, X86_RSP);
 	}
 	if (!bt_canonical(g->offset))
 		return bt_raise_error(v, X86_GP, 0);
@@ -216,7 +216,7 @@ static enum bt_result deliver_long(struct bt_vcpu *v, const struct gate *g, bool
 	frame[words++] = return_rip;
 	frame[words++] = v->seg[X86_CS].selector;
 	frame[words++] = flags_image;
-	frame[words++] = v->regs[X86_RSP];
+	frame[words++] = BT_REG(v, X86_RSP);
 	frame[words++] = v->seg[X86_SS].selector;
 	sp -= words * 8;
 	if (!bt_canonical(sp) || !bt_canonical(sp + words * 8 - 1))
@@ -226,7 +226,7 @@ static enum bt_result deliver_long(struct bt_vcpu *v, const struct gate *g, bool
 	if (cpl != v->cpl)
 		v->seg[X86_SS] = (struct x86_segment){ .selector = (uint16_t)cpl,
 						       .attr = (uint16_t)(cpl << 5) };
-	v->regs[X86_RSP] = sp;
+	BT_REG(v, X86_RSP) = sp;
 	bt_load_cs(v, &cs, g->selector, cpl, g->offset);
 	enter_handler(v, g);
 	return BT_NEXT;
@@ -256,7 +256,7 @@ static enum bt_result deliver_legacy(struct bt_vcpu *v, const struct gate *g, bo
 			BT_TRY(bt_push(v, &s, size, v->seg[v86_segs[n]].selector));
 	if (outer) {
 		BT_TRY(bt_push(v, &s, size, v->seg[X86_SS].selector));
-		BT_TRY(bt_push(v, &s, size, bt_truncate(v->regs[X86_RSP], size)));
+		BT_TRY(bt_push(v, &s, size, bt_truncate(BT_REG(v, X86_RSP), size)));
 	}
 	BT_TRY(bt_push(v, &s, size, bt_truncate(flags_image, size)));
 	BT_TRY(bt_push(v, &s, size, v->seg[X86_CS].selector));

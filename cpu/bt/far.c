@@ -222,7 +222,7 @@ static enum bt_result call_inner(struct bt_vcpu *v, struct bt_descriptor *cs, ui
 	for (unsigned n = 0; n < count; n++)
 		BT_TRY(bt_peek(v, &old, n * size, size, &parameter[n]));
 	BT_TRY(bt_push(v, &s, size, v->seg[X86_SS].selector));
-	BT_TRY(bt_push(v, &s, size, bt_truncate(v->regs[X86_RSP], size)));
+	BT_TRY(bt_push(v, &s, size, bt_truncate(BT_REG(v, X86_RSP), size)));
 	for (unsigned n = count; n-- > 0;)
 		BT_TRY(bt_push(v, &s, size, parameter[n]));
 	BT_TRY(bt_push(v, &s, size, v->seg[X86_CS].selector));
@@ -336,11 +336,11 @@ void bt_load_return_stack(struct bt_vcpu *v, const struct bt_descriptor *ss, uin
 	else
 		*s = bt_segment(ss, selector);
 	if (bt_code64(v))
-		v->regs[X86_RSP] = sp + extra;
+		BT_REG(v, X86_RSP) = sp + extra;
 	else if (s->attr & X86_ATTR_DB)
-		v->regs[X86_RSP] = (uint32_t)(sp + extra);
+		BT_REG(v, X86_RSP) = (uint32_t)(sp + extra);
 	else
-		v->regs[X86_RSP] = (v->regs[X86_RSP] & ~0xffffull) | ((sp + extra) & 0xffff);
+		BT_REG(v, X86_RSP) = (BT_REG(v, X86_RSP) & ~0xffffull) | ((sp + extra) & 0xffff);
 }
 
 enum bt_result bt_op_ret_far(struct bt_vcpu *v, const struct insn *i)

@@ -38,11 +38,11 @@ enum bt_result bt_op_syscall(struct bt_vcpu *v, const struct insn *i)
 
 	if (!(v->efer & X86_EFER_SCE) || !(from64 || (bt_long_mode(v) && v->cpuid->amd)))
 		return bt_raise(v, X86_UD);
-	v->regs[X86_RCX] = v->next_rip;
-	v->regs[X86_R11] = bt_get_rflags(v) & ~(uint64_t)X86_RF;
+	BT_REG(v, X86_RCX) = v->next_rip;
+	BT_REG(v, X86_R11) = bt_get_rflags(v) & ~(uint64_t)X86_RF;
 	v->next_rip = from64 ? v->lstar : v->cstar;
-	bt_set_rflags(v, v->regs[X86_R11] & ~v->sfmask);
-	v->step_by_new = (v->regs[X86_R11] & X86_TF) != 0;
+	bt_set_rflags(v, BT_REG(v, X86_R11) & ~v->sfmask);
+	v->step_by_new = (BT_REG(v, X86_R11) & X86_TF) != 0;
 	load_flat_code_and_stack(v, cs, (uint16_t)(cs + 8), 0, true);
 	return BT_EXIT;
 }
@@ -56,11 +56,11 @@ enum bt_result bt_op_sysret(struct bt_vcpu *v, const struct insn *i)
 		return bt_raise(v, X86_UD);
 	if (v->cpl != 0)
 		return bt_raise_error(v, X86_GP, 0);
-	if (to64 && !bt_canonical(v->regs[X86_RCX]))
+	if (to64 && !bt_canonical(BT_REG(v, X86_RCX)))
 		return bt_raise_error(v, X86_GP, 0);
-	v->next_rip = to64 ? v->regs[X86_RCX] : (uint32_t)v->regs[X86_RCX];
-	bt_load_rflags(v, (v->regs[X86_R11] & 0x3c7fd7) | 2);
-	v->step_by_new = (v->regs[X86_R11] & X86_TF) != 0;
+	v->next_rip = to64 ? BT_REG(v, X86_RCX) : (uint32_t)BT_REG(v, X86_RCX);
+	bt_load_rflags(v, (BT_REG(v, X86_R11) & 0x3c7fd7) | 2);
+	v->step_by_new = (BT_REG(v, X86_R11) & X86_TF) != 0;
 	load_flat_code_and_stack(v, (uint16_t)((base + (to64 ? 16 : 0)) | 3),
 				 (uint16_t)((base + 8) | 3), 3, to64);
 	return BT_EXIT;
@@ -77,7 +77,7 @@ enum bt_result bt_op_sysenter(struct bt_vcpu *v, const struct insn *i)
 		return bt_raise_error(v, X86_GP, 0);
 	v->sysflags &= ~(X86_VM | X86_IF | X86_RF);
 	v->next_rip = wide ? v->sysenter_eip : (uint32_t)v->sysenter_eip;
-	v->regs[X86_RSP] = wide ? v->sysenter_esp : (uint32_t)v->sysenter_esp;
+	BT_REG(v, X86_RSP) = wide ? v->sysenter_esp : (uint32_t)v->sysenter_esp;
 	load_flat_code_and_stack(v, cs, (uint16_t)(cs + 8), 0, wide);
 	return BT_EXIT;
 }
@@ -91,10 +91,10 @@ enum bt_result bt_op_sysexit(struct bt_vcpu *v, const struct insn *i)
 		return bt_raise(v, X86_UD);
 	if (!bt_protected(v) || bt_v86(v) || v->cpl != 0 || !(cs & 0xfffc))
 		return bt_raise_error(v, X86_GP, 0);
-	if (to64 && (!bt_canonical(v->regs[X86_RDX]) || !bt_canonical(v->regs[X86_RCX])))
+	if (to64 && (!bt_canonical(BT_REG(v, X86_RDX)) || !bt_canonical(BT_REG(v, X86_RCX))))
 		return bt_raise_error(v, X86_GP, 0);
-	v->next_rip = to64 ? v->regs[X86_RDX] : (uint32_t)v->regs[X86_RDX];
-	v->regs[X86_RSP] = to64 ? v->regs[X86_RCX] : (uint32_t)v->regs[X86_RCX];
+	v->next_rip = to64 ? BT_REG(v, X86_RDX) : (uint32_t)BT_REG(v, X86_RDX);
+	BT_REG(v, X86_RSP) = to64 ? BT_REG(v, X86_RCX) : (uint32_t)BT_REG(v, X86_RCX);
 	load_flat_code_and_stack(v, (uint16_t)((cs + (to64 ? 32 : 16)) | 3),
 				 (uint16_t)((cs + (to64 ? 40 : 24)) | 3), 3, to64);
 	return BT_EXIT;

@@ -95,7 +95,7 @@ static enum bt_result iret_to_v86(struct bt_vcpu *v, struct bt_stack *s, uint64_
 	bt_load_segment_real(v, X86_CS, cs);
 	for (unsigned n = 0; n < 5; n++)
 		bt_load_segment_real(v, order[n], (uint16_t)selector[n]);
-	v->regs[X86_RSP] = (uint32_t)sp;
+	BT_REG(v, X86_RSP) = (uint32_t)sp;
 	v->next_rip = offset;
 	return returned(v);
 }

@@ -421,17 +421,17 @@ enum bt_result bt_op_rdmsr(struct bt_vcpu *v, const struct insn *i)
 
 	if (v->cpl)
 		return gp(v);
-	BT_TRY(bt_read_msr(v, (uint32_t)v->regs[X86_RCX], &value));
-	v->regs[X86_RAX] = (uint32_t)value;
-	v->regs[X86_RDX] = value >> 32;
+	BT_TRY(bt_read_msr(v, (uint32_t)BT_REG(v, X86_RCX), &value));
+	BT_REG(v, X86_RAX) = (uint32_t)value;
+	BT_REG(v, X86_RDX) = value >> 32;
 	return BT_NEXT;
 }
 
 enum bt_result bt_op_wrmsr(struct bt_vcpu *v, const struct insn *i)
 {
-	uint64_t value = v->regs[X86_RDX] << 32 | (uint32_t)v->regs[X86_RAX];
+	uint64_t value = BT_REG(v, X86_RDX) << 32 | (uint32_t)BT_REG(v, X86_RAX);
 
 	if (v->cpl)
 		return gp(v);
-	return bt_write_msr(v, (uint32_t)v->regs[X86_RCX], value);
+	return bt_write_msr(v, (uint32_t)BT_REG(v, X86_RCX), value);
 }

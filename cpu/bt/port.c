@@ -28,7 +28,7 @@ enum bt_result bt_check_port(struct bt_vcpu *v, uint16_t port, unsigned size)
 
 static uint16_t port_of(const struct bt_vcpu *v, const struct insn *i)
 {
-	return i->opcode & 8 ? (uint16_t)v->regs[X86_RDX] : (uint8_t)i->imm;
+	return i->opcode & 8 ? (uint16_t)BT_REG(v, X86_RDX) : (uint8_t)i->imm;
 }
 
 static unsigned size_of(const struct insn *i)
@@ -52,6 +52,6 @@ enum bt_result bt_op_out(struct bt_vcpu *v, const struct insn *i)
 	unsigned size = size_of(i);
 
 	BT_TRY(bt_check_port(v, port, size));
-	bt_port_write(v, port, bt_truncate(v->regs[X86_RAX], size), size);
+	bt_port_write(v, port, bt_truncate(BT_REG(v, X86_RAX), size), size);
 	return BT_NEXT;
 }

@@ -94,7 +94,7 @@ struct jump_cache {
 
 /* What is known of a table; the entries are apart. */
 struct tlb_table {
-	uint64_t mask;	    /* for an address shifted right by TLB_SHIFT: gives the entry's byte offset */
+	uint32_t mask;	    /* for an address shifted right by TLB_SHIFT: gives the entry's byte offset; tlb_mask of the vCPU is a copy */
 	uint32_t filled;    /* entries in the log; > TLB_LOG: the log is not complete */
 	uint32_t conflicts; /* good entries that were replaced since the table has its size */
 	uint16_t log[TLB_LOG];

@@ -232,9 +232,9 @@ static int64_t yield(struct bt_vcpu *v, uint64_t apic_id)
 
 static int64_t hypercall(struct bt_vcpu *v, bool wide)
 {
-	uint64_t mask = wide ? ~0ull : 0xffffffff, nr = v->regs[X86_RAX] & mask;
-	uint64_t a[4] = { v->regs[X86_RBX] & mask, v->regs[X86_RCX] & mask, v->regs[X86_RDX] & mask,
-			  v->regs[X86_RSI] & mask };
+	uint64_t mask = wide ? ~0ull : 0xffffffff, nr = BT_REG(v, X86_RAX) & mask;
+	uint64_t a[4] = { BT_REG(v, X86_RBX) & mask, BT_REG(v, X86_RCX) & mask, BT_REG(v, X86_RDX) & mask,
+			  BT_REG(v, X86_RSI) & mask };
 
 	if (v->cpl)
 		return -PV_EPERM;

@@ -362,7 +362,7 @@ static enum exit_reason missed_target(struct bt_vcpu *v)
 {
 	set_rip_linear(v, v->vbase + (v->jumped_from & 0xfff));
 	if (v->jumped_from & JUMPED_BY_CALL)
-		v->regs[X86_RSP] += 8;
+		BT_REG(v, X86_RSP) += 8;
 	bt_raise_error(v, X86_GP, 0);
 	return EXIT_FAULT;
 }

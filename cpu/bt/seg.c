@@ -68,9 +68,9 @@ uint64_t bt_effective_address(const struct bt_vcpu *v, const struct insn *i)
 	if (i->base == REG_PC)
 		ea += v->next_rip;
 	else if (i->base != REG_NONE)
-		ea += v->regs[i->base & 15];
+		ea += BT_REG(v, i->base & 15);
 	if (i->index != REG_NONE && !i->vsib)
-		ea += v->regs[i->index & 15] << (i->scale & 3);
+		ea += BT_REG(v, i->index & 15) << (i->scale & 3);
 	return bt_truncate(ea, i->addrsize);
 }
 
@@ -308,7 +308,7 @@ enum bt_result bt_op_mov_seg_to(struct bt_vcpu *v, const struct insn *i)
 	if (i->has_mem)
 		BT_TRY(bt_load_operand(v, i, 2, &selector));
 	else
-		selector = v->regs[i->rm & 15] & 0xffff;
+		selector = BT_REG(v, i->rm & 15) & 0xffff;
 	BT_TRY(bt_load_segment(v, i->sreg, (uint16_t)selector));
 	return segment_loaded(v, i->sreg, true);
 }

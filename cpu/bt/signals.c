@@ -75,7 +75,7 @@ static void on_host_exception(int sig, siginfo_t *info, void *context)
 		m = &map[k];
 	for (unsigned g = 0; g < ARRAY_SIZE(reg_of_guest); g++)
 		if (!(m->borrowed >> g & 1))
-			v->regs[g] = (uint64_t)r[reg_of_guest[g]];
+			BT_REG(v, g) = (uint64_t)r[reg_of_guest[g]];
 	if (m->flags & MAP_FLAGS_HOST)
 		bt_set_aflags(v, (uint64_t)r[REG_EFL]);
 	v->rip = v->vbase + m->guest - v->cs_base;

@@ -18,7 +18,7 @@ void bt_stack_current(const struct bt_vcpu *v, struct bt_stack *s)
 	s->ss = v->seg[X86_SS];
 	s->flat = bt_code64(v);
 	s->mask = s->flat ? ~0ull : stack_mask(&s->ss);
-	s->sp = v->regs[X86_RSP] & s->mask;
+	s->sp = BT_REG(v, X86_RSP) & s->mask;
 	s->error = 0;
 	s->access = 0;
 }
@@ -92,9 +92,9 @@ void bt_stack_commit(struct bt_vcpu *v, const struct bt_stack *s)
 	uint64_t sp = s->sp & s->mask;
 
 	if (s->mask == 0xffff)
-		v->regs[X86_RSP] = (v->regs[X86_RSP] & ~0xffffull) | sp;
+		BT_REG(v, X86_RSP) = (BT_REG(v, X86_RSP) & ~0xffffull) | sp;
 	else
-		v->regs[X86_RSP] = sp;
+		BT_REG(v, X86_RSP) = sp;
 }
 
 enum bt_result bt_stack_from_tss(struct bt_vcpu *v, unsigned cpl, struct bt_stack *s,
@@ -143,7 +143,7 @@ enum bt_result bt_op_pusha(struct bt_vcpu *v, const struct insn *i)
 
 	bt_stack_current(v, &s);
 	for (unsigned reg = 0; reg < 8; reg++)
-		BT_TRY(bt_push(v, &s, i->opsize, bt_truncate(v->regs[reg], i->opsize)));
+		BT_TRY(bt_push(v, &s, i->opsize, bt_truncate(BT_REG(v, reg), i->opsize)));
 	bt_stack_commit(v, &s);
 	return BT_NEXT;
 }
@@ -168,7 +168,7 @@ enum bt_result bt_op_popa(struct bt_vcpu *v, const struct insn *i)
 enum bt_result bt_op_enter(struct bt_vcpu *v, const struct insn *i)
 {
 	unsigned size = i->opsize, level = i->imm2 & 31;
-	uint64_t frame, bp = v->regs[X86_RBP], value;
+	uint64_t frame, bp = BT_REG(v, X86_RBP), value;
 	struct bt_stack s, from;
 
 	bt_stack_current(v, &s);

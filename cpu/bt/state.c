@@ -23,8 +23,9 @@ void bt_init_cpu(struct bt_vcpu *v, bool reset)
 {
 	uint64_t cd_nw = v->cr0 & (X86_CR0_CD | X86_CR0_NW);
 
-	memset(v->regs, 0, sizeof(v->regs));
-	v->regs[X86_RDX] = 0x600; /* family 6 */
+	for (unsigned g = 0; g < 16; g++)
+		BT_REG(v, g) = 0;
+	BT_REG(v, X86_RDX) = 0x600; /* family 6 */
 	bt_set_rflags(v, 2);
 	for (unsigned s = 0; s < X86_SEG_COUNT; s++)
 		v->seg[s] = reset_data;
@@ -81,7 +82,8 @@ void bt_vcpu_get_regs(struct vcpu *vcpu, struct x86_regs *out)
 {
 	const struct bt_vcpu *v = V(vcpu);
 
-	memcpy(out->gpr, v->regs, sizeof(out->gpr));
+	for (unsigned g = 0; g < 16; g++)
+		out->gpr[g] = BT_REG(v, g);
 	out->rip = v->rip;
 	out->rflags = bt_get_rflags(v);
 }
@@ -90,7 +92,8 @@ void bt_vcpu_set_regs(struct vcpu *vcpu, const struct x86_regs *in)
 {
 	struct bt_vcpu *v = V(vcpu);
 
-	memcpy(v->regs, in->gpr, sizeof(in->gpr));
+	for (unsigned g = 0; g < 16; g++)
+		BT_REG(v, g) = in->gpr[g];
 	v->rip = in->rip;
 	bt_set_rflags(v, in->rflags & 0x3f7fd7);
 	bt_mode_update(v);

@@ -34,13 +34,13 @@ static void string_init(struct string *s, struct bt_vcpu *v, const struct insn *
 	v->in_rep = false;
 	/* CPUs clear the upper half even if the count is 0 or the first element faults; but not without the right to a port. */
 	if (repeats(i) && i->addrsize == 4 && i->op != OP_INS && i->op != OP_OUTS)
-		v->regs[X86_RCX] = (uint32_t)v->regs[X86_RCX];
+		BT_REG(v, X86_RCX) = (uint32_t)BT_REG(v, X86_RCX);
 }
 
 /* Elements to go; one without REP. */
 static uint64_t get_count(const struct bt_vcpu *v, const struct insn *i)
 {
-	return repeats(i) ? bt_truncate(v->regs[X86_RCX], i->addrsize) : 1;
+	return repeats(i) ? bt_truncate(BT_REG(v, X86_RCX), i->addrsize) : 1;
 }
 
 static void set_address_register(struct bt_vcpu *v, unsigned reg, unsigned addrsize, uint64_t value)
@@ -50,20 +50,20 @@ static void set_address_register(struct bt_vcpu *v, unsigned reg, unsigned addrs
 
 static uint64_t offset_of(const struct bt_vcpu *v, const struct string *s, unsigned reg)
 {
-	return bt_truncate(v->regs[reg], s->addrsize);
+	return bt_truncate(BT_REG(v, reg), s->addrsize);
 }
 
 static void advance(struct bt_vcpu *v, const struct string *s, unsigned reg, uint64_t elements)
 {
 	uint64_t bytes = elements * s->size;
 
-	set_address_register(v, reg, s->addrsize, v->regs[reg] + (s->down ? -bytes : bytes));
+	set_address_register(v, reg, s->addrsize, BT_REG(v, reg) + (s->down ? -bytes : bytes));
 }
 
 static void count_down(struct bt_vcpu *v, const struct insn *i, uint64_t elements)
 {
 	if (repeats(i))
-		set_address_register(v, X86_RCX, i->addrsize, v->regs[X86_RCX] - elements);
+		set_address_register(v, X86_RCX, i->addrsize, BT_REG(v, X86_RCX) - elements);
 }
 
 /* After a step: leave for an interrupt or a single-step trap? The instruction is then not done. */
@@ -246,14 +246,14 @@ static uint64_t store_many(struct bt_vcpu *v, const struct insn *i, const struct
 	left = n;
 	BY_SIZE(s->size, s->down, "rep stos",
 		: "+D"(to), "+c"(left)
-		: "a"(v->regs[X86_RAX])
+		: "a"(BT_REG(v, X86_RAX))
 		: "memory");
 	return n;
 }
 
 static enum bt_result store_one(struct bt_vcpu *v, const struct string *s)
 {
-	return store_element(v, s, bt_truncate(v->regs[X86_RAX], s->size));
+	return store_element(v, s, bt_truncate(BT_REG(v, X86_RAX), s->size));
 }
 
 enum bt_result bt_op_stos(struct bt_vcpu *v, const struct insn *i)
@@ -379,7 +379,7 @@ enum bt_result bt_op_cmps(struct bt_vcpu *v, const struct insn *i)
 
 static uint64_t scan_many(struct bt_vcpu *v, const struct insn *i, const struct string *s, uint64_t count)
 {
-	uint64_t n = count, left, flags = v->regs[X86_RAX];
+	uint64_t n = count, left, flags = BT_REG(v, X86_RAX);
 	uint8_t *p = repeats(i) ? span(v, s, X86_ES, offset_of(v, s, X86_RDI), BT_READ, &n) : NULL;
 
 	if (!p)
@@ -403,7 +403,7 @@ static enum bt_result scan_one(struct bt_vcpu *v, const struct string *s)
 	uint64_t value;
 
 	BT_TRY(load_element(v, s, X86_ES, X86_RDI, &value));
-	v->aflags = compare(v->regs[X86_RAX], value, s->size);
+	v->aflags = compare(BT_REG(v, X86_RAX), value, s->size);
 	return BT_NEXT;
 }
 
@@ -428,7 +428,7 @@ static enum bt_result port_string_init(struct string *s, struct bt_vcpu *v, cons
 /* The destination is checked before the port is read: reading may have an effect. */
 enum bt_result bt_op_ins(struct bt_vcpu *v, const struct insn *i)
 {
-	uint16_t port = (uint16_t)v->regs[X86_RDX];
+	uint16_t port = (uint16_t)BT_REG(v, X86_RDX);
 	struct string s;
 	uint64_t lin;
 
@@ -449,7 +449,7 @@ enum bt_result bt_op_ins(struct bt_vcpu *v, const struct insn *i)
 
 enum bt_result bt_op_outs(struct bt_vcpu *v, const struct insn *i)
 {
-	uint16_t port = (uint16_t)v->regs[X86_RDX];
+	uint16_t port = (uint16_t)BT_REG(v, X86_RDX);
 	struct string s;
 	uint64_t value;
 

@@ -10,8 +10,8 @@
 
 static void set_pair(struct bt_vcpu *v, uint64_t value)
 {
-	v->regs[X86_RAX] = (uint32_t)value;
-	v->regs[X86_RDX] = value >> 32;
+	BT_REG(v, X86_RAX) = (uint32_t)value;
+	BT_REG(v, X86_RDX) = value >> 32;
 }
 
 /*
@@ -49,7 +49,7 @@ enum bt_result bt_op_vmcall(struct bt_vcpu *v, const struct insn *i)
 	bt_heavy_end(v);
 	if (!known)
 		return bt_raise(v, X86_UD);
-	v->regs[X86_RAX] = wide ? (uint64_t)result : (uint32_t)result;
+	BT_REG(v, X86_RAX) = wide ? (uint64_t)result : (uint32_t)result;
 	return BT_NEXT;
 }
 
@@ -65,7 +65,7 @@ static bool apic_enabled(struct bt_vcpu *v)
 
 enum bt_result bt_op_cpuid(struct bt_vcpu *v, const struct insn *i)
 {
-	uint32_t leaf = (uint32_t)v->regs[X86_RAX], subleaf = (uint32_t)v->regs[X86_RCX];
+	uint32_t leaf = (uint32_t)BT_REG(v, X86_RAX), subleaf = (uint32_t)BT_REG(v, X86_RCX);
 	struct cpuid_result r = cpuid_guest(v->cpuid, leaf, subleaf);
 
 	switch (leaf) {
@@ -93,10 +93,10 @@ enum bt_result bt_op_cpuid(struct bt_vcpu *v, const struct insn *i)
 		}
 		break;
 	}
-	v->regs[X86_RAX] = r.eax;
-	v->regs[X86_RBX] = r.ebx;
-	v->regs[X86_RCX] = r.ecx;
-	v->regs[X86_RDX] = r.edx;
+	BT_REG(v, X86_RAX) = r.eax;
+	BT_REG(v, X86_RBX) = r.ebx;
+	BT_REG(v, X86_RCX) = r.ecx;
+	BT_REG(v, X86_RDX) = r.edx;
 	return BT_NEXT;
 }
 
@@ -116,13 +116,13 @@ enum bt_result bt_op_rdtsc(struct bt_vcpu *v, const struct insn *i)
 enum bt_result bt_op_rdtscp(struct bt_vcpu *v, const struct insn *i)
 {
 	BT_TRY(bt_op_rdtsc(v, i));
-	v->regs[X86_RCX] = (uint32_t)v->tsc_aux;
+	BT_REG(v, X86_RCX) = (uint32_t)v->tsc_aux;
 	return BT_NEXT;
 }
 
 enum bt_result bt_op_rdpid(struct bt_vcpu *v, const struct insn *i)
 {
-	v->regs[i->rm & 15] = (uint32_t)v->tsc_aux;
+	BT_REG(v, i->rm & 15) = (uint32_t)v->tsc_aux;
 	return BT_NEXT;
 }
 
@@ -164,7 +164,7 @@ enum { INVPCID_ADDRESS, INVPCID_CONTEXT, INVPCID_ALL_GLOBAL, INVPCID_ALL };
 
 enum bt_result bt_op_invpcid(struct bt_vcpu *v, const struct insn *i)
 {
-	uint64_t type = bt_truncate(v->regs[i->reg & 15], bt_code64(v) ? 8 : 4), lin, pcid, address;
+	uint64_t type = bt_truncate(BT_REG(v, i->reg & 15), bt_code64(v) ? 8 : 4), lin, pcid, address;
 
 	if (v->cpl) /* virtual-8086 mode too */
 		return bt_raise_error(v, X86_GP, 0);
@@ -222,7 +222,7 @@ static enum bt_result read_base(struct bt_vcpu *v, const struct insn *i, unsigne
 
 static enum bt_result write_base(struct bt_vcpu *v, const struct insn *i, unsigned seg)
 {
-	uint64_t base = bt_truncate(v->regs[i->rm & 15], i->opsize == 8 ? 8 : 4);
+	uint64_t base = bt_truncate(BT_REG(v, i->rm & 15), i->opsize == 8 ? 8 : 4);
 
 	BT_TRY(check_fsgsbase(v));
 	if (!bt_canonical(base))

@@ -86,7 +86,7 @@ static enum bt_result store_selector(struct bt_vcpu *v, const struct insn *i, ui
 
 static enum bt_result load_selector(struct bt_vcpu *v, const struct insn *i, uint16_t *selector)
 {
-	uint64_t value = v->regs[i->rm & 15];
+	uint64_t value = BT_REG(v, i->rm & 15);
 
 	if (i->has_mem)
 		BT_TRY(bt_load_operand(v, i, 2, &value));

@@ -104,7 +104,7 @@ static enum bt_result save_tss(struct bt_vcpu *v, bool tss32, uint64_t base, uin
 		image32[0] = (uint32_t)rip;
 		image32[1] = eflags;
 		for (unsigned n = 0; n < 8; n++)
-			image32[2 + n] = (uint32_t)v->regs[n];
+			image32[2 + n] = (uint32_t)BT_REG(v, n);
 		for (unsigned n = 0; n < X86_SEG_COUNT; n++)
 			image32[10 + n] = v->seg[n].selector;
 		return bt_store_bytes(v, (uint32_t)(base + TSS32_EIP), image32, sizeof(image32),
@@ -113,7 +113,7 @@ static enum bt_result save_tss(struct bt_vcpu *v, bool tss32, uint64_t base, uin
 	image16[0] = (uint16_t)rip;
 	image16[1] = (uint16_t)eflags;
 	for (unsigned n = 0; n < 8; n++)
-		image16[2 + n] = (uint16_t)v->regs[n];
+		image16[2 + n] = (uint16_t)BT_REG(v, n);
 	for (unsigned n = 0; n < TSS16_SEGS; n++)
 		image16[10 + n] = v->seg[n].selector;
 	return bt_store_bytes(v, (uint32_t)(base + TSS16_IP), image16, sizeof(image16),
@@ -241,7 +241,7 @@ enum bt_result bt_task_switch(struct bt_vcpu *v, uint16_t selector, const struct
 	if (new32 && (v->cr0 & X86_CR0_PG))
 		bt_tlb_load_cr3(v, t.cr3);
 	for (unsigned n = 0; n < 8; n++)
-		v->regs[n] = t.gpr[n];
+		BT_REG(v, n) = t.gpr[n];
 	bt_load_rflags(v, new32 ? t.eflags : (t.eflags & 0xffff));
 	v->rip = v->next_rip = t.eip;
 	v->cpl = bt_v86(v) ? 3 : t.seg[X86_CS] & 3;

@@ -24,34 +24,36 @@ static void drop_entry(struct tlb_slot *s, unsigned c, unsigned k)
 	s->table[c][k] = (struct tlb_entry){tlb_invalid_tag(k), tlb_invalid_tag(k), 0, 0};
 }
 
-static void resize_table(struct tlb_slot *s, unsigned c, unsigned entries)
+static void resize_table(struct bt_vcpu *v, struct tlb_slot *s, unsigned c, unsigned entries)
 {
-	s->info[c].mask = (entries - 1) * sizeof(struct tlb_entry);
+	s->info[c].mask = (entries - 1) * (uint32_t)sizeof(struct tlb_entry);
+	if (s == v->priv->slot)
+		v->tlb_mask[c] = s->info[c].mask;
 	s->info[c].filled = s->info[c].conflicts = 0;
 	for (unsigned k = 0; k < entries; k++)
 		drop_entry(s, c, k);
 }
 
-static void shrink_table(struct tlb_slot *s, unsigned c)
+static void shrink_table(struct bt_vcpu *v, struct tlb_slot *s, unsigned c)
 {
 	if (table_size(s, c) == TLB_ENTRIES_MIN)
 		return;
 	bt_give_back(&s->table[c][TLB_ENTRIES_MIN], (table_size(s, c) - TLB_ENTRIES_MIN) * sizeof(s->table[c][0]));
-	resize_table(s, c, TLB_ENTRIES_MIN);
+	resize_table(v, s, c, TLB_ENTRIES_MIN);
 }
 
-static void clear_table(struct tlb_slot *s, unsigned c)
+static void clear_table(struct bt_vcpu *v, struct tlb_slot *s, unsigned c)
 {
 	struct tlb_table *t = &s->info[c];
 
 	if (t->filled > TLB_LOG) {
-		resize_table(s, c, table_size(s, c));
+		resize_table(v, s, c, table_size(s, c));
 		return;
 	}
 	for (unsigned n = 0; n < t->filled; n++)
 		drop_entry(s, c, t->log[n]);
 	t->filled = 0;
-	shrink_table(s, c); /* so much is not needed any more */
+	shrink_table(v, s, c); /* so much is not needed any more */
 }
 
 static void drop_local(struct tlb_slot *s, unsigned c)
@@ -72,7 +74,7 @@ static void drop_local(struct tlb_slot *s, unsigned c)
 }
 
 /* Entry @k is about to be made that of @page. It has at most @max. True: the table has grown instead, and is empty. */
-static bool note_fill(struct tlb_slot *s, unsigned c, unsigned k, uint64_t page, unsigned max)
+static bool note_fill(struct bt_vcpu *v, struct tlb_slot *s, unsigned c, unsigned k, uint64_t page, unsigned max)
 {
 	struct tlb_table *t = &s->info[c];
 	const struct tlb_entry *e = &s->table[c][k];
@@ -83,7 +85,7 @@ static bool note_fill(struct tlb_slot *s, unsigned c, unsigned k, uint64_t page,
 
 	if (e->read_tag != tlb_invalid_tag(k) && ++t->conflicts > table_size(s, c) && table_size(s, c) < max) {
 		grows = true;
-		resize_table(s, c, 4 * table_size(s, c));
+		resize_table(v, s, c, 4 * table_size(s, c));
 		k = tlb_index(s, c, page);
 	}
 	if (t->filled < TLB_LOG)
@@ -99,7 +101,7 @@ static void flush_slot(struct bt_vcpu *v, struct tlb_slot *s, bool keep_global)
 		if (keep_global && c != TLB_USER)
 			drop_local(s, c);
 		else
-			clear_table(s, c);
+			clear_table(v, s, c);
 	}
 	for (unsigned c = 0; c < TLB_CLASSES - 1; c++) {
 		if (!s->itlb_used[c])
@@ -119,13 +121,13 @@ static void prepare_slot(struct bt_vcpu *v, struct tlb_slot *s, uint16_t pcid)
 {
 	if (!s->ready) {
 		for (unsigned c = 0; c < TLB_CLASSES; c++)
-			resize_table(s, c, TLB_ENTRIES_MIN);
+			resize_table(v, s, c, TLB_ENTRIES_MIN);
 		jc_fill(v, &s->jc);
 		s->ready = true;
 	} else {
 		flush_slot(v, s, false);
 		for (unsigned c = 0; c < TLB_CLASSES; c++)
-			shrink_table(s, c);
+			shrink_table(v, s, c);
 	}
 	s->valid = true;
 	s->pcid = pcid;
@@ -147,6 +149,8 @@ static void select_slot(struct bt_vcpu *v, struct tlb_slot *s)
 	if (v->priv->slot == s)
 		return;
 	v->priv->slot = s;
+	for (unsigned c = 0; c < TLB_CLASSES; c++)
+		v->tlb_mask[c] = s->info[c].mask;
 	tlb_bind(v);
 }
 
@@ -398,7 +402,7 @@ enum bt_result tlb_lookup(struct bt_vcpu *v, uint64_t lin, unsigned access, uint
 	if (atomic_load_explicit(&log->on, memory_order_relaxed))
 		may_write = may_write && write;
 
-	if (note_fill(s, c, k, page, v->engine->debug_opts & BT_OPT_SMALL_TLB ? TLB_ENTRIES_MIN : TLB_ENTRIES_MAX)) {
+	if (note_fill(v, s, c, k, page, v->engine->debug_opts & BT_OPT_SMALL_TLB ? TLB_ENTRIES_MIN : TLB_ENTRIES_MAX)) {
 		k = tlb_index(s, c, lin);
 		e = &s->table[c][k];
 	}

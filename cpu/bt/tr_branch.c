@@ -55,8 +55,10 @@ void tr_jump_cache(struct tr *t)
 /* The four bytes of a link must not straddle a cache line: they are patched while others run. */
 static void align_field(struct tr *t, unsigned opcode_len)
 {
-	while (((emit_pos(&t->e) + opcode_len) & 63) > 60)
-		emit8(&t->e, 0x90);
+	unsigned at = (emit_pos(&t->e) + opcode_len) & 63;
+
+	if (at > 60)
+		emit_nops(&t->e, 64 - at);
 }
 
 static struct link *new_link(struct tr *t, unsigned target)

@@ -3,7 +3,7 @@
  * Memory operands: effective address, segment, TLB check.
  *
  * The check (T0: linear address, size bytes):
- *	mov  T1d, T0d ; shr T1d, 7 ; and T1d, gs:[mask]
+ *	mov  T1d, T0d ; shr T1d, 7 ; and T1d, [rsp + mask]
  *	sub  T0, gs:[T1 + tag]		; distance from the start of the page that the entry allows
  *	cmp  T0, 4096 - size ; ja cold	; another page, or across its end
  *	add  T0, gs:[T1 + host]
@@ -171,11 +171,7 @@ static void check(struct tr *t, unsigned size, bool writes, struct cold *c)
 	struct emit *e = &t->e;
 
 	emit_shifted(e, t->b->has_bmi2, TLB_SHIFT);
-	emit8(e, 0x65); /* and r15d, gs:[mask] */
-	emit_op_mem(e, false, 0x23, T1, H_NONE, H_NONE, 0,
-		    (int32_t)(offsetof(struct tlb_slot, info) +
-			      tlb_class_of_mode(t->mode) * sizeof(struct tlb_table) +
-			      offsetof(struct tlb_table, mask)));
+	emit_op_mem(e, false, 0x23, T1, H_RSP, H_NONE, 0, SLOT(tlb_mask[tlb_class_of_mode(t->mode)])); /* and */
 	gs_op(t, 0x2b, T0, tlb_tag(t, writes)); /* sub */
 	emit8(e, 0x49);		 /* cmp r14, imm32 */
 	emit8(e, 0x81);

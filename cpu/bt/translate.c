@@ -290,8 +290,7 @@ static void emit_entries(struct tr *t, struct block *blk)
 	struct emit *e = &t->e;
 	bool live_in = t->live[0] != 0;
 
-	while (emit_pos(e) & 15)
-		emit8(e, 0x90);
+	emit_nops(e, -emit_pos(e) & 15);
 	blk->jc_entry = emit_pos(e);
 	if (!t->single) {
 		bool user = t->mode & MODE_USER;
@@ -306,8 +305,7 @@ static void emit_entries(struct tr *t, struct block *blk)
 			emit_op_mem(e, true, 0x3b, T0, H_RSP, T1, 0,
 				    KERNEL_JC_OFF + (int32_t)offsetof(struct jc_entry, tag));
 		emit_jcc(e, CC_NE, t->b->stub.lookup_mem);
-		while (emit_pos(e) & 7)
-			emit8(e, 0x90);
+		emit_nops(e, -emit_pos(e) & 7);
 		blk->ret_at = (uint8_t)(emit_pos(e) - blk->jc_entry);
 		emit8(e, 0x49); /* and T0, -4096 */
 		emit8(e, 0x81);

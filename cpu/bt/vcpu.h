@@ -22,6 +22,7 @@
 #include <assert.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "cpu/bt/insn.h"
@@ -69,6 +70,7 @@ enum bt_mode_bits {
 };
 
 #define BT_GROUP_SLOTS 8
+#define BT_HELD_REGS 13 /* guest registers that live in host registers: RAX to R12 */
 #define JUMPED_BY_CALL (1u << 16)
 #define JUMPED_NOWHERE (1u << 17)
 
@@ -78,14 +80,19 @@ enum bt_shadow { SHADOW_NONE, SHADOW_STI, SHADOW_SS /* holds off #DB traps as we
 enum { TRAP_TASK = 1, TRAP_FRAME = 2 };
 
 struct bt_vcpu {
-	/* Hot: reached from translated code by offset from rsp. regs first, in the order of enum x86_gpr. */
-	uint64_t regs[16];
+	/*
+	 * Hot: reached from translated code by offset from rsp, what it uses most within the 128 bytes that a displacement
+	 * of one byte reaches: code is that much denser. The guest's registers: BT_REG().
+	 */
+	uint64_t high_regs[16 - BT_HELD_REGS]; /* those that always live here */
 	uint64_t vbase;	       /* linear address of the page the running block is in */
 	_Atomic uint64_t poll; /* any thread sets it non-zero: leave translated code at the next safepoint */
+	uint32_t tlb_mask[3];  /* of the TLB tables in use, by enum tlb_class (struct tlb_table) */
 	uint16_t aflags;       /* the arithmetic flags: high byte as LAHF gives it, low byte OF as 0 or 1 */
-	uint32_t sysflags;     /* all other bits of RFLAGS (bit 1 included) */
-	uint64_t scratch[4];   /* translated code's */
 	uint64_t group[BT_GROUP_SLOTS]; /* guest address to host address, of checked groups of accesses (tr_group.c) */
+	uint64_t scratch[4];   /* translated code's */
+	uint64_t held_regs[BT_HELD_REGS]; /* while C runs; in host registers otherwise */
+	uint32_t sysflags;     /* all other bits of RFLAGS (bit 1 included) */
 	uint64_t host_rsp;     /* the C stack while translated code runs */
 	uint64_t exit_target;  /* linear address to go on at */
 	uint64_t exit_link;    /* the link (blocks.h) that can be patched to get there */
@@ -139,6 +146,11 @@ struct bt_vcpu {
 	/* Private to vm.c, run.c, tlb.c: see bt/engine_priv.h. */
 	struct bt_private *priv;
 };
+
+/* The guest's general register @n (enum x86_gpr), as an lvalue. */
+#define BT_REG(v, n) (*((n) < BT_HELD_REGS ? &(v)->held_regs[(n) % BT_HELD_REGS] : &(v)->high_regs[((n) - BT_HELD_REGS) & 3]))
+
+_Static_assert(offsetof(struct bt_vcpu, scratch[1]) <= 128, "what translated code uses most is near");
 
 /* Flags -------------------------------------------------------------------------------------------- */
 
@@ -265,22 +277,22 @@ enum bt_result bt_store_operand(struct bt_vcpu *v, const struct insn *i, unsigne
 static inline uint64_t bt_get_reg(const struct bt_vcpu *v, unsigned reg, unsigned size, bool rex)
 {
 	if (size == 1 && reg >= 4 && reg < 8 && !rex)
-		return (v->regs[reg - 4] >> 8) & 0xff;
-	return size == 8 ? v->regs[reg] : v->regs[reg] & ((1ull << (8 * size)) - 1);
+		return (BT_REG(v, reg - 4) >> 8) & 0xff;
+	return size == 8 ? BT_REG(v, reg) : BT_REG(v, reg) & ((1ull << (8 * size)) - 1);
 }
 
 static inline void bt_set_reg(struct bt_vcpu *v, unsigned reg, unsigned size, bool rex, uint64_t val)
 {
 	if (size == 8)
-		v->regs[reg] = val;
+		BT_REG(v, reg) = val;
 	else if (size == 4)
-		v->regs[reg] = (uint32_t)val;
+		BT_REG(v, reg) = (uint32_t)val;
 	else if (size == 2)
-		v->regs[reg] = (v->regs[reg] & ~0xffffull) | (val & 0xffff);
+		BT_REG(v, reg) = (BT_REG(v, reg) & ~0xffffull) | (val & 0xffff);
 	else if (reg >= 4 && reg < 8 && !rex)
-		v->regs[reg - 4] = (v->regs[reg - 4] & ~0xff00ull) | (val & 0xff) << 8;
+		BT_REG(v, reg - 4) = (BT_REG(v, reg - 4) & ~0xff00ull) | (val & 0xff) << 8;
 	else
-		v->regs[reg] = (v->regs[reg] & ~0xffull) | (val & 0xff);
+		BT_REG(v, reg) = (BT_REG(v, reg) & ~0xffull) | (val & 0xff);
 }
 
 /* TLB and blocks (tlb.c, cache.c), for the ops that change what they depend on ------------------------- */

@@ -263,7 +263,7 @@ enum bt_result bt_op_scatter(struct bt_vcpu *v, const struct insn *i)
 enum bt_result bt_op_maskmov(struct bt_vcpu *v, const struct insn *i)
 {
 	bool mmx = i->encoding == ENC_LEGACY && i->pp == 0;
-	uint64_t offset = bt_truncate(v->regs[X86_RDI], i->addrsize), lin;
+	uint64_t offset = bt_truncate(BT_REG(v, X86_RDI), i->addrsize), lin;
 	unsigned len = mmx ? 8 : 16;
 	uint8_t data[16], mask[16];
 	struct bt_xarea a;

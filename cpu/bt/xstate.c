@@ -192,7 +192,7 @@ enum save_kind { SAVE_PLAIN, SAVE_OPT, SAVE_COMPACT };
 
 static uint64_t requested(const struct bt_vcpu *v)
 {
-	return v->xcr0 & (v->regs[X86_RDX] << 32 | (uint32_t)v->regs[X86_RAX]);
+	return v->xcr0 & (BT_REG(v, X86_RDX) << 32 | (uint32_t)BT_REG(v, X86_RAX));
 }
 
 static enum bt_result check_x(struct bt_vcpu *v)

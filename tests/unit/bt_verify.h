@@ -287,12 +287,9 @@ static inline int verify_tlb_field(const struct verify *v, const ZydisDecodedOpe
 /* The mask of the TLB table in use. */
 static inline bool verify_is_mask(const struct verify *v, const ZydisDecodedOperand *op)
 {
-	int64_t mask = (int64_t)(offsetof(struct tlb_slot, info) + offsetof(struct tlb_table, mask) +
-				 tlb_class_of_mode(v->b->mode) * sizeof(struct tlb_table));
-
-	return op->type == ZYDIS_OPERAND_TYPE_MEMORY && op->mem.segment == ZYDIS_REGISTER_GS &&
-	       op->mem.base == ZYDIS_REGISTER_NONE && op->mem.index == ZYDIS_REGISTER_NONE && op->size == 32 &&
-	       op->mem.disp.value == mask;
+	return op->type == ZYDIS_OPERAND_TYPE_MEMORY && op->mem.base == ZYDIS_REGISTER_RSP &&
+	       op->mem.index == ZYDIS_REGISTER_NONE && op->size == 32 &&
+	       op->mem.disp.value == SLOT(tlb_mask[tlb_class_of_mode(v->b->mode)]);
 }
 
 static inline bool verify_memory(struct verify *v, const ZydisDecodedOperand *op)
@@ -303,7 +300,7 @@ static inline bool verify_memory(struct verify *v, const ZydisDecodedOperand *op
 	struct value address;
 	bool code;
 
-	if (op->mem.type == ZYDIS_MEMOP_TYPE_AGEN)
+	if (op->mem.type == ZYDIS_MEMOP_TYPE_AGEN || v->in.mnemonic == ZYDIS_MNEMONIC_NOP)
 		return true;
 	if (op->mem.type != ZYDIS_MEMOP_TYPE_MEM)
 		return verify_fails(v, "a vector index");
@@ -315,7 +312,7 @@ static inline bool verify_memory(struct verify *v, const ZydisDecodedOperand *op
 					v->op[1].reg.value == ZYDIS_REGISTER_R15 && v->in.mnemonic == ZYDIS_MNEMONIC_MOV)
 			       ? true : verify_fails(v, "not code that the ring may lead to");
 	if (op->mem.segment == ZYDIS_REGISTER_GS || (op->mem.index == ZYDIS_REGISTER_R15 && op->mem.base == ZYDIS_REGISTER_RSP)) {
-		if (!writes && ((v->index == INDEX_TLB && verify_tlb_field(v, op) >= 0) || verify_is_mask(v, op)))
+		if (!writes && v->index == INDEX_TLB && verify_tlb_field(v, op) >= 0)
 			return true;
 		if (!writes && v->index == INDEX_JUMP_CACHE && verify_in_jump_cache(op))
 			return true;
@@ -331,6 +328,8 @@ static inline bool verify_memory(struct verify *v, const ZydisDecodedOperand *op
 			return verify_fails(v, "not a slot");
 		if (writes && disp + bytes > (unsigned)SLOT(host_rsp) && disp < SLOT(exit_target))
 			return verify_fails(v, "a write to host_rsp");
+		if (writes && disp + bytes > (unsigned)SLOT(tlb_mask) && disp < SLOT(aflags))
+			return verify_fails(v, "a write to tlb_mask");
 		return true;
 	}
 	if (v->in.meta.category == ZYDIS_CATEGORY_PREFETCH || v->in.meta.category == ZYDIS_CATEGORY_CLFLUSHOPT || v->in.mnemonic == ZYDIS_MNEMONIC_CLFLUSH ||
@@ -454,7 +453,7 @@ static inline bool verify_control(struct verify *v)
 
 /* ---- the straight path ---- */
 
-/* T1 as it is used to index: "and T1d, gs:[mask]" for the TLB, "and T1d, …" for a jump cache. */
+/* T1 as it is used to index: "and T1d, [rsp + mask]" for the TLB, "and T1d, …" for a jump cache. */
 static inline void verify_index(struct verify *v)
 {
 	const ZydisDecodedOperand *a = &v->op[0], *b = &v->op[1];

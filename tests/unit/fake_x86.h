@@ -371,7 +371,7 @@ static inline void scene32(struct bt_vcpu *v, unsigned cpl)
 	load_segment(v, X86_SS, cpl ? DS3 : DS0);
 	for (unsigned n = 0; n < sizeof(data); n++)
 		load_segment(v, data[n], cpl ? DS3 : DS0);
-	v->regs[X86_RSP] = cpl ? STACK3 : STACK0;
+	BT_REG(v, X86_RSP) = cpl ? STACK3 : STACK0;
 	v->rip = 0x9000;
 	v->next_rip = 0x9002;
 	bt_mode_update(v);
@@ -414,7 +414,7 @@ static inline void scene_v86(struct bt_vcpu *v, unsigned iopl)
 		bt_load_segment_real(v, n, (uint16_t)(0x900 + n));
 	v->rip = 0x10;
 	v->next_rip = 0x12;
-	v->regs[X86_RSP] = 0x1000;
+	BT_REG(v, X86_RSP) = 0x1000;
 	bt_mode_update(v);
 }
 

@@ -11,25 +11,25 @@ static void test_real(void)
 {
 	scene_real(&v);
 	put(4 * 0x21, 4, 0x12340056);
-	v.regs[X86_RSP] = 0xdead1000;
+	BT_REG(&v, X86_RSP) = 0xdead1000;
 	bt_set_rflags(&v, 2 | X86_IF | X86_CF | X86_TF);
 	ok(bt_deliver_interrupt(&v, 0x21), "real mode: interrupt 0x21");
 	is_u64(v.seg[X86_CS].selector, 0x1234, "CS");
 	is_u64(v.seg[X86_CS].base, 0x12340, "CS base");
 	is_u64(v.rip, 0x56, "IP");
-	is_u64(v.regs[X86_RSP], 0xdead0ffa, "SP goes down by 6, the rest of ESP stays");
+	is_u64(BT_REG(&v, X86_RSP), 0xdead0ffa, "SP goes down by 6, the rest of ESP stays");
 	is_u64(get(0xffa, 2), 0x10, "pushed IP");
 	is_u64(get(0xffc, 2), 0x900, "pushed CS");
 	is_u64(get(0xffe, 2), 0x303, "pushed FLAGS");
 	is_u64(bt_get_rflags(&v), 3, "IF and TF are cleared");
 
 	scene_real(&v);
-	v.regs[X86_RSP] = 0x1000;
+	BT_REG(&v, X86_RSP) = 0x1000;
 	put(4 * 13, 4, 0x00000100);
 	ok(bt_deliver_exception(
 		   &v, &(struct bt_exception){ .vector = 13, .has_error = true, .error = 8 }),
 	   "real #GP");
-	is_u64(v.regs[X86_RSP], 0xffa, "has no error code");
+	is_u64(BT_REG(&v, X86_RSP), 0xffa, "has no error code");
 
 	scene_real(&v);
 	v.idtr.limit = 0x10;
@@ -48,7 +48,7 @@ static void test_32(void)
 	   "#PF at CPL 0");
 	is_u64(v.rip, 0x9123, "EIP");
 	is_u64(v.cr2, 0x77000, "CR2");
-	is_u64(v.regs[X86_RSP], STACK0 - 16, "no stack switch: 4 words");
+	is_u64(BT_REG(&v, X86_RSP), STACK0 - 16, "no stack switch: 4 words");
 	is_u64(get(STACK0 - 16, 4), 2, "error code");
 	is_u64(get(STACK0 - 12, 4), 0x9000, "pushed EIP is the instruction");
 	is_u64(get(STACK0 - 8, 4), CS0, "pushed CS");
@@ -62,7 +62,7 @@ static void test_32(void)
 	ok(bt_deliver_interrupt(&v, 0x30), "interrupt from CPL 3 through a trap gate");
 	is_u64(v.cpl, 0, "CPL");
 	is_u64(v.seg[X86_SS].selector, DS0, "SS from the TSS");
-	is_u64(v.regs[X86_RSP], STACK0 - 20, "stack from the TSS, 5 words");
+	is_u64(BT_REG(&v, X86_RSP), STACK0 - 20, "stack from the TSS, 5 words");
 	is_u64(get(STACK0 - 4, 4), DS3, "pushed SS");
 	is_u64(get(STACK0 - 8, 4), STACK3, "pushed ESP");
 	is_u64(get(STACK0 - 12, 4), 2 | X86_IF, "pushed EFLAGS, no RF for an interrupt");
@@ -73,7 +73,7 @@ static void test_32(void)
 	scene32(&v, 0);
 	gate(IDT + 3 * 8, CS16, 0x9abc, 0x86, 0);
 	ok(bt_deliver_interrupt(&v, 3), "16-bit interrupt gate");
-	is_u64(v.regs[X86_RSP], STACK0 - 6, "three 16-bit words");
+	is_u64(BT_REG(&v, X86_RSP), STACK0 - 6, "three 16-bit words");
 	is_u64(get(STACK0 - 6, 2), 0x9000, "IP");
 	is_u64(v.mode & MODE_CODE_MASK, MODE_CODE16, "16-bit code");
 }
@@ -84,7 +84,7 @@ static void expect_nested(const char *what, uint8_t vector, unsigned handler, ui
 	gate(IDT + handler * 8, CS0, 0x9900, 0x8e, 0);
 	ok(bt_deliver_interrupt(&v, vector), "%s: delivered", what);
 	is_u64(v.rip, 0x9900, "%s: to the right handler", what);
-	is_u64(get(v.regs[X86_RSP], 4), error, "%s: error code", what);
+	is_u64(get(BT_REG(&v, X86_RSP), 4), error, "%s: error code", what);
 }
 
 static void test_errors(void)
@@ -120,7 +120,7 @@ static void test_errors(void)
 	gate(IDT + 10 * 8, CS3, 0x9900, 0x8e, 0);
 	ok(bt_deliver_interrupt(&v, 0x21), "SS0 with a wrong DPL");
 	is_u64(v.rip, 0x9900, "is #TS");
-	is_u64(get(v.regs[X86_RSP], 4), (DS3 & ~3) + 1, "with SS and EXT");
+	is_u64(get(BT_REG(&v, X86_RSP), 4), (DS3 & ~3) + 1, "with SS and EXT");
 }
 
 static enum bt_result op_int(unsigned vector)
@@ -143,7 +143,7 @@ static void test_software(void)
 	ok(faulted(&v, op_int(0x80), 13, 0x80 * 8 + 2),
 	   "gate of DPL 0: #GP(vector, IDT), EXT clear");
 	is_u64(v.rip, 0x9000, "at the INT");
-	is_u64(v.regs[X86_RSP], STACK3, "nothing changed");
+	is_u64(BT_REG(&v, X86_RSP), STACK3, "nothing changed");
 	ok(bt_op_int1(&v, &(struct insn){ 0 }) == BT_FAULT && v.exception.error == 1 * 8 + 3,
 	   "INT1: EXT is set");
 	gate(IDT + 1 * 8, CS0, 0x9abc, 0x8e, 0);
@@ -157,7 +157,7 @@ static void test_software(void)
 	ok(faulted(&v, op_int(0x21), 13, 0), "INT n in V86 mode with IOPL 0: #GP(0)");
 	gate(IDT + 3 * 8, CS0, 0x9abc, 0xee, 0);
 	is_u64(bt_op_int3(&v, &(struct insn){ 0 }), BT_EXIT, "INT3 does not care");
-	is_u64(v.regs[X86_RSP], STACK0 - 36, "V86: nine words");
+	is_u64(BT_REG(&v, X86_RSP), STACK0 - 36, "V86: nine words");
 	is_u64(get(STACK0 - 4, 4), 0x900 + X86_GS, "GS");
 	is_u64(get(STACK0 - 8, 4), 0x900 + X86_FS, "FS");
 	is_u64(get(STACK0 - 12, 4), 0x900 + X86_DS, "DS");
@@ -183,7 +183,7 @@ static void test_double(void)
 	ok(bt_deliver_exception(&v, &(struct bt_exception){ .vector = 13, .has_error = true }),
 	   "#GP without handler");
 	is_u64(v.rip, 0x9800, "is #DF");
-	is_u64(get(v.regs[X86_RSP], 4), 0, "with error code 0");
+	is_u64(get(BT_REG(&v, X86_RSP), 4), 0, "with error code 0");
 
 	scene32(&v, 0);
 	ok(!bt_deliver_exception(&v, &(struct bt_exception){ .vector = 13, .has_error = true }),
@@ -193,7 +193,7 @@ static void test_double(void)
 	gate(IDT + 13 * 8, CS0, 0x9813, 0x8e, 0);
 	ok(bt_deliver_exception(&v, &(struct bt_exception){ .vector = 6 }), "#UD without handler");
 	is_u64(v.rip, 0x9813, "is #GP: #UD is benign");
-	is_u64(get(v.regs[X86_RSP], 4), 6 * 8 + 3, "error names the vector, IDT, EXT");
+	is_u64(get(BT_REG(&v, X86_RSP), 4), 6 * 8 + 3, "error names the vector, IDT, EXT");
 
 	scene32(&v, 0);
 	gate(IDT + 8 * 8, CS0, 0x9800, 0x8e, 0);
@@ -224,14 +224,14 @@ static void test_64(void)
 	scene64(&v, 3);
 	gate64(14, CS64, 0xffffffff80001234, 0x8e, 0);
 	bt_set_rflags(&v, 2 | X86_IF | X86_AC);
-	v.regs[X86_RSP] = 0xa007;
+	BT_REG(&v, X86_RSP) = 0xa007;
 	ok(bt_deliver_exception(&v, &(struct bt_exception){ .vector = 14,
 							    .has_error = true,
 							    .error = 4,
 							    .cr2 = 0x123 }),
 	   "64-bit #PF from CPL 3");
 	is_u64(v.rip, 0xffffffff80001234, "RIP");
-	is_u64(v.regs[X86_RSP], STACK0 - 48, "six words");
+	is_u64(BT_REG(&v, X86_RSP), STACK0 - 48, "six words");
 	is_u64(get(STACK0 - 8, 8), DS3, "SS");
 	is_u64(get(STACK0 - 16, 8), 0xa007, "RSP");
 	is_u64(get(STACK0 - 24, 8), 2 | X86_IF | X86_AC | X86_RF, "RFLAGS");
@@ -244,9 +244,9 @@ static void test_64(void)
 
 	scene64(&v, 0);
 	gate64(0x31, CS64, 0x9111, 0x8e, 0);
-	v.regs[X86_RSP] = 0x7ff9;
+	BT_REG(&v, X86_RSP) = 0x7ff9;
 	ok(bt_deliver_interrupt(&v, 0x31), "64-bit interrupt at CPL 0");
-	is_u64(v.regs[X86_RSP], 0x7ff0 - 40, "the stack is aligned to 16 first");
+	is_u64(BT_REG(&v, X86_RSP), 0x7ff0 - 40, "the stack is aligned to 16 first");
 	is_u64(get(0x7ff0 - 16, 8), 0x7ff9, "the old RSP is pushed");
 	is_u64(v.seg[X86_SS].selector, DS0, "SS stays without a change of CPL");
 
@@ -254,7 +254,7 @@ static void test_64(void)
 	gate64(2, CS64, 0x9222, 0x8e, 3);
 	put(TSS + 36 + 16, 8, 0x7000);
 	ok(bt_deliver_interrupt(&v, 2), "NMI on IST 3");
-	is_u64(v.regs[X86_RSP], 0x7000 - 40, "its stack");
+	is_u64(BT_REG(&v, X86_RSP), 0x7000 - 40, "its stack");
 	ok(v.nmi_blocked, "NMIs are blocked");
 
 	scene64(&v, 3);
@@ -264,14 +264,14 @@ static void test_64(void)
 	put(TSS + 36, 8, 0x7000);
 	ok(bt_deliver_interrupt(&v, 0x21), "RSP0 is not canonical");
 	is_u64(v.rip, 0x9333, "#SS");
-	is_u64(get(v.regs[X86_RSP], 8), 1, "with EXT");
+	is_u64(get(BT_REG(&v, X86_RSP), 8), 1, "with EXT");
 
 	scene64(&v, 0);
 	gate64(0x21, CS0, 0x9111, 0x8e, 0);
 	gate64(13, CS64, 0x9444, 0x8e, 0);
 	ok(bt_deliver_interrupt(&v, 0x21), "gate to a 32-bit segment");
 	is_u64(v.rip, 0x9444, "#GP");
-	is_u64(get(v.regs[X86_RSP], 8), CS0 + 1, "with the selector");
+	is_u64(get(BT_REG(&v, X86_RSP), 8), CS0 + 1, "with the selector");
 
 	scene64(&v, 0);
 	gate64(1, CS64, 0x9555, 0x8e, 0);
@@ -281,7 +281,7 @@ static void test_64(void)
 	ok(bt_deliver_exception(&v, &e), "#DB trap");
 	is_u64(v.dr[6], 0xffff4ff0, "DR6: BS set, B0–B3 replaced");
 	is_u64(v.dr[7], 0x400, "DR7.GD cleared");
-	is_u64(get(v.regs[X86_RSP] + 16, 8), 2, "pushed RFLAGS without RF");
+	is_u64(get(BT_REG(&v, X86_RSP) + 16, 8), 2, "pushed RFLAGS without RF");
 }
 
 static void test_task_gate(void)
@@ -298,8 +298,8 @@ static void test_task_gate(void)
 	   "#DF through a task gate");
 	is_u64(v.rip, 0x9700, "EIP of the new task");
 	is_u64(v.tr.selector, TSS2_SEL, "TR");
-	is_u64(get(v.regs[X86_RSP], 4), 0, "the error code is on its stack");
-	is_u64(v.regs[X86_RSP], 0x7800 - 4, "ESP");
+	is_u64(get(BT_REG(&v, X86_RSP), 4), 0, "the error code is on its stack");
+	is_u64(BT_REG(&v, X86_RSP), 0x7800 - 4, "ESP");
 	is_u64(get(TSS2, 2), TSS_SEL, "back link");
 	ok(bt_get_rflags(&v) & X86_NT, "NT");
 	is_u64(get(TSS + 32, 4), 0x9000, "the old task resumes at the fault");

@@ -21,8 +21,8 @@ static enum bt_result ret(bt_op *op, unsigned opsize, unsigned extra)
 static void push_words(unsigned size, unsigned count, const uint64_t *value)
 {
 	for (unsigned n = 0; n < count; n++) {
-		v.regs[X86_RSP] -= size;
-		put(v.regs[X86_RSP], size, value[n]);
+		BT_REG(&v, X86_RSP) -= size;
+		put(BT_REG(&v, X86_RSP), size, value[n]);
 	}
 }
 
@@ -36,13 +36,13 @@ static void test_direct(void)
 	is_u64(v.seg[X86_CS].base, 0x12340, "base");
 	is_u64(v.next_rip, 0x10, "IP");
 	ok(faulted(&v, far(bt_op_jmp_far, 0x1234, 0x10000, 4), X86_GP, 0), "beyond 64K");
-	v.regs[X86_RSP] = 2;
+	BT_REG(&v, X86_RSP) = 2;
 	v.next_rip = 0x1111;
 	is_u64(far(bt_op_call_far, 0x100, 0x20, 2), BT_EXIT, "real CALL with a wrapping stack");
 	is_u64(get(0, 2), 0x1234, "CS at 0");
 	is_u64(get(0xfffe, 2), 0x1111, "IP at 0xfffe");
 	is_u64(ret(bt_op_ret_far, 2, 4), BT_EXIT, "real RET 4");
-	is_u64(v.regs[X86_RSP], 6, "SP");
+	is_u64(BT_REG(&v, X86_RSP), 6, "SP");
 	is_u64(v.next_rip, 0x1111, "back");
 
 	scene32(&v, 0);
@@ -81,7 +81,7 @@ static void test_gates(void)
 	is_u64(far(bt_op_call_far, GATE, 0, 4), BT_EXIT, "call gate with two parameters");
 	is_u64(v.cpl, 0, "CPL 0");
 	is_u64(v.next_rip, 0x9876, "entry point");
-	is_u64(v.regs[X86_RSP], STACK0 - 24, "six words");
+	is_u64(BT_REG(&v, X86_RSP), STACK0 - 24, "six words");
 	is_u64(get(STACK0 - 4, 4), DS3, "SS");
 	is_u64(get(STACK0 - 8, 4), STACK3 - 8, "ESP");
 	is_u64(get(STACK0 - 12, 4), 0xaaaa, "first parameter");
@@ -91,7 +91,7 @@ static void test_gates(void)
 	v.seg[X86_FS] = v.seg[X86_SS];
 	is_u64(ret(bt_op_ret_far, 4, 8), BT_EXIT, "RET 8 to CPL 3");
 	is_u64(v.cpl, 3, "CPL 3");
-	is_u64(v.regs[X86_RSP], STACK3, "parameters are gone from both stacks");
+	is_u64(BT_REG(&v, X86_RSP), STACK3, "parameters are gone from both stacks");
 	is_u64(v.seg[X86_FS].attr & X86_ATTR_P, 0, "FS of DPL 0 becomes null");
 	is_u64(v.seg[X86_DS].selector, DS3, "DS stays");
 
@@ -119,7 +119,7 @@ static void test_gates(void)
 	fake.page[(STACK0 >> 12) - 1] = 0;
 	gate(GDT + GATE, CONF0, 0x9876, 0xec, 2);
 	is_u64(far(bt_op_call_far, GATE, 0, 4), BT_EXIT, "gate to conforming code");
-	is_u64(v.regs[X86_RSP], STACK3 - 8, "same stack, no parameters");
+	is_u64(BT_REG(&v, X86_RSP), STACK3 - 8, "same stack, no parameters");
 	is_u64(v.cpl, 3, "same CPL");
 
 	scene64(&v, 3);
@@ -127,18 +127,18 @@ static void test_gates(void)
 	put(GDT + GATE + 8, 8, 0xffffffff);
 	is_u64(far(bt_op_call_far, GATE, 0, 4), BT_EXIT, "64-bit call gate");
 	is_u64(v.next_rip, 0xffffffff80001234, "64-bit offset");
-	is_u64(v.regs[X86_RSP], STACK0 - 32, "four words");
+	is_u64(BT_REG(&v, X86_RSP), STACK0 - 32, "four words");
 	is_u64(v.seg[X86_SS].selector, 0, "SS is null");
 	is_u64(ret(bt_op_ret_far, 8, 0), BT_EXIT, "64-bit RETF");
 	is_u64(v.cpl, 3, "CPL 3");
-	is_u64(v.regs[X86_RSP], STACK3, "RSP");
+	is_u64(BT_REG(&v, X86_RSP), STACK3, "RSP");
 	is_u64(v.seg[X86_SS].selector, DS3, "SS");
 }
 
 static void test_iret(void)
 {
 	scene_real(&v);
-	v.regs[X86_RSP] = 0x1000;
+	BT_REG(&v, X86_RSP) = 0x1000;
 	PUSH(2, 0xffff, 0x1234, 0x56);
 	is_u64(ret(bt_op_iret, 2, 0), BT_EXIT, "real IRET");
 	is_u64(bt_get_rflags(&v), 0x7fd7, "all flags of 16 bits");
@@ -148,7 +148,7 @@ static void test_iret(void)
 	v.nmi_blocked = true;
 	PUSH(4, 2 | X86_IF | X86_CF | X86_IOPL, CS0, 0x9100);
 	is_u64(ret(bt_op_iret, 4, 0), BT_EXIT, "IRET to the same CPL");
-	is_u64(v.regs[X86_RSP], STACK0, "three words");
+	is_u64(BT_REG(&v, X86_RSP), STACK0, "three words");
 	is_u64(bt_get_rflags(&v), 2 | X86_IF | X86_CF | X86_IOPL, "flags");
 	ok(!v.nmi_blocked, "NMIs are unblocked");
 
@@ -156,7 +156,7 @@ static void test_iret(void)
 	PUSH(4, DS3, STACK3, 2 | X86_IF, CS3, 0x9100);
 	is_u64(ret(bt_op_iret, 4, 0), BT_EXIT, "IRET to CPL 3");
 	is_u64(v.cpl, 3, "CPL");
-	is_u64(v.regs[X86_RSP], STACK3, "ESP");
+	is_u64(BT_REG(&v, X86_RSP), STACK3, "ESP");
 	is_u64(v.seg[X86_DS].attr & X86_ATTR_P, 0, "DS of DPL 0 becomes null");
 	PUSH(4, 2 | X86_CF | X86_IOPL, CS3, 0x9100);
 	ret(bt_op_iret, 4, 0);
@@ -165,7 +165,7 @@ static void test_iret(void)
 	scene32(&v, 0);
 	PUSH(4, DS0, STACK3, 2, CS3, 0x9100);
 	ok(faulted(&v, ret(bt_op_iret, 4, 0), X86_GP, DS0), "IRET to CPL 3 with a stack of DPL 0");
-	is_u64(v.regs[X86_RSP], STACK0 - 20, "ESP unchanged");
+	is_u64(BT_REG(&v, X86_RSP), STACK0 - 20, "ESP unchanged");
 	scene32(&v, 3);
 	PUSH(4, 2, CS0, 0x9100);
 	ok(faulted(&v, ret(bt_op_iret, 4, 0), X86_GP, CS0), "IRET to more privilege");
@@ -177,7 +177,7 @@ static void test_iret(void)
 	is_u64(v.seg[X86_CS].base, 0x9010, "CS");
 	is_u64(v.seg[X86_ES].base, 0x9030, "ES");
 	is_u64(v.seg[X86_GS].base, 0x9060, "GS");
-	is_u64(v.regs[X86_RSP], 0x1000, "ESP");
+	is_u64(BT_REG(&v, X86_RSP), 0x1000, "ESP");
 	is_u64(v.next_rip, 0x77, "EIP");
 	is_u64(v.mode & (MODE_USER | MODE_V86_REAL), MODE_USER | MODE_V86_REAL, "mode");
 	ok(faulted(&v, ret(bt_op_iret, 2, 0), X86_GP, 0), "IRET in V86 mode with IOPL 0: #GP(0)");
@@ -194,7 +194,7 @@ static void test_iret(void)
 	scene64(&v, 0);
 	PUSH(8, 0, 0x7000, 2 | X86_IF, CS64, 0x9200);
 	is_u64(ret(bt_op_iret, 8, 0), BT_EXIT, "IRETQ at CPL 0 with a null SS");
-	is_u64(v.regs[X86_RSP], 0x7000, "RSP is popped without a change of CPL too");
+	is_u64(BT_REG(&v, X86_RSP), 0x7000, "RSP is popped without a change of CPL too");
 	scene64(&v, 0);
 	PUSH(8, DS3, 0x7000, 2 | X86_IF, CS3, 0x9200);
 	is_u64(ret(bt_op_iret, 8, 0), BT_EXIT, "IRETQ to compatibility mode");
@@ -224,8 +224,8 @@ static void test_fast(void)
 	v.sfmask = X86_IF | X86_TF | X86_DF | X86_AC;
 	bt_set_rflags(&v, 2 | X86_IF | X86_AC | X86_ZF);
 	is_u64(ret(bt_op_syscall, 4, 0), BT_EXIT, "SYSCALL");
-	is_u64(v.regs[X86_RCX], 0x9002, "RCX");
-	is_u64(v.regs[X86_R11], 2 | X86_IF | X86_AC | X86_ZF, "R11");
+	is_u64(BT_REG(&v, X86_RCX), 0x9002, "RCX");
+	is_u64(BT_REG(&v, X86_R11), 2 | X86_IF | X86_AC | X86_ZF, "R11");
 	is_u64(v.next_rip, 0xffffffff81000000, "RIP");
 	is_u64(bt_get_rflags(&v), 2 | X86_ZF, "masked flags");
 	is_u64(v.seg[X86_CS].selector, 0x10, "CS");
@@ -243,13 +243,13 @@ static void test_fast(void)
 
 	scene64(&v, 0);
 	v.star = 0x00230010ull << 32;
-	v.regs[X86_RCX] = 0x123456789;
+	BT_REG(&v, X86_RCX) = 0x123456789;
 	is_u64(ret(bt_op_sysret, 4, 0), BT_EXIT, "SYSRET to compatibility mode");
 	is_u64(v.seg[X86_CS].selector, 0x23, "CS");
 	is_u64(v.next_rip, 0x23456789, "32-bit EIP");
 	is_u64(v.mode & MODE_CODE_MASK, MODE_CODE32, "mode");
 	scene64(&v, 0);
-	v.regs[X86_RCX] = 0x800000000000;
+	BT_REG(&v, X86_RCX) = 0x800000000000;
 	ok(faulted(&v, ret(bt_op_sysret, 8, 0), X86_GP, 0),
 	   "SYSRET to a RIP that is not canonical: #GP at CPL 0");
 
@@ -261,11 +261,11 @@ static void test_fast(void)
 	bt_set_rflags(&v, 2 | X86_IF);
 	is_u64(ret(bt_op_sysenter, 4, 0), BT_EXIT, "SYSENTER");
 	is_u64(v.next_rip, 0x9300, "EIP");
-	is_u64(v.regs[X86_RSP], 0x7000, "ESP");
+	is_u64(BT_REG(&v, X86_RSP), 0x7000, "ESP");
 	is_u64(v.seg[X86_SS].selector, 0x10, "SS");
 	is_u64(bt_get_rflags(&v), 2, "IF is cleared");
-	v.regs[X86_RCX] = 0xa000;
-	v.regs[X86_RDX] = 0x9400;
+	BT_REG(&v, X86_RCX) = 0xa000;
+	BT_REG(&v, X86_RDX) = 0x9400;
 	is_u64(ret(bt_op_sysexit, 4, 0), BT_EXIT, "SYSEXIT");
 	is_u64(v.seg[X86_CS].selector, 0x1b, "CS");
 	is_u64(v.seg[X86_SS].selector, 0x23, "SS");

@@ -11,7 +11,7 @@ static enum bt_result mov_to(unsigned seg, uint16_t selector)
 {
 	struct insn i = { .op = OP_MOV_SEG_TO, .sreg = (uint8_t)seg, .rm = X86_RAX, .opsize = 4 };
 
-	v.regs[X86_RAX] = selector;
+	BT_REG(&v, X86_RAX) = selector;
 	return bt_op_mov_seg_to(&v, &i);
 }
 
@@ -19,7 +19,7 @@ static enum bt_result with_rax(bt_op *op, uint64_t rax, unsigned opsize)
 {
 	struct insn i = { .rm = X86_RAX, .reg = X86_RCX, .opsize = (uint8_t)opsize };
 
-	v.regs[X86_RAX] = rax;
+	BT_REG(&v, X86_RAX) = rax;
 	return op(&v, &i);
 }
 
@@ -77,13 +77,13 @@ static void test_address(void)
 			  .has_mem = true };
 
 	scene64(&v, 0);
-	v.regs[X86_RBX] = 0x1000;
-	v.regs[X86_RSI] = 0x100000008;
+	BT_REG(&v, X86_RBX) = 0x1000;
+	BT_REG(&v, X86_RSI) = 0x100000008;
 	is_u64(bt_effective_address(&v, &i), 0x1000 + 0x400000020 - 16, "base + index * 4 + disp");
 	i.addrsize = 4;
 	is_u64(bt_effective_address(&v, &i), 0x1010, "cut to 32 bits");
 	i.addrsize = 2;
-	v.regs[X86_RBX] = 0xfff8;
+	BT_REG(&v, X86_RBX) = 0xfff8;
 	i.index = REG_NONE;
 	i.disp = 0x10;
 	is_u64(bt_effective_address(&v, &i), 8, "cut to 16 bits");
@@ -146,7 +146,7 @@ static void test_loads(void)
 	put(0x9100, 4, 0xcafef00d);
 	put(0x9104, 2, DS0);
 	ok(bt_op_load_far(&v, &i) != BT_FAULT, "LFS");
-	is_u64(v.regs[X86_RDX], 0xcafef00d, "offset");
+	is_u64(BT_REG(&v, X86_RDX), 0xcafef00d, "offset");
 	is_u64(v.seg[X86_FS].selector, DS0, "selector");
 }
 
@@ -157,10 +157,10 @@ static void test_pop(void)
 	scene32(&v, 0);
 	put(STACK0, 4, 0xffff0000 | DS3);
 	is_u64(bt_op_pop_seg(&v, &i), BT_NEXT, "POP ES");
-	is_u64(v.regs[X86_RSP], STACK0 + 4, "takes four bytes");
+	is_u64(BT_REG(&v, X86_RSP), STACK0 + 4, "takes four bytes");
 	put(STACK0 + 4, 4, 0x1f8);
 	ok(faulted(&v, bt_op_pop_seg(&v, &i), X86_GP, 0x1f8), "bad selector");
-	is_u64(v.regs[X86_RSP], STACK0 + 4, "ESP unchanged");
+	is_u64(BT_REG(&v, X86_RSP), STACK0 + 4, "ESP unchanged");
 	i.op = OP_PUSH_SEG;
 	is_u64(bt_op_push_seg(&v, &i), BT_NEXT, "PUSH ES");
 	is_u64(get(STACK0, 4), 0xffff0000 | DS3, "writes 16 bits, as Intel's CPUs do");
@@ -182,7 +182,7 @@ static void test_system(void)
 	is_u64(get(GDT + TSS2_SEL + 5, 1), 0x8b, "busy in memory");
 	is_u64(v.tr.attr & 15, 11, "and in TR");
 	is_u64(with_rax(bt_op_str, ~0ull, 4), BT_NEXT, "STR");
-	is_u64(v.regs[X86_RAX], TSS2_SEL, "zero-extended");
+	is_u64(BT_REG(&v, X86_RAX), TSS2_SEL, "zero-extended");
 	v.cpl = 3;
 	ok(faulted(&v, with_rax(bt_op_ltr, TSS2_SEL, 2), X86_GP, 0), "LTR at CPL 3");
 	is_u64(with_rax(bt_op_sldt, 0, 4), BT_NEXT, "SLDT at CPL 3");
@@ -213,14 +213,14 @@ static void test_look(void)
 	scene32(&v, 0);
 	with_rax(bt_op_lar, CS0, 4);
 	ok(zf(), "LAR of code");
-	is_u64(v.regs[X86_RCX], 0x00c09b00, "access rights");
-	v.regs[X86_RCX] = 0x1111222233334444;
+	is_u64(BT_REG(&v, X86_RCX), 0x00c09b00, "access rights");
+	BT_REG(&v, X86_RCX) = 0x1111222233334444;
 	with_rax(bt_op_lar, CS0, 2);
-	is_u64(v.regs[X86_RCX], 0x1111222233339b00, "16-bit LAR");
+	is_u64(BT_REG(&v, X86_RCX), 0x1111222233339b00, "16-bit LAR");
 	with_rax(bt_op_lsl, CS0, 4);
-	is_u64(v.regs[X86_RCX], 0xffffffff, "LSL is in bytes");
+	is_u64(BT_REG(&v, X86_RCX), 0xffffffff, "LSL is in bytes");
 	with_rax(bt_op_lsl, LDT_SEL, 4);
-	ok(zf() && v.regs[X86_RCX] == 0xff, "LSL of an LDT");
+	ok(zf() && BT_REG(&v, X86_RCX) == 0xff, "LSL of an LDT");
 	put(GDT + FREE, 8, 0);
 	gate(GDT + FREE, CS0, 0, 0x8c, 0);
 	with_rax(bt_op_lsl, FREE, 4);
@@ -244,12 +244,12 @@ static void test_look(void)
 
 	struct insn i = { .rm = X86_RAX, .reg = X86_RCX, .opsize = 2 };
 
-	v.regs[X86_RAX] = 0x1110;
-	v.regs[X86_RCX] = 3;
+	BT_REG(&v, X86_RAX) = 0x1110;
+	BT_REG(&v, X86_RCX) = 3;
 	bt_op_arpl(&v, &i);
-	ok(zf() && v.regs[X86_RAX] == 0x1113, "ARPL raises");
+	ok(zf() && BT_REG(&v, X86_RAX) == 0x1113, "ARPL raises");
 	bt_op_arpl(&v, &i);
-	ok(!zf() && v.regs[X86_RAX] == 0x1113, "ARPL has nothing to raise");
+	ok(!zf() && BT_REG(&v, X86_RAX) == 0x1113, "ARPL has nothing to raise");
 }
 
 int main(void)

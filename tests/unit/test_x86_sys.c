@@ -12,7 +12,7 @@ static enum bt_result cr(bt_op *op, unsigned number, uint64_t value)
 {
 	struct insn i = { .reg = (uint8_t)number, .rm = X86_RAX };
 
-	v.regs[X86_RAX] = value;
+	BT_REG(&v, X86_RAX) = value;
 	return op(&v, &i);
 }
 
@@ -65,7 +65,7 @@ static void test_cr(void)
 	is_u64(cr(bt_op_mov_to_cr, 8, 9), BT_EXIT, "CR8");
 	is_u64(fake.tpr, 9, "goes to the APIC");
 	is_u64(cr(bt_op_mov_from_cr, 8, 0), BT_NEXT, "from CR8");
-	is_u64(v.regs[X86_RAX], 9, "value");
+	is_u64(BT_REG(&v, X86_RAX), 9, "value");
 	ok(faulted_plain(&v, cr(bt_op_mov_to_cr, 1, 0), X86_UD), "CR1: #UD");
 	v.cpl = 3;
 	ok(faulted(&v, cr(bt_op_mov_from_cr, 0, 0), X86_GP, 0), "CPL 3");
@@ -78,10 +78,10 @@ static void test_cr(void)
 	scene_real(&v);
 	struct insn i = { .rm = X86_RAX, .opsize = 2 };
 
-	v.regs[X86_RAX] = 0xfff1;
+	BT_REG(&v, X86_RAX) = 0xfff1;
 	is_u64(bt_op_lmsw(&v, &i), BT_EXIT, "LMSW");
 	is_u64(v.cr0, X86_CR0_ET | X86_CR0_PE, "sets PE");
-	v.regs[X86_RAX] = 0;
+	BT_REG(&v, X86_RAX) = 0;
 	bt_op_lmsw(&v, &i);
 	is_u64(v.cr0, X86_CR0_ET | X86_CR0_PE, "but does not clear it");
 	v.cr0 |= X86_CR0_TS;
@@ -112,21 +112,21 @@ static void test_dr(void)
 
 static enum bt_result wrmsr(uint32_t msr, uint64_t value)
 {
-	v.regs[X86_RCX] = msr;
-	v.regs[X86_RAX] = 0xdead00000000 | (uint32_t)value;
-	v.regs[X86_RDX] = value >> 32;
+	BT_REG(&v, X86_RCX) = msr;
+	BT_REG(&v, X86_RAX) = 0xdead00000000 | (uint32_t)value;
+	BT_REG(&v, X86_RDX) = value >> 32;
 	return plain(bt_op_wrmsr, 4);
 }
 
 static enum bt_result rdmsr(uint32_t msr)
 {
-	v.regs[X86_RCX] = msr;
+	BT_REG(&v, X86_RCX) = msr;
 	return plain(bt_op_rdmsr, 4);
 }
 
 static uint64_t pair(void)
 {
-	return v.regs[X86_RDX] << 32 | v.regs[X86_RAX];
+	return BT_REG(&v, X86_RDX) << 32 | BT_REG(&v, X86_RAX);
 }
 
 static void test_msr(void)
@@ -180,7 +180,7 @@ static void test_msr(void)
 	ok(faulted(&v, rdmsr(0x8ff), X86_GP, 0), "the APIC refuses");
 	is_u64(rdmsr(0x1b), BT_NEXT, "APIC_BASE is the chip's");
 	is_u64(plain(bt_op_rdtscp, 4), BT_NEXT, "RDTSCP");
-	is_u64(v.regs[X86_RCX], 77, "TSC_AUX");
+	is_u64(BT_REG(&v, X86_RCX), 77, "TSC_AUX");
 	v.cpl = 3;
 	ok(faulted(&v, rdmsr(0x10), X86_GP, 0), "RDMSR at CPL 3");
 	is_u64(plain(bt_op_rdtsc, 4), BT_NEXT, "RDTSC at CPL 3");
@@ -191,11 +191,11 @@ static void test_msr(void)
 
 static struct cpuid_result cpuid(uint32_t leaf, uint32_t subleaf)
 {
-	v.regs[X86_RAX] = leaf;
-	v.regs[X86_RCX] = subleaf;
+	BT_REG(&v, X86_RAX) = leaf;
+	BT_REG(&v, X86_RCX) = subleaf;
 	plain(bt_op_cpuid, 4);
-	return (struct cpuid_result){ (uint32_t)v.regs[X86_RAX], (uint32_t)v.regs[X86_RBX],
-				      (uint32_t)v.regs[X86_RCX], (uint32_t)v.regs[X86_RDX] };
+	return (struct cpuid_result){ (uint32_t)BT_REG(&v, X86_RAX), (uint32_t)BT_REG(&v, X86_RBX),
+				      (uint32_t)BT_REG(&v, X86_RCX), (uint32_t)BT_REG(&v, X86_RDX) };
 }
 
 static void test_cpuid(void)
@@ -252,21 +252,21 @@ static void test_cpuid(void)
 	scene64(&v, 0);
 	v.cr4 |= X86_CR4_OSXSAVE;
 	ok(cpuid(1, 0).ecx & 1 << 27, "OSXSAVE");
-	v.regs[X86_RCX] = 0;
-	v.regs[X86_RAX] = 6;
-	v.regs[X86_RDX] = 0;
+	BT_REG(&v, X86_RCX) = 0;
+	BT_REG(&v, X86_RAX) = 6;
+	BT_REG(&v, X86_RDX) = 0;
 	ok(faulted(&v, plain(bt_op_xsetbv, 4), X86_GP, 0), "XCR0 without x87");
-	v.regs[X86_RAX] = 5;
+	BT_REG(&v, X86_RAX) = 5;
 	ok(faulted(&v, plain(bt_op_xsetbv, 4), X86_GP, 0), "AVX without SSE");
-	v.regs[X86_RAX] = 0x27;
+	BT_REG(&v, X86_RAX) = 0x27;
 	ok(faulted(&v, plain(bt_op_xsetbv, 4), X86_GP, 0), "a third of AVX-512");
-	v.regs[X86_RAX] = 0x207;
+	BT_REG(&v, X86_RAX) = 0x207;
 	ok(faulted(&v, plain(bt_op_xsetbv, 4), X86_GP, 0), "protection keys");
-	v.regs[X86_RAX] = 3;
+	BT_REG(&v, X86_RAX) = 3;
 	is_u64(plain(bt_op_xsetbv, 4), BT_EXIT, "x87 and SSE");
 	is_u64(plain(bt_op_xgetbv, 4), BT_NEXT, "XGETBV");
-	is_u64(v.regs[X86_RAX], 3, "value");
-	v.regs[X86_RCX] = 2;
+	is_u64(BT_REG(&v, X86_RAX), 3, "value");
+	BT_REG(&v, X86_RCX) = 2;
 	ok(faulted(&v, plain(bt_op_xgetbv, 4), X86_GP, 0), "XCR2");
 }
 
@@ -288,8 +288,8 @@ static void test_flags(void)
 	ok(v.interrupt_shadow, "one instruction without interrupts");
 	is_u64(plain(bt_op_sti, 4), BT_NEXT, "STI again");
 	is_u64(plain(bt_op_cli, 4), BT_NEXT, "CLI");
-	v.regs[X86_RSP] -= 2;
-	put(v.regs[X86_RSP], 2, 0xffff);
+	BT_REG(&v, X86_RSP) -= 2;
+	put(BT_REG(&v, X86_RSP), 2, 0xffff);
 	bt_set_rflags(&v, 2 | X86_AC);
 	is_u64(plain(bt_op_popf, 2), BT_EXIT, "16-bit POPF sets TF");
 	is_u64(bt_get_rflags(&v), 0x7fd7 | X86_AC, "the upper half stays");
@@ -320,13 +320,13 @@ static void test_bases(void)
 	scene64(&v, 3);
 	ok(faulted_plain(&v, bt_op_wrfsbase(&v, &i), X86_UD), "WRFSBASE without CR4.FSGSBASE");
 	v.cr4 |= X86_CR4_FSGSBASE;
-	v.regs[X86_RBX] = 0x123456789abc;
+	BT_REG(&v, X86_RBX) = 0x123456789abc;
 	ok(bt_op_wrfsbase(&v, &i) == BT_NEXT, "WRFSBASE");
 	i.opsize = 4;
 	bt_op_rdfsbase(&v, &i);
-	is_u64(v.regs[X86_RBX], 0x56789abc, "32-bit RDFSBASE");
+	is_u64(BT_REG(&v, X86_RBX), 0x56789abc, "32-bit RDFSBASE");
 	i.opsize = 8;
-	v.regs[X86_RBX] = 0x800000000000;
+	BT_REG(&v, X86_RBX) = 0x800000000000;
 	ok(faulted(&v, bt_op_wrgsbase(&v, &i), X86_GP, 0), "not canonical");
 	ok(faulted(&v, plain(bt_op_swapgs, 4), X86_GP, 0), "SWAPGS at CPL 3");
 
@@ -335,13 +335,13 @@ static void test_bases(void)
 	i.has_mem = true;
 	i.reg = X86_RAX;
 	put(0x9100, 8, 0x1000);
-	v.regs[X86_RAX] = 1;
+	BT_REG(&v, X86_RAX) = 1;
 	ok(faulted(&v, bt_op_invpcid(&v, &i), X86_GP, 0), "INVPCID: PCID above 12 bits");
 	put(0x9100, 8, 1);
 	ok(faulted(&v, bt_op_invpcid(&v, &i), X86_GP, 0), "INVPCID: PCID 1 without PCIDE");
-	v.regs[X86_RAX] = 4;
+	BT_REG(&v, X86_RAX) = 4;
 	ok(faulted(&v, bt_op_invpcid(&v, &i), X86_GP, 0), "INVPCID type 4");
-	v.regs[X86_RAX] = 2;
+	BT_REG(&v, X86_RAX) = 2;
 	is_u64(bt_op_invpcid(&v, &i), BT_EXIT, "INVPCID all");
 	i.disp = 0x800000000000;
 	is_u64(bt_op_invlpg(&v, &i), BT_NEXT, "INVLPG of no canonical address does nothing");
@@ -369,36 +369,36 @@ static void test_arith(void)
 	struct insn i = { .imm = 10, .opsize = 2, .addrsize = 2, .seg = X86_DS };
 
 	scene_real(&v);
-	v.regs[X86_RAX] = 0x0f;
+	BT_REG(&v, X86_RAX) = 0x0f;
 	bt_op_aaa(&v, &i);
-	is_u64(v.regs[X86_RAX], 0x105, "AAA");
+	is_u64(BT_REG(&v, X86_RAX), 0x105, "AAA");
 	ok((bt_get_rflags(&v) & (X86_AF | X86_CF)) == (X86_AF | X86_CF), "AF, CF");
-	v.regs[X86_RAX] = 0x205;
+	BT_REG(&v, X86_RAX) = 0x205;
 	bt_set_aflags(&v, X86_AF);
 	bt_op_aas(&v, &i);
-	is_u64(v.regs[X86_RAX], 0x00f, "AAS");
-	v.regs[X86_RAX] = 0x7f;
+	is_u64(BT_REG(&v, X86_RAX), 0x00f, "AAS");
+	BT_REG(&v, X86_RAX) = 0x7f;
 	bt_op_aam(&v, &i);
-	is_u64(v.regs[X86_RAX], 0xc07, "AAM");
+	is_u64(BT_REG(&v, X86_RAX), 0xc07, "AAM");
 	bt_op_aad(&v, &i);
-	is_u64(v.regs[X86_RAX], 0x7f, "AAD");
+	is_u64(BT_REG(&v, X86_RAX), 0x7f, "AAD");
 	i.imm = 0;
 	ok(faulted_plain(&v, bt_op_aam(&v, &i), X86_DE), "AAM 0: #DE");
-	v.regs[X86_RAX] = 0xae;
+	BT_REG(&v, X86_RAX) = 0xae;
 	bt_set_aflags(&v, 0);
 	bt_op_daa(&v, &i);
-	is_u64(v.regs[X86_RAX], 0x14, "DAA");
+	is_u64(BT_REG(&v, X86_RAX), 0x14, "DAA");
 	is_u64(bt_get_rflags(&v) & 0xff, 2 | X86_CF | X86_AF | X86_PF, "flags");
-	v.regs[X86_RAX] = 0x05;
+	BT_REG(&v, X86_RAX) = 0x05;
 	bt_set_aflags(&v, X86_AF);
 	bt_op_das(&v, &i);
-	is_u64(v.regs[X86_RAX], 0xff, "DAS");
+	is_u64(BT_REG(&v, X86_RAX), 0xff, "DAS");
 	ok(bt_get_rflags(&v) & X86_CF, "borrow");
 	put(0x234, 1, 0x99);
-	v.regs[X86_RBX] = 0x200;
-	v.regs[X86_RAX] = 0x34;
+	BT_REG(&v, X86_RBX) = 0x200;
+	BT_REG(&v, X86_RAX) = 0x34;
 	bt_op_xlat(&v, &i);
-	is_u64(v.regs[X86_RAX], 0x99, "XLAT");
+	is_u64(BT_REG(&v, X86_RAX), 0x99, "XLAT");
 
 	struct insn b = { .reg = X86_RCX,
 			  .opsize = 2,
@@ -410,9 +410,9 @@ static void test_arith(void)
 			  .has_mem = true };
 
 	put(0x300, 4, 0x0005fffb);
-	v.regs[X86_RCX] = 0xfffb;
+	BT_REG(&v, X86_RCX) = 0xfffb;
 	is_u64(bt_op_bound(&v, &b), BT_NEXT, "BOUND: the lower bound itself");
-	v.regs[X86_RCX] = 6;
+	BT_REG(&v, X86_RCX) = 6;
 	ok(faulted_plain(&v, bt_op_bound(&v, &b), X86_BR), "BOUND: #BR");
 }
 
@@ -423,25 +423,25 @@ static void test_stack(void)
 	scene32(&v, 3);
 	for (unsigned n = 0; n < 8; n++)
 		if (n != X86_RSP)
-			v.regs[n] = 0x100 + n;
+			BT_REG(&v, n) = 0x100 + n;
 	is_u64(bt_op_pusha(&v, &i), BT_NEXT, "PUSHA");
 	is_u64(get(STACK3 - 20, 4), STACK3, "ESP as it was");
 	is_u64(get(STACK3 - 32, 4), 0x107, "EDI");
 	put(STACK3 - 4, 4, 0x55);
 	is_u64(bt_op_popa(&v, &i), BT_NEXT, "POPA");
-	ok(v.regs[X86_RAX] == 0x55 && v.regs[X86_RSP] == STACK3, "EAX, ESP");
-	v.regs[X86_RBP] = STACK3 - 0x100;
+	ok(BT_REG(&v, X86_RAX) == 0x55 && BT_REG(&v, X86_RSP) == STACK3, "EAX, ESP");
+	BT_REG(&v, X86_RBP) = STACK3 - 0x100;
 	put(STACK3 - 0x104, 4, 0xaaaa);
 	put(STACK3 - 0x108, 4, 0xbbbb);
 	is_u64(bt_op_enter(&v, &i), BT_NEXT, "ENTER 32, 3");
-	is_u64(v.regs[X86_RBP], STACK3 - 4, "EBP");
-	is_u64(v.regs[X86_RSP], STACK3 - 16 - 0x20, "ESP");
+	is_u64(BT_REG(&v, X86_RBP), STACK3 - 4, "EBP");
+	is_u64(BT_REG(&v, X86_RSP), STACK3 - 16 - 0x20, "ESP");
 	is_u64(get(STACK3 - 8, 4), 0xaaaa, "first frame pointer");
 	is_u64(get(STACK3 - 12, 4), 0xbbbb, "second");
 	is_u64(get(STACK3 - 16, 4), STACK3 - 4, "own");
 	fake.page[(STACK3 >> 12) - 1] = FAKE_ABSENT;
-	v.regs[X86_RSP] = STACK3 + 8;
-	ok(bt_op_pusha(&v, &i) == BT_FAULT && v.regs[X86_RSP] == STACK3 + 8,
+	BT_REG(&v, X86_RSP) = STACK3 + 8;
+	ok(bt_op_pusha(&v, &i) == BT_FAULT && BT_REG(&v, X86_RSP) == STACK3 + 8,
 	   "PUSHA over a page boundary: #PF, ESP unchanged");
 }
 

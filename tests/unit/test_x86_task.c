@@ -40,13 +40,13 @@ static void test_call(void)
 	make_task();
 	for (unsigned n = 0; n < 8; n++)
 		if (n != X86_RSP)
-			v.regs[n] = 0x11111111 * n;
+			BT_REG(&v, n) = 0x11111111 * n;
 	bt_set_rflags(&v, 2 | X86_IF | X86_ZF);
 	v.dr[7] = 0x455;
 	is_u64(far(bt_op_call_far, TSS2_SEL), BT_EXIT, "CALL to a TSS");
 	is_u64(v.next_rip, 0x9700, "EIP");
-	is_u64(v.regs[X86_RSP], 0x7800, "ESP");
-	is_u64(v.regs[X86_RDI], 0x700, "EDI");
+	is_u64(BT_REG(&v, X86_RSP), 0x7800, "ESP");
+	is_u64(BT_REG(&v, X86_RDI), 0x700, "EDI");
 	is_u64(v.tr.selector, TSS2_SEL, "TR");
 	is_u64(v.ldtr.base, LDT, "LDTR");
 	is_u64(v.cr3, 0x5000, "CR3");
@@ -72,7 +72,7 @@ static void test_call(void)
 	is_u64(type_of(TSS_SEL), 11, "the outer one is");
 	is_u64(get(TSS2 + 36, 4), 2 | X86_CF, "NT is cleared in the saved EFLAGS");
 	is_u64(get(TSS2 + 32, 4), 0x9712, "saved EIP");
-	is_u64(v.regs[X86_RDI], 0x77777777, "EDI");
+	is_u64(BT_REG(&v, X86_RDI), 0x77777777, "EDI");
 	is_u64(bt_get_rflags(&v), 2 | X86_IF | X86_ZF, "EFLAGS");
 }
 
@@ -181,7 +181,7 @@ static void test_16(void)
 	put(TSS2 + 40, 2, DS0);
 	is_u64(far(bt_op_call_far, TSS2_SEL), BT_EXIT, "CALL to a 16-bit TSS");
 	is_u64(v.next_rip, 0x1234, "IP");
-	is_u64(v.regs[X86_RSP] & 0xffff, 0x7000, "SP");
+	is_u64(BT_REG(&v, X86_RSP) & 0xffff, 0x7000, "SP");
 	is_u64(v.cr3, 0, "CR3 is kept");
 	is_u64(v.seg[X86_FS].attr & X86_ATTR_P, 0, "FS is null");
 	is_u64(type_of(TSS2_SEL), 3, "busy 16-bit TSS");

@@ -92,8 +92,8 @@ static struct insn mem(uint64_t at)
 
 static void mask(uint64_t value)
 {
-	v.regs[X86_RAX] = (uint32_t)value;
-	v.regs[X86_RDX] = value >> 32;
+	BT_REG(&v, X86_RAX) = (uint32_t)value;
+	BT_REG(&v, X86_RDX) = value >> 32;
 }
 
 static bool untouched(uint64_t from, uint64_t to)
@@ -343,7 +343,7 @@ static void test_gather(void)
 		skip("no AVX");
 		return;
 	}
-	v.regs[X86_RBX] = 0x10100;
+	BT_REG(&v, X86_RBX) = 0x10100;
 	for (unsigned n = 0; n < 0x1000; n += 4)
 		put(0x10000 + n, 4, 0xabc00000 | n);
 	memcpy(before.bytes + 160 + 32, index, 16);
@@ -391,7 +391,7 @@ static void test_gather(void)
 	i.vl = 2;
 	i.scale = 0;
 	i.evex_aaa = 2;
-	v.regs[X86_RBX] = 0x10000;
+	BT_REG(&v, X86_RBX) = 0x10000;
 	for (unsigned n = 0; n < 8; n++)
 		memcpy(before.bytes + offset_of(7) + 64 + 8 * n,
 		       &(uint64_t){ n == 6 ? 0x10 : n * 8 }, 8);
@@ -412,7 +412,7 @@ static void test_maskmov(void)
 	};
 
 	scene(true);
-	v.regs[X86_RDI] = 0x10ff8;
+	BT_REG(&v, X86_RDI) = 0x10ff8;
 	for (unsigned n = 0; n < 16; n++)
 		before.bytes[160 + 32 + n] = n & 1 ? 0x80 : 0x7f;
 	is_u64(live(bt_op_maskmov, &i), BT_NEXT, "MASKMOVDQU");
@@ -427,7 +427,7 @@ static void test_maskmov(void)
 
 	scene(true);
 	i.pp = 0;
-	v.regs[X86_RDI] = 0x10000;
+	BT_REG(&v, X86_RDI) = 0x10000;
 	before.bytes[3] = 3 << 3; /* TOP = 3: MM2 is ST7, MM1 is ST6 */
 	memset(before.bytes + 32 + 16 * 7, 0xf0, 8);
 	is_u64(live(bt_op_maskmov, &i), BT_NEXT, "MASKMOVQ");
