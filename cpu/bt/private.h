@@ -79,7 +79,7 @@ struct jump_cache {
 	 * is not goes by the entries above. It holds code of pages in the filter below only, and lives as long as they.
 	 */
 	struct jc_entry ring[256];
-	uint8_t ring_top;
+	uint8_t ring_top; /* the newest entry, while another address space's ring is in use (bt_vcpu.ring_top) */
 	bool entered;  /* code has been run that is not in entry[] */
 	/* By the linear address of a page: that address plus the serial number of the page of code that is there; or 0. */
 	uint64_t page[JC_PAGES];

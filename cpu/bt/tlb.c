@@ -148,6 +148,8 @@ static void select_slot(struct bt_vcpu *v, struct tlb_slot *s)
 	s->last_use = ++v->priv->slot_clock;
 	if (v->priv->slot == s)
 		return;
+	v->priv->slot->jc.ring_top = v->ring_top[true];
+	v->ring_top[true] = s->jc.ring_top;
 	v->priv->slot = s;
 	for (unsigned c = 0; c < TLB_CLASSES; c++)
 		v->tlb_mask[c] = s->info[c].mask;

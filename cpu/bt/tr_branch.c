@@ -381,13 +381,18 @@ static bool has_ring(const struct tr *t, unsigned size)
 
 static void ring_op(struct tr *t, bool w, unsigned op, unsigned reg, uint8_t index, size_t field)
 {
-	emit_jump_cache_op(&t->e, t->mode & MODE_USER, w, op, reg, index, field);
+	emit_jump_cache_op(&t->e, t->mode & MODE_USER, w, op, reg, index, offsetof(struct jump_cache, ring) + field);
+}
+
+static void ring_top_op(struct tr *t, unsigned op, unsigned reg)
+{
+	emit_op_mem(&t->e, false, op, reg, H_RSP, H_NONE, 0, SLOT(ring_top) + !!(t->mode & MODE_USER));
 }
 
 /* @temp := byte offset of the newest entry. */
 static void ring_newest(struct tr *t, uint8_t temp)
 {
-	ring_op(t, false, 0x0fb6, temp, H_NONE, offsetof(struct jump_cache, ring_top)); /* movzx */
+	ring_top_op(t, 0x0fb6, temp); /* movzx */
 	emit8(&t->e, 0x41); /* shl temp, 4 */
 	emit8(&t->e, 0xc1);
 	emit8(&t->e, 0xe0 | (temp & 7));
@@ -405,9 +410,9 @@ static void ring_push(struct tr *t, unsigned next)
 	t->t0_group = GROUP_NONE;
 	t->flags &= ~(unsigned)FLAGS_HOST;
 	l->ret = true;
-	ring_op(t, false, 0xfe, 0, H_NONE, offsetof(struct jump_cache, ring_top)); /* inc byte */
+	ring_top_op(t, 0xfe, 0); /* inc byte */
 	ring_newest(t, T0);
-	ring_op(t, true, 0x89, T1, T0, offsetof(struct jump_cache, ring) + offsetof(struct jc_entry, tag));
+	ring_op(t, true, 0x89, T1, T0, offsetof(struct jc_entry, tag));
 	align_field(t, 3);
 	emit8(e, 0x4c); /* lea T1, [rip + rel32] */
 	emit8(e, 0x8d);
@@ -415,7 +420,7 @@ static void ring_push(struct tr *t, unsigned next)
 	l->by_cache = true;
 	set_field(t, l, emit_pos(e));
 	emit32(e, (t->mode & MODE_USER ? t->b->stub.jump_user : t->b->stub.jump_kernel) - (emit_pos(e) + 4));
-	ring_op(t, true, 0x89, T1, T0, offsetof(struct jump_cache, ring) + offsetof(struct jc_entry, code));
+	ring_op(t, true, 0x89, T1, T0, offsetof(struct jc_entry, code));
 }
 
 /* Pushes the return address of a call; then @check looks at the target, an offset in CS in scratch[0]. */
@@ -512,11 +517,11 @@ static void branch_ret(struct tr *t, const struct insn *i)
 
 		t->done = true;
 		ring_newest(t, T1);
-		ring_op(t, true, 0x3b, T0, T1, offsetof(struct jump_cache, ring) + offsetof(struct jc_entry, tag));
+		ring_op(t, true, 0x3b, T0, T1, offsetof(struct jc_entry, tag));
 		c->field[c->nfields++] = emit_jcc_forward(&t->e, CC_NE);
-		ring_op(t, false, 0xfe, 1, H_NONE, offsetof(struct jump_cache, ring_top)); /* dec byte */
+		ring_top_op(t, 0xfe, 1); /* dec byte */
 		tr_stack_move(t, ret_pops(i));
-		ring_op(t, false, 0xff, 4, T1, offsetof(struct jump_cache, ring) + offsetof(struct jc_entry, code));
+		ring_op(t, false, 0xff, 4, T1, offsetof(struct jc_entry, code));
 		return;
 	}
 	check_target(t, i);
@@ -529,7 +534,7 @@ void tr_cold_ret(struct tr *t, const struct cold *c)
 {
 	emit_patch_rel32(&t->e, c->field[0], emit_pos(&t->e));
 	check_target(t, &t->insn[c->insn]);
-	ring_op(t, false, 0xfe, 1, H_NONE, offsetof(struct jump_cache, ring_top)); /* dec byte */
+	ring_top_op(t, 0xfe, 1); /* dec byte */
 	tr_stack_move(t, ret_pops(&t->insn[c->insn]));
 	goto_offset_t0(t);
 }

@@ -89,6 +89,7 @@ struct bt_vcpu {
 	_Atomic uint64_t poll; /* any thread sets it non-zero: leave translated code at the next safepoint */
 	uint32_t tlb_mask[3];  /* of the TLB tables in use, by enum tlb_class (struct tlb_table) */
 	uint16_t aflags;       /* the arithmetic flags: high byte as LAHF gives it, low byte OF as 0 or 1 */
+	uint8_t ring_top[2];   /* newest entries of the rings of return addresses in use: the kernel's, the user's */
 	uint64_t group[BT_GROUP_SLOTS]; /* guest address to host address, of checked groups of accesses (tr_group.c) */
 	uint64_t scratch[4];   /* translated code's */
 	uint64_t held_regs[BT_HELD_REGS]; /* while C runs; in host registers otherwise */

@@ -245,16 +245,21 @@ static inline int64_t verify_cache_field(const struct verify *v, const ZydisDeco
 	return field;
 }
 
-/* The ring's top, or one of the fields of an entry of it; *code: the entry's code. */
+/* The number of the ring's newest entry. */
+static inline bool verify_is_top(const struct verify *v, const ZydisDecodedOperand *op)
+{
+	return op->mem.base == ZYDIS_REGISTER_RSP && op->mem.index == ZYDIS_REGISTER_NONE && op->size == 8 &&
+	       op->mem.disp.value == SLOT(ring_top) + !!(v->b->mode & MODE_USER);
+}
+
+/* One of the fields of an entry of the ring; *code: the entry's code. */
 static inline bool verify_is_ring(const struct verify *v, const ZydisDecodedOperand *op, bool *code)
 {
 	int index;
 	int64_t field = verify_cache_field(v, op, &index);
 
 	*code = field == (int64_t)(offsetof(struct jump_cache, ring) + offsetof(struct jc_entry, code));
-	if (index < 0)
-		return op->size == 8 && field == (int64_t)offsetof(struct jump_cache, ring_top);
-	return op->size == 64 && v->ring[index] == RING_OFFSET &&
+	return index >= 0 && op->size == 64 && v->ring[index] == RING_OFFSET &&
 	       (*code || field == (int64_t)(offsetof(struct jump_cache, ring) + offsetof(struct jc_entry, tag)));
 }
 
@@ -307,7 +312,7 @@ static inline bool verify_memory(struct verify *v, const ZydisDecodedOperand *op
 	if (op->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN)
 		return v->in.mnemonic == ZYDIS_MNEMONIC_CALL ? true : verify_fails(v, "an implicit memory operand");
 	if (verify_is_ring(v, op, &code))
-		return !writes || op->size == 8 || !code ||
+		return !writes || !code ||
 				       (v->code && v->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER &&
 					v->op[1].reg.value == ZYDIS_REGISTER_R15 && v->in.mnemonic == ZYDIS_MNEMONIC_MOV)
 			       ? true : verify_fails(v, "not code that the ring may lead to");
@@ -481,11 +486,11 @@ static inline void verify_ring(struct verify *v)
 {
 	const ZydisDecodedOperand *a = &v->op[0], *b = &v->op[1];
 	int r = a->type == ZYDIS_OPERAND_TYPE_REGISTER && a->size == 32 ? verify_gpr(a->reg.value) : -1;
-	bool top = r >= 0 && v->in.mnemonic == ZYDIS_MNEMONIC_MOVZX && b->type == ZYDIS_OPERAND_TYPE_MEMORY, code;
+	bool top = r >= 0 && v->in.mnemonic == ZYDIS_MNEMONIC_MOVZX && b->type == ZYDIS_OPERAND_TYPE_MEMORY;
 	bool offset = r >= 0 && v->in.mnemonic == ZYDIS_MNEMONIC_SHL && v->ring[r] == RING_TOP &&
 		      b->type == ZYDIS_OPERAND_TYPE_IMMEDIATE && b->imm.value.u == 4;
 
-	top = top && b->size == 8 && verify_is_ring(v, b, &code);
+	top = top && verify_is_top(v, b);
 	for (unsigned k = 0; k < v->in.operand_count; k++)
 		if (v->op[k].type == ZYDIS_OPERAND_TYPE_REGISTER && verify_gpr(v->op[k].reg.value) >= 0 &&
 		    (v->op[k].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)) {
