@@ -350,6 +350,34 @@ void tr_stack_move(struct tr *t, int delta)
 	emit_lea(&t->e, wide, HOST_GUEST_RSP, HOST_GUEST_RSP, H_NONE, 0, delta);
 }
 
+void tr_stack_settle(struct tr *t)
+{
+	bool held = t->held.at == emit_pos(&t->e);
+
+	if (!t->rsp_ahead)
+		return;
+	emit_lea(&t->e, true, HOST_GUEST_RSP, HOST_GUEST_RSP, H_NONE, 0, t->rsp_ahead);
+	t->rsp_ahead = 0;
+	if (held)
+		t->held.at = emit_pos(&t->e);
+}
+
+/* A push or pop of which the next one need not see more than rsp_ahead: nothing in it can fault but its access. */
+static bool moves_later(const struct tr *t, const struct insn *i)
+{
+	return (i->op == OP_PUSH || i->op == OP_POP) && t->code_bits == 64 && i->opsize == 8 && !i->has_mem &&
+	       !(i->gpr_fields && i->rm == X86_RSP);
+}
+
+/* Pushed or popped @delta bytes by an access at @m. */
+static void stack_moved(struct tr *t, const struct insn *i, const struct host_mem *m, int delta)
+{
+	if (m->base == HOST_GUEST_RSP && moves_later(t, i))
+		t->rsp_ahead += delta;
+	else
+		tr_stack_move(t, delta);
+}
+
 static void emit_push_insn(struct tr *t, const struct insn *i)
 {
 	unsigned size = i->opsize;
@@ -387,7 +415,7 @@ static void emit_push_insn(struct tr *t, const struct insn *i)
 		}
 		mov_mem(t, size, 0x89, h, &m);
 	}
-	tr_stack_move(t, -(int)size);
+	stack_moved(t, i, &m, -(int)size);
 	tr_access_done(t, ACCESS_WRITE);
 }
 
@@ -420,7 +448,7 @@ static void emit_pop_insn(struct tr *t, const struct insn *i)
 		mov_mem(t, size, 0x8b, to, &m);
 		t->t0_kept = size != 2;
 		if (i->rm != X86_RSP) {
-			tr_stack_move(t, (int)size);
+			stack_moved(t, i, &m, (int)size);
 			if (to == T1)
 				store_sized(t, size, i->rm, T1);
 		} else if (size == 2) { /* POP SP: the increment first, then the value over it */
@@ -545,6 +573,8 @@ static bool is_prefetch(const struct insn *i)
 
 void tr_insn(struct tr *t, const struct insn *i)
 {
+	if (!moves_later(t, i))
+		tr_stack_settle(t);
 	if (i->klass == CLASS_INVALID || i->klass == CLASS_CALL) {
 		tr_call_op(t, i);
 		return;

@@ -293,6 +293,8 @@ void tr_operand(struct tr *t, const struct ea *ea, unsigned size, unsigned acces
 	struct emit *e = &t->e;
 
 	*out = (struct host_mem){.base = T0, .index = H_NONE};
+	if (!g || !g->opened)
+		tr_stack_settle(t);
 	if (!g) {
 		check_access(t, ea, size, access);
 		return;
@@ -314,7 +316,7 @@ void tr_operand(struct tr *t, const struct ea *ea, unsigned size, unsigned acces
 	if (t->t0_group != a->group)
 		emit_load_slot(e, T0, GROUP_SLOT(g->slot));
 	t->t0_group = a->group;
-	out->disp = (int32_t)ea->disp;
+	out->disp = (int32_t)ea->disp + (ea->base == X86_RSP ? t->rsp_ahead : 0);
 	if (ea->base == REG_PC)
 		out->disp += t->off[t->cur] + t->insn[t->cur].len;
 	else if (ea->base != REG_NONE)

@@ -384,6 +384,7 @@ static void emit_cold_paths(struct tr *t, struct block *blk)
 static void emit_body(struct tr *t)
 {
 	t->t0_group = GROUP_NONE;
+	t->rsp_ahead = 0;
 	tr_hold_nothing(t);
 	for (t->cur = 0; t->cur < t->n && !t->done && !t->failed && !t->e.full; t->cur++) {
 		const struct insn *i = &t->insn[t->cur];
@@ -394,14 +395,17 @@ static void emit_body(struct tr *t)
 
 		t->map[t->cur] = (struct block_map){.host = emit_pos(&t->e), .guest = t->off[t->cur],
 						    .flags = (uint8_t)t->flags};
-		if (tr_is_branch(i))
+		if (tr_is_branch(i)) {
+			tr_stack_settle(t);
 			tr_branch(t, i);
-		else
+		} else {
 			tr_insn(t, i);
+		}
 		if (!t->t0_kept)
 			t->t0_group = GROUP_NONE;
 	}
 	if (!t->done) {
+		tr_stack_settle(t);
 		t->cur = t->n;
 		tr_goto(t, t->off[t->n]);
 	}

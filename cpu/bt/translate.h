@@ -98,6 +98,7 @@ struct tr {
 	/* Guest registers without a host register whose value T0 and T1 have, too, if no code has been emitted since; REG_NONE. */
 	struct { uint8_t t0, t1; uint32_t at; } held;
 	bool t1_spent;	   /* an address has been computed with it */
+	int32_t rsp_ahead; /* what the guest's rsp is more than its register: pushes and pops move it together */
 
 	struct cold cold[COLD_MAX];
 	unsigned ncold;
@@ -161,5 +162,6 @@ void tr_cold_far(struct tr *t, const struct cold *c);
 void tr_cold_bad_target(struct tr *t, const struct cold *c);
 void tr_stack_addr(struct tr *t, struct ea *ea, int disp); /* [SS:rSP + disp] */
 void tr_stack_move(struct tr *t, int delta);
+void tr_stack_settle(struct tr *t); /* rsp_ahead := 0, by adding it to the register */
 
 #endif
