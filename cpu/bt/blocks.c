@@ -171,8 +171,7 @@ uint32_t blocks_serial(const struct bt_engine *e, const struct block *b)
 
 /*
  * A jump from another page leads to a block as long as the linear address is that of the block's page: the far entry looks
- * in the jump cache's table of pages, with T0 the linear target. Two addresses with one place in the table are 16 MiB
- * apart, and serial numbers are less than that: so no other page's entry has the same distance.
+ * in the jump cache's table of pages, with T0 the linear target.
  */
 static bool make_far_entry(struct bt_vcpu *v, struct block *b)
 {
@@ -181,19 +180,11 @@ static bool make_far_entry(struct bt_vcpu *v, struct block *b)
 	struct emit emit = {.base = e->cache_rw, .p = e->cache_rw + align_up(e->cache_used, 16),
 			    .end = e->cache_rw + CODE_HOT_BYTES};
 	struct emit *to = &emit;
-	uint32_t at = emit_pos(to);
+	uint32_t at = emit_pos(to), serial = blocks_serial(e, b);
 
-	emit_shifted(to, e->has_bmi2, 9);
-	emit8(to, 0x41); /* and r15d, (JC_PAGES - 1) * 8 */
-	emit8(to, 0x81);
-	emit8(to, 0xe7);
-	emit32(to, (JC_PAGES - 1) * 8);
-	emit_jump_cache_op(to, user, true, 0x8b, T1, T1, offsetof(struct jump_cache, page));
-	emit_op_reg(to, true, 0x29, T0, T1); /* sub T1, T0 */
-	emit8(to, 0x49); /* cmp T1, the serial number less the offset in the page */
-	emit8(to, 0x81);
-	emit8(to, 0xff);
-	emit32(to, blocks_serial(e, b) - b->start);
+	emit_lea(to, true, T1, T0, H_NONE, 0, (int32_t)jc_page_low(serial) - (int32_t)b->start);
+	emit_jump_cache_op(to, user, true, 0x3b, T1, H_NONE,
+			   offsetof(struct jump_cache, page) + 8 * jc_page_index(serial)); /* cmp */
 	emit_jcc(to, CC_NE, user ? e->stub.jump_user : e->stub.jump_kernel);
 	emit_jmp(to, block_ret_entry(b));
 	if (to->full)
@@ -348,8 +339,7 @@ static bool page_prepare(struct bt_engine *e, uint32_t page)
 	cp = record_at(e, ref);
 	bt_zero(cp, sizeof(*cp));
 	cp->index = page;
-	cp->serial = e->serial + 1 + e->serial / 4095; /* never a whole page: 0 is no entry of the table of pages */
-	e->serial++;
+	cp->serial = JC_PAGES + e->serial++;
 	cp->next = e->pages;
 	e->pages = ref;
 	e->code_pages[page] = ref;

@@ -73,7 +73,7 @@ struct code_page {
 	uint32_t slow_writes;
 	uint32_t index; /* in engine->code_pages */
 	uint32_t next;	/* of all there are */
-	uint32_t serial; /* no other page has it; for far entries (blocks.c) */
+	uint32_t serial; /* no other page has it; for far entries (jump_cache.c), from JC_PAGES on */
 	uint64_t starts[16]; /* by four bytes: a block begins here, or did */
 };
 

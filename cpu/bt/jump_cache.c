@@ -17,7 +17,7 @@ static uint64_t jc_miss_code(const struct bt_vcpu *v)
 
 static unsigned page_filter(uint64_t lin)
 {
-	return (unsigned)(lin >> 12) & 4095;
+	return (unsigned)(lin >> 12) & (JC_PAGES - 1);
 }
 
 /*
@@ -81,16 +81,28 @@ static void note_page(struct jump_cache *jc, uint64_t lin, bool global)
 	jc->has_local |= !global;
 }
 
+/* Takes the page out of the table that is found by @lin, if its address is the same but for bits that are not in @mask. */
+static void forget_page(struct jump_cache *jc, uint64_t lin, uint64_t mask)
+{
+	uint64_t *page = &jc->page[jc->page_at[page_filter(lin)]];
+
+	if (((*page ^ lin) & mask) == 0)
+		*page = 0;
+}
+
 void jc_note(struct bt_vcpu *v, uint64_t lin, const struct block *b, bool global)
 {
 	struct jump_cache *jc = current_jc(v);
-	unsigned k = jc_page_index(lin);
-	uint64_t known = (lin & ~0xfffull) + blocks_serial(v->engine, b);
+	uint32_t serial = blocks_serial(v->engine, b);
+	unsigned k = jc_page_index(serial);
+	uint64_t known = (lin & ~0xfffull) + jc_page_low(serial);
 
 	note_page(jc, lin, global);
 	jc->entered = true;
 	if (jc->page[k] == known)
 		return;
+	forget_page(jc, lin, ~0xfffull & (JC_PAGES * 4096ull - 1)); /* whose place in page_at this one takes */
+	jc->page_at[page_filter(lin)] = (uint16_t)k;
 	if (jc->pages_used < JC_PAGE_LOG)
 		jc->page_log[jc->pages_used] = (uint16_t)k;
 	if (jc->pages_used <= JC_PAGE_LOG)
@@ -124,7 +136,7 @@ void jc_drop_page(struct bt_vcpu *v, struct jump_cache *jc, uint64_t lin)
 	if (!(jc->filter[page_filter(lin) >> 6] >> (page_filter(lin) & 63) & 1))
 		return;
 	ring_clear(v, jc);
-	jc->page[jc_page_index(lin)] = 0;
+	forget_page(jc, lin, ~0xfffull);
 	if (jc->used <= JC_LOG) {
 		for (uint32_t k = 0; k < jc->used; k++) {
 			struct jc_entry *e = &jc->entry[jc->log[k]];

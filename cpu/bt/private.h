@@ -81,8 +81,12 @@ struct jump_cache {
 	struct jc_entry ring[256];
 	uint8_t ring_top; /* the newest entry, while another address space's ring is in use (bt_vcpu.ring_top) */
 	bool entered;  /* code has been run that is not in entry[] */
-	/* By the linear address of a page: that address plus the serial number of the page of code that is there; or 0. */
+	/*
+	 * Where pages of code are: by the low bits of a page's serial number its linear address, with the high bits of the
+	 * number in place of the offset; or 0. And by linear address where in that table it is, if it is.
+	 */
 	uint64_t page[JC_PAGES];
+	uint16_t page_at[JC_PAGES];
 	uint16_t page_log[JC_PAGE_LOG];
 	uint32_t pages_used; /* entries in the log; > JC_PAGE_LOG: the log is not complete */
 	uint32_t mode; /* the block mode that all entries have */
@@ -116,9 +120,15 @@ struct tlb_slot {
 };
 #define TLB_SLOTS 8
 
-static inline unsigned jc_page_index(uint64_t lin)
+static inline unsigned jc_page_index(uint32_t serial)
 {
-	return (unsigned)(lin >> 12) & (JC_PAGES - 1);
+	return serial & (JC_PAGES - 1);
+}
+
+/* Not 0, and less than a page: there are never as many pages of code. */
+static inline uint32_t jc_page_low(uint32_t serial)
+{
+	return serial / JC_PAGES;
 }
 
 /* The addresses of a page have 4,096 entries next to each other. */

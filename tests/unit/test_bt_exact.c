@@ -329,6 +329,53 @@ static void test_far_links(void)
 	is_u64(end.r.gpr[X86_RAX], 0x1105, "and it was another one in between");
 }
 
+/* Jumps that lead straight to another page, when its mapping changes. */
+static void test_far_remapped(void)
+{
+	static const uint8_t turns[] = {0xb9, 6, 0, 0, 0,	       /* mov ecx, 6 */
+					0xe8, 0xf6, 0x0e, 0, 0,	       /* 1: call 0x901000, from 0x10a */
+					0x48, 0x89, 0x37, 0x0f, 0x01, 0x3b, /* mov [rdi], rsi; invlpg [rbx] */
+					0x48, 0x87, 0xd6,	       /* xchg rdx, rsi */
+					0xff, 0xc9, 0x75, 0xee},       /* dec ecx; jnz 1b */
+		two[] = {0xb9, 3, 0, 0, 0,		 /* mov ecx, 3 */
+			 0xe8, 0xf6, 0x0e, 0, 0,	 /* 1: call 0x901000, from 0x10a */
+			 0x83, 0xf9, 2, 0x75, 11,	 /* cmp ecx, 2; jne 2f */
+			 0xe8, 0xec, 0x0e, 0, 1,	 /* call 0x1901000, from 0x114 */
+			 0x48, 0x89, 0x37, 0x0f, 0x01, 0x3b, /* mov [rdi], rsi; invlpg [rbx] */
+			 0xff, 0xc9, 0x75, 0xe7},	 /* 2: dec ecx; jnz 1b */
+		ud2[] = {0x0f, 0x0b}, third[] = {0x05, 0, 0, 1, 0, 0xc3}; /* add eax, 0x10000; ret */
+	const struct {
+		const uint8_t *code;
+		unsigned len;
+		uint64_t rax;
+		const char *name;
+	} runs[] = {
+		{turns, sizeof(turns), 0x1303, "by turns two pages"},
+		/* Both addresses have one place in the table of pages, and the second one comes to it last. */
+		{two, sizeof(two), 0x11102, "two pages, 16 MiB apart, and another one in place of the first"},
+	};
+	struct x86_sregs s;
+	struct x86_regs r;
+	struct end end;
+
+	guest_load(&g, 0x503000, third, sizeof(third));
+	map(0x1901000, 0x503000);
+	for (unsigned k = 0; k < ARRAY_SIZE(runs); k++) {
+		guest_load(&g, 0x500100, runs[k].code, runs[k].len);
+		guest_load(&g, 0x500100 + runs[k].len, ud2, sizeof(ud2));
+		set_up(CODE64, 0x900100, 0, &s);
+		vcpu_get_regs(g.vcpu, &r);
+		r.gpr[X86_RDI] = map(0x901000, 0x501000);
+		r.gpr[X86_RSI] = 0x502000 | 7;
+		r.gpr[X86_RDX] = 0x501000 | 7;
+		r.gpr[X86_RBX] = 0x901000;
+		vcpu_set_regs(g.vcpu, &r);
+		go(&end);
+		is_u64(end.vector, X86_UD, "calls of %s: they end", runs[k].name);
+		is_u64(end.r.gpr[X86_RAX], runs[k].rax, "calls of %s: what is there", runs[k].name);
+	}
+}
+
 /* Beyond the limit of CS: 16-bit protected mode. */
 static void test_limit(void)
 {
@@ -539,6 +586,7 @@ static void test_all(const char *options)
 	test_prefetch();
 	test_far_group();
 	test_far_links();
+	test_far_remapped();
 	test_limit();
 	test_far();
 	test_sti_shadow(GUEST_CODE, "in a block");
