@@ -122,6 +122,23 @@ static void keep_path(struct share *s, struct node *n, int fd)
 	s->paths++;
 }
 
+/* @n by its name in @dir_fd, an O_PATH descriptor; ESTALE if something else is there, or nothing. */
+static int walk_to(int dir_fd, const struct node *n)
+{
+	int fd = tree_walk(dir_fd, n->name);
+	struct identity identity = { 0 };
+	struct stat st;
+
+	if (fd < 0)
+		return fd == -ENOENT || fd == -ENOTDIR || fd == -EXDEV ? -ESTALE : fd;
+	if (fstat(fd, &st) == 0)
+		identity = identity_of(&st);
+	if (same(&identity, &n->identity))
+		return fd;
+	close(fd);
+	return -ESTALE;
+}
+
 /* Looks for @n again, from the nearest of its parents that has a descriptor: the folder has one. */
 static int find_again(struct share *s, struct node *n)
 {
@@ -135,24 +152,49 @@ static int find_again(struct share *s, struct node *n)
 	}
 	while (depth) {
 		struct node *next = way[--depth];
-		int fd = tree_walk(at->path_fd, next->name);
-		struct identity identity;
-		struct stat st;
+		int fd = walk_to(at->path_fd, next);
 
 		if (fd < 0)
-			return fd == -ENOENT || fd == -ENOTDIR || fd == -EXDEV ? -ESTALE : fd;
-		if (fstat(fd, &st) == 0)
-			identity = identity_of(&st);
-		else
-			identity = (struct identity){ 0 };
-		if (!same(&identity, &next->identity)) {
-			close(fd);
-			return -ESTALE;
-		}
+			return fd;
 		keep_path(s, next, fd);
 		at = next;
 	}
 	return 0;
+}
+
+/*
+ * For what is so deep that the kernel does not tell its path: whether the way that the client has found it by leads there still. Only
+ * the first DEPTH_MAX folders are looked at: who makes deeper ones has to be able to remove them.
+ */
+static bool is_where_it_was(struct share *s, struct node *n)
+{
+	struct node *way[DEPTH_MAX];
+	unsigned depth = 0;
+	struct stat st;
+	int fd = s->root.path_fd;
+
+	if (fstat(n->path_fd, &st) == 0 && !st.st_nlink)
+		return true; /* it has no name any more, and is nobody else's */
+	for (struct node *at = n; at != &s->root; at = at->parent)
+		way[depth++ % DEPTH_MAX] = at;
+	for (unsigned i = 0; i < MIN(depth, DEPTH_MAX); i++) {
+		int next = walk_to(fd, way[(depth - 1 - i) % DEPTH_MAX]);
+
+		if (fd != s->root.path_fd)
+			close(fd);
+		if (next < 0)
+			return false;
+		fd = next;
+	}
+	close(fd);
+	return true;
+}
+
+static bool is_beneath(struct share *s, struct node *n)
+{
+	int rc = tree_is_beneath(s, n->path_fd);
+
+	return rc == -ENAMETOOLONG ? is_where_it_was(s, n) : rc > 0;
 }
 
 void node_hold(struct share *s, struct node *n)
@@ -169,7 +211,7 @@ int node_fd(struct share *s, struct node *n)
 	if (rc)
 		return rc;
 	if (n != &s->root) {
-		if (!tree_is_beneath(s, n->path_fd))
+		if (!is_beneath(s, n))
 			return -ESTALE;
 		touch_path(s, n);
 	}

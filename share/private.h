@@ -94,8 +94,8 @@ void handle_remove(struct share *s, struct handle *h);
 bool tree_is_name(const char *name); /* of one component */
 /* The thing of that name in @dir_fd, as an O_PATH descriptor; symbolic links are things. */
 int tree_walk(int dir_fd, const char *name);
-/* Is what @path_fd names still in the folder? The host may move it out. */
-bool tree_is_beneath(const struct share *s, int path_fd);
+/* Is what @path_fd names still in the folder? The host may move it out. 1, 0; -ENAMETOOLONG: it is too deep for the kernel to tell. */
+int tree_is_beneath(const struct share *s, int path_fd);
 /* What @fd is, as an O_PATH descriptor. */
 int tree_path(const struct share *s, int fd);
 /* Opens what @path_fd names, a regular file or a folder, for @flags. */

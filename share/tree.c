@@ -70,17 +70,16 @@ static ssize_t path_of(const struct share *s, int fd, char path[PATH_MAX])
 	return readlinkat(s->fds_fd, fd_name(fd).text, path, PATH_MAX);
 }
 
-/*
- * A path that is too long to be told counts as beneath: the guest may make such trees, and has to be able to use them.
- * What has lost its name is where it was last.
- */
-bool tree_is_beneath(const struct share *s, int path_fd)
+/* What has lost its name is where it was last. */
+int tree_is_beneath(const struct share *s, int path_fd)
 {
 	char root[PATH_MAX], at[PATH_MAX];
-	ssize_t len = path_of(s, path_fd, at), root_len = path_of(s, s->root.path_fd, root);
+	ssize_t len = path_of(s, path_fd, at), root_len;
+	bool too_long = errno == ENAMETOOLONG;
 
-	if (len < 0 && errno == ENAMETOOLONG)
-		return true;
+	root_len = path_of(s, s->root.path_fd, root);
+	if (len < 0 && too_long)
+		return -ENAMETOOLONG;
 	if (root_len == 1) /* all of the host's files */
 		root_len = 0;
 	return len > root_len && root_len >= 0 && !memcmp(at, root, (size_t)root_len) && at[root_len] == '/';

@@ -167,6 +167,45 @@ static void test_moved_out(void)
 	start(false, 100);
 }
 
+/* As above, with paths that are too long for the kernel to tell. */
+static void test_moved_out_deep(void)
+{
+	enum { LEVELS = 20 };
+	struct fuse_setattr_in set = { .valid = FATTR_MODE, .mode = 0711 };
+	char name[251], from[512], to[512], first[1024];
+	uint64_t dir[LEVELS + 1] = { ROOT }, file = 0, fh = 0;
+	unsigned level;
+
+	start(false, 100);
+	memset(name, 'n', 250);
+	name[250] = 0;
+	for (level = 0; level < LEVELS && !make_dir(dir[level], name, &dir[level + 1]); level++)
+		;
+	is_u64(level, LEVELS, "folders, 5000 bytes of names deep");
+	ok(!create(dir[LEVELS], "file", O_RDWR, &file, &fh) && !write_at(file, fh, 0, "text") && !setattr(dir[LEVELS], &set) &&
+		   !unlink_name(dir[LEVELS], "file") && !getattr(file),
+	   "are of use");
+	release(file, fh);
+	snprintf(from, sizeof(from), "%s/%s", path("in"), name);
+	snprintf(to, sizeof(to), "%s", path("out/deep"));
+	rename(from, to);
+	set.mode = 0700;
+	ok(getattr(dir[1]) == ESTALE && getattr(dir[LEVELS]) == ESTALE && setattr(dir[LEVELS], &set) == ESTALE &&
+		   touch(dir[LEVELS], "new", NULL) == ESTALE,
+	   "moved out by the host they are not");
+	rename(to, from);
+	ok(!getattr(dir[LEVELS]) && (attr()->mode & 0777) == 0711, "and were not changed meanwhile");
+	/* Only a part of the way. */
+	snprintf(first, sizeof(first), "%s/%s", from, name);
+	rename(first, to);
+	ok(!getattr(dir[1]) && getattr(dir[2]) == ESTALE && getattr(dir[LEVELS]) == ESTALE, "the same from further below");
+	rename(to, first);
+	for (; level > 0 && !remove_dir(dir[level - 1], name); level--)
+		;
+	is_u64(level, 0, "back again they can be removed");
+	start(false, 100);
+}
+
 /* Enough of them that other nodes' descriptors are given up. */
 static void look_at_others(void)
 {
@@ -378,6 +417,7 @@ int main(void)
 	test_names();
 	test_ways_out();
 	test_moved_out();
+	test_moved_out_deep();
 	test_found_again();
 	test_forgetting();
 	test_bounds();
