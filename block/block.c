@@ -192,7 +192,11 @@ static void report_trouble(struct block_device *dev, const struct block_request 
 	if (dev->reported_ns && now - dev->reported_ns < REPORT_EVERY_NS)
 		return;
 	dev->reported_ns = now;
-	if (req->result == -ENOSPC)
+	if (req->op == BLOCK_FLUSH) /* what has become of it is not known, so no later one may succeed (image_sync) */
+		log_error("disk '%s': what the guest has written cannot be brought to the host's storage: %s; each flush is an I/O error "
+			  "for the guest until its VM is started anew",
+			  dev->image->name, strerror(-req->result));
+	else if (req->result == -ENOSPC)
 		log_error("disk '%s': no space is left for it on the host; the guest gets an I/O error for what it writes, until there is some",
 			  dev->image->name);
 	else
