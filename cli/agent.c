@@ -8,7 +8,6 @@
  */
 #include "cli/agent.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -22,10 +21,10 @@
 
 #include "base/loop.h"
 #include "base/util.h"
+#include "cli/cli.h"
 #include "cli/client.h"
 
 #define CHUNK 65536u
-#define REFUSAL_BYTES 400u
 #define SILENCE_NS (3 * NS_PER_SEC) /* after a command that ends the guest */
 
 static struct error *no_answer(void)
@@ -228,37 +227,13 @@ void agent_close(struct agent *a)
 	*a = (struct agent){ .fd = -1 };
 }
 
-char *agent_printable(const json_t *text, size_t most)
-{
-	const char *s = json_string_value(text);
-	size_t len = s ? json_string_length(text) : 0, used = 0;
-	char *out = malloc(MIN(len, most) + 1);
-
-	assert(out);
-	for (size_t i = 0, n; i < len; i += n) {
-		unsigned char c = (unsigned char)s[i];
-		bool bad = c < 0x20 || c == 0x7f || (c == 0xc2 && (unsigned char)s[i + 1] < 0xa0);
-
-		n = c < 0xc0 ? 1 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : 4; /* it is UTF-8: jansson has looked */
-		if (used + n > most)
-			break;
-		if (bad)
-			out[used++] = '?';
-		else
-			memcpy(out + used, s + i, n);
-		used += bad ? 0 : n;
-	}
-	out[used] = 0;
-	return out;
-}
-
 /* "return" of an answer, or the refusal in it. */
 static struct error *open_answer(const char *command, json_t *answer, json_t **result)
 {
 	json_t *value = json_object_get(answer, "return"), *refusal = json_object_get(answer, "error");
 
 	if (refusal) {
-		char *why = agent_printable(json_object_get(refusal, "desc"), REFUSAL_BYTES);
+		char *why = cli_printable(json_object_get(refusal, "desc"), CLI_REFUSAL_BYTES);
 		struct error *err = error_new("the guest's agent refuses %s: %s", command, *why ? why : "it does not say why");
 
 		free(why);

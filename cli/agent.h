@@ -40,12 +40,6 @@ void agent_close(struct agent *a);
 struct error *agent_call(struct agent *a, const char *command, json_t *args, unsigned timeout_ms, bool may_end,
 			 json_t **result) MUST_CHECK;
 
-/*
- * The guest's @text (NULL, or none: "") in new memory, the caller's, as it may be shown: control characters, also those of
- * U+0080 to U+009F, are '?', and after @most bytes it ends.
- */
-char *agent_printable(const json_t *text, size_t most);
-
 /* Decodes base64 text into new memory, the caller's; NULL when it is none. */
 uint8_t *agent_decode(const char *text, size_t len, size_t *out_len);
 

@@ -37,6 +37,12 @@ bool cli_is_output(const char *arg);
 struct error *cli_take_output(int argc, char **argv, int *i, bool *json) MUST_CHECK;
 /* Takes @o. In ASCII: what JSON leaves as it is could still be a control character of a terminal's (U+009B, for one). */
 void cli_print_json(json_t *o);
+/*
+ * @text of a guest's or of a VM's process (NULL, or none: "") in new memory, the caller's, as it may be shown: control characters,
+ * also those of U+0080 to U+009F, are '?', and after @most bytes it ends.
+ */
+char *cli_printable(const json_t *text, size_t most);
+#define CLI_REFUSAL_BYTES 400u /* that much of why somebody refuses something */
 
 /* "512M" to bytes; suffixes K M G T (powers of 1024), also as KiB, MB …; no suffix: bytes. */
 struct error *cli_parse_size(const char *what, const char *text, uint64_t *bytes) MUST_CHECK;

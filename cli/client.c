@@ -19,12 +19,10 @@
 
 #include "base/loop.h"
 #include "base/util.h"
-#include "cli/agent.h"
 #include "cli/cli.h"
 
 #define LINE_MAX_BYTES (4 * MiB)
 #define ID_BYTES 24u
-#define REFUSAL_BYTES 400u
 
 struct error *client_socket_path(const char *name, bool create, char *path, size_t size)
 {
@@ -188,7 +186,7 @@ static struct error *open_reply(json_t *reply, json_t **result)
 	json_t *refusal = json_object_get(reply, "error");
 
 	if (!json_is_true(json_object_get(reply, "ok")) && json_is_string(refusal)) {
-		char *why = agent_printable(refusal, REFUSAL_BYTES);
+		char *why = cli_printable(refusal, CLI_REFUSAL_BYTES);
 		struct error *err = error_new("%s", why);
 
 		free(why);

@@ -36,7 +36,7 @@ struct job {
 /* A text of the guest's on standard output. */
 static void show(json_t *text)
 {
-	char *printable = agent_printable(text, SIZE_MAX - 1);
+	char *printable = cli_printable(text, SIZE_MAX - 1);
 
 	fputs(printable, stdout);
 	free(printable);

@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "base/util.h"
-#include "cli/agent.h"
 #include "cli/cli.h"
 #include "cli/client.h"
 
@@ -25,7 +24,7 @@ static void label(const char *what)
 /* A member that is text: the VM's process parses what a guest sends, so it is not trusted with the terminal. */
 static void text(json_t *o, const char *name)
 {
-	char *printable = agent_printable(json_object_get(o, name), TEXT_MOST);
+	char *printable = cli_printable(json_object_get(o, name), TEXT_MOST);
 
 	fputs(printable, stdout);
 	free(printable);
@@ -150,7 +149,7 @@ static void print_sandbox(json_t *s)
 
 		if (json_is_string(state) && !strcmp(json_string_value(state), "in force"))
 			continue;
-		printable = agent_printable(state, TEXT_MOST);
+		printable = cli_printable(state, TEXT_MOST);
 		printf("%s%s: %s", whole ? "" : "; ", part, printable);
 		free(printable);
 		whole = false;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Numbers, sizes, names and places for the subcommands. */
+#include <assert.h>
 #include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -37,6 +38,30 @@ void cli_print_json(json_t *o)
 	json_dumpf(o, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
 	putchar('\n');
 	json_decref(o);
+}
+
+char *cli_printable(const json_t *text, size_t most)
+{
+	const char *s = json_string_value(text);
+	size_t len = s ? json_string_length(text) : 0, used = 0;
+	char *out = malloc(MIN(len, most) + 1);
+
+	assert(out);
+	for (size_t i = 0, n; i < len; i += n) {
+		unsigned char c = (unsigned char)s[i];
+		bool bad = c < 0x20 || c == 0x7f || (c == 0xc2 && (unsigned char)s[i + 1] < 0xa0);
+
+		n = c < 0xc0 ? 1 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : 4; /* it is UTF-8: jansson has looked */
+		if (used + n > most)
+			break;
+		if (bad)
+			out[used++] = '?';
+		else
+			memcpy(out + used, s + i, n);
+		used += bad ? 0 : n;
+	}
+	out[used] = 0;
+	return out;
 }
 
 struct error *cli_parse_number(const char *what, const char *text, uint64_t min, uint64_t max, uint64_t *out)

@@ -14,6 +14,7 @@
 
 #include "base/util.h"
 #include "cli/agent.h"
+#include "cli/cli.h"
 
 #define RANDOM 0x07 /* each byte: the number is 117901063 */
 #define QUESTIONS 50u
@@ -68,7 +69,7 @@ static void talk(int fd)
 		size_t len;
 
 		err = agent_call(&a, "guest-x", NULL, 1000, false, &result);
-		text = agent_printable(result, 100);
+		text = cli_printable(result, 100);
 		check_text(text);
 		assert(strlen(text) <= 100);
 		free(text);

@@ -11,6 +11,7 @@
 #include "base/loop.h"
 #include "base/util.h"
 #include "cli/agent.h"
+#include "cli/cli.h"
 #include "tests/tap.h"
 
 /* What the agent says to the first line it gets ("%" in it: the number of the synchronization), and to the second. */
@@ -207,7 +208,7 @@ static void test_shown(void)
 static void printable(const char *json, size_t most, const char *want)
 {
 	json_t *text = json_loads(json, JSON_DECODE_ANY, NULL);
-	char *shown = agent_printable(text, most);
+	char *shown = cli_printable(text, most);
 
 	is_str(shown, want, "%s, %zu bytes of it", json, most);
 	free(shown);
