@@ -192,7 +192,7 @@ static void report_trouble(struct block_device *dev, const struct block_request 
 	if (dev->reported_ns && now - dev->reported_ns < REPORT_EVERY_NS)
 		return;
 	dev->reported_ns = now;
-	if (req->op == BLOCK_FLUSH) /* what has become of it is not known, so no later one may succeed (image_sync) */
+	if (req->op == BLOCK_FLUSH && atomic_load(&dev->image->sync_error)) /* what has become of it is not known, nor may a later one succeed */
 		log_error("disk '%s': what the guest has written cannot be brought to the host's storage: %s; each flush is an I/O error "
 			  "for the guest until its VM is started anew",
 			  dev->image->name, strerror(-req->result));
