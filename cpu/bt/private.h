@@ -31,6 +31,7 @@
 #define TLB_LOG 512u
 
 enum tlb_class { TLB_USER, TLB_SUPER, TLB_SUPER_OPEN, TLB_CLASSES };
+_Static_assert(sizeof(((struct bt_vcpu *)NULL)->tlb_mask) == TLB_CLASSES * sizeof(uint32_t), "a mask for each class");
 
 static inline unsigned tlb_class_of_mode(uint32_t mode)
 {
