@@ -326,6 +326,8 @@ void blocks_drop(struct bt_engine *e, struct block *b)
 
 /* ---- adding blocks ---- */
 
+_Static_assert(META_BYTES / sizeof(struct code_page) + JC_PAGES < 4096 * JC_PAGES, "jc_page_low() is less than a page");
+
 static bool page_prepare(struct bt_engine *e, uint32_t page)
 {
 	struct code_page *cp;
