@@ -357,7 +357,7 @@ static bool run_block(struct bt_vcpu *v, bool bounce, enum exit_reason *reason)
 	return true;
 }
 
-/* A jump to what is not canonical: #GP at the jump (tr_branch.c, check_target). */
+/* A jump to what is not canonical: #GP at the jump (tr_link.c, tr_check_target). */
 static enum exit_reason missed_target(struct bt_vcpu *v)
 {
 	set_rip_linear(v, v->vbase + (v->jumped_from & 0xfff));

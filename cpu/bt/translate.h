@@ -2,8 +2,8 @@
 /*
  * What the parts of the translator share while one block is being made.
  *
- * Parts: translate.c (which instructions, liveness of flags, layout of the block), tr_mem.c (memory
- * operands), tr_insn.c (copies and rewritten data instructions), tr_branch.c (everything that jumps).
+ * Parts: translate.c (which instructions, liveness of flags, layout of the block), tr_mem.c and tr_group.c (memory operands),
+ * tr_insn.c, tr_copy.c and tr_stack.c (data instructions), tr_branch.c, tr_call.c and tr_link.c (what jumps, and where to).
  */
 #ifndef CPU_BT_TRANSLATE_H
 #define CPU_BT_TRANSLATE_H
@@ -141,27 +141,71 @@ void tr_cold_mem(struct tr *t, const struct cold *c);
 void tr_plan_groups(struct tr *t);
 
 /* tr_insn.c */
-void tr_hold_nothing(struct tr *t);
 void tr_insn(struct tr *t, const struct insn *i);
 void tr_call_op(struct tr *t, const struct insn *i);
 bool tr_op_ends_block(unsigned op);
-/* T0 += nothing: loads guest register into @host / stores it, whatever it lives in. Flag-free. */
+
+/* tr_copy.c */
+void tr_copy(struct tr *t, const struct insn *i);
+/* Flags that the instruction leaves as they were must be in the host's when it writes any. */
+void tr_flags_before_copy(struct tr *t, const struct insn *i);
+void tr_flags_after_copy(struct tr *t, const struct insn *i);
+/* Loads guest register into @host / stores it, whatever it lives in. Flag-free. */
 void tr_load_guest(struct tr *t, uint8_t host, unsigned guest);
 void tr_store_guest(struct tr *t, unsigned guest, uint8_t host);
+/* As an instruction of operand size @size does; uses the other temporary than @value. */
+void tr_store_sized(struct tr *t, unsigned size, unsigned guest, uint8_t value);
+void tr_hold_nothing(struct tr *t);
+/* Forgets what was held before code that does not say what it leaves. */
+void tr_settle_held(struct tr *t);
+/* @host has the value of @guest, which another temporary may have had; the other may still have something else. */
+void tr_hold(struct tr *t, uint8_t host, unsigned guest);
+
+/* tr_stack.c */
+void tr_push(struct tr *t, const struct insn *i);
+void tr_pop(struct tr *t, const struct insn *i);
+void tr_leave(struct tr *t, const struct insn *i);
+void tr_stack_addr(struct tr *t, struct ea *ea, int disp); /* [SS:rSP + disp] */
+void tr_stack_move(struct tr *t, int delta);
+void tr_stack_settle(struct tr *t); /* rsp_ahead := 0, by adding it to the register */
+/* A push or pop of which the next one need not see more than rsp_ahead: nothing in it can fault but its access. */
+bool tr_stack_moves_later(const struct tr *t, const struct insn *i);
 
 /* tr_branch.c */
 bool tr_is_branch(const struct insn *i);
 void tr_branch(struct tr *t, const struct insn *i);
-void tr_goto(struct tr *t, int64_t target); /* ends the block: to page offset @target (may be outside of the page) */
-void tr_linear_of(struct tr *t, int64_t target); /* T0 := linear address of a page offset */
-void tr_jump_cache(struct tr *t); /* jump to linear T0; flags must be in memory */
-void tr_goto_twin(struct tr *t, unsigned insn); /* to this instruction in the twin; flags as the block's state says */
-void tr_cold_link(struct tr *t, const struct cold *c);
+int64_t tr_target_of(const struct tr *t, const struct insn *i); /* page offset that a direct jump goes to */
+
+/* tr_call.c */
+void tr_call(struct tr *t, const struct insn *i);
+void tr_call_indirect(struct tr *t, const struct insn *i);
+void tr_jump_indirect(struct tr *t, const struct insn *i);
+void tr_ret(struct tr *t, const struct insn *i);
 void tr_cold_ret(struct tr *t, const struct cold *c);
+
+/* tr_link.c */
+void tr_goto(struct tr *t, int64_t target); /* ends the block: to page offset @target (may be outside of the page) */
+void tr_goto_target(struct tr *t, const struct insn *i, int64_t target); /* the same, for the taken side of direct jump @i */
+void tr_goto_offset_t0(struct tr *t); /* the same, to the offset in CS in T0; flags are in memory */
+void tr_goto_twin(struct tr *t, unsigned insn); /* to this instruction in the twin; flags as the block's state says */
+void tr_linear_of(struct tr *t, int64_t target); /* T0 := linear address of a page offset */
+/* T0 := offset in CS of page offset @target, as a branch of @i's size computes it; flags are clobbered. */
+void tr_offset_in_cs(struct tr *t, const struct insn *i, int64_t target);
+bool tr_may_miss(const struct tr *t, int64_t target); /* may a jump there be #GP? */
+/* T0: the offset in CS that instruction @i goes to. Flags are in memory; T1 is clobbered. */
+void tr_check_target(struct tr *t, const struct insn *i);
+/* 16-bit jumps wrap in the segment, other segments have limits and bases: C does it. @i may be NULL. */
+bool tr_plain_code(const struct tr *t, const struct insn *i);
+bool tr_has_jump_cache(const struct tr *t);
+/* Can a jump to this page offset be a link? Then, a jump by one (@cc, or < 0). */
+bool tr_linkable(struct tr *t, int64_t target);
+void tr_link_jump(struct tr *t, int cc, unsigned target);
+/* A link of another form: its record (NULL: no room), and where in the code the four bytes to patch are. */
+struct link *tr_new_link(struct tr *t, unsigned target);
+void tr_align_field(struct tr *t, unsigned opcode_len);
+void tr_set_field(struct tr *t, struct link *l, uint32_t field);
+void tr_cold_link(struct tr *t, const struct cold *c);
 void tr_cold_far(struct tr *t, const struct cold *c);
 void tr_cold_bad_target(struct tr *t, const struct cold *c);
-void tr_stack_addr(struct tr *t, struct ea *ea, int disp); /* [SS:rSP + disp] */
-void tr_stack_move(struct tr *t, int delta);
-void tr_stack_settle(struct tr *t); /* rsp_ahead := 0, by adding it to the register */
 
 #endif
