@@ -38,6 +38,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/stack.h"
 #include "base/util.h"
 #include "block/driver.h"
 
@@ -320,7 +321,7 @@ static struct error *start_workers(struct block_device *dev)
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old); /* what the threads inherit */
 	while (dev->workers < WORKERS && err == 0) {
-		err = pthread_create(&dev->worker[dev->workers], NULL, worker_main, dev);
+		err = stack_start_thread(&dev->worker[dev->workers], worker_main, dev);
 		if (err == 0)
 			dev->workers++;
 	}

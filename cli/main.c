@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/stack.h"
 #include "base/util.h"
 #include "cli/cli.h"
 
@@ -33,7 +34,7 @@ static int say_all(int status)
 	return cli_fail(error_errno(errno, "cannot write to the standard output"));
 }
 
-int main(int argc, char **argv)
+static int program(int argc, char **argv)
 {
 	const char *names[ARRAY_SIZE(commands) + 1] = { NULL }, *near;
 
@@ -58,4 +59,9 @@ int main(int argc, char **argv)
 	near = cli_nearest(argv[1], names);
 	return cli_fail(error_new("there is no command '%s'%s%s%s; 'maru help' lists them", argv[1],
 				  near ? ": did you mean '" : "", near ? near : "", near ? "'?" : ""));
+}
+
+int main(int argc, char **argv)
+{
+	return stack_run(program, argc, argv);
 }

@@ -21,6 +21,7 @@
 
 #include "base/descriptor.h"
 #include "base/log.h"
+#include "base/stack.h"
 #include "base/util.h"
 #include "share/share.h"
 
@@ -112,7 +113,7 @@ static bool serve(struct link *l)
 	return send_reply(l, len);
 }
 
-int main(int argc, char **argv)
+static int program(int argc, char **argv)
 {
 	static struct link link;
 	int dir_fd, fds_fd = -1;
@@ -142,4 +143,9 @@ int main(int argc, char **argv)
 		;
 	share_destroy(link.share);
 	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	return stack_run(program, argc, argv);
 }

@@ -9,6 +9,7 @@
 
 #include "base/descriptor.h"
 #include "base/log.h"
+#include "base/stack.h"
 #include "vm/probe.h"
 #include "vm/vm.h"
 
@@ -46,7 +47,7 @@ static int probe(int argc, char **argv)
 	return err ? complain(err) : vm_probe(out, kvm, all);
 }
 
-int main(int argc, char **argv)
+static int program(int argc, char **argv)
 {
 	struct vm_config config;
 	struct vm *vm;
@@ -76,4 +77,9 @@ int main(int argc, char **argv)
 	status = vm_run(vm);
 	vm_destroy(vm);
 	return status;
+}
+
+int main(int argc, char **argv)
+{
+	return stack_run(program, argc, argv);
 }

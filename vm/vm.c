@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/stack.h"
 #include "base/util.h"
 #include "vm/vm_priv.h"
 
@@ -265,7 +266,7 @@ static void *cpu_thread(void *opaque)
 struct error *vm_start_threads(struct vm *vm)
 {
 	for (unsigned i = 0; i < vm->config.cpus; i++) {
-		int rc = pthread_create(&vm->cpus[i].thread, NULL, cpu_thread, &vm->cpus[i]);
+		int rc = stack_start_thread(&vm->cpus[i].thread, cpu_thread, &vm->cpus[i]);
 
 		if (rc)
 			return error_errno(rc, "cannot start a thread for vCPU %u", i);

@@ -29,6 +29,7 @@
 
 #include "base/descriptor.h"
 #include "base/log.h"
+#include "base/stack.h"
 #include "net/nat/nat.h"
 
 #define RESOLV_CONF "/etc/resolv.conf"
@@ -133,7 +134,7 @@ static struct error *parse(int argc, char **argv, struct nat_config *config, int
 	return err;
 }
 
-int main(int argc, char **argv)
+static int program(int argc, char **argv)
 {
 	static struct nat_config config = { .fd = -1 };
 	struct rlimit files;
@@ -167,4 +168,9 @@ int main(int argc, char **argv)
 	report(status_fd, NULL);
 	nat_run(nat);
 	_exit(0); /* nothing to save, and little that the sandbox would let us do */
+}
+
+int main(int argc, char **argv)
+{
+	return stack_run(program, argc, argv);
 }

@@ -8,6 +8,7 @@
 . "$(dirname "$0")/lib.sh"
 
 multiboot "$dir/exit.bin" '\xb8\x03\x00\x00\x00\xba\xf4\x00\x00\x00\xef\xf4' # mov eax,3; mov edx,0xf4; out; hlt
+head -c 1M /dev/zero >"$dir/disk.img"
 run() { "$maru" run --kernel "$dir/exit.bin" --debug-exit --memory 32M --serial none --net none "$@"; }
 doctor() { "$maru" doctor; }
 export maru dir
@@ -47,6 +48,11 @@ says 1 'raise what ulimit -f shows' 'ulimit -f 0' "$maru" doctor -o json
 says 2 'File too large' 'ulimit -f 0' "$maru" image create "$dir/new.qcow2" 1G
 says 1 'raise what ulimit -d -n shows' 'ulimit -d 1000; ulimit -n 8' doctor
 says 2 'Too many open files' 'ulimit -n 8' run
+for stack in 128 64 32 unlimited; do
+	says 7 '' "ulimit -s $stack" run
+	says 7 '' "ulimit -s $stack" run --net user --share "all=$dir" --disk "$dir/disk.img" --cpus 2 --engine bt
+done
+says 7 '' 'ulimit -Ss 64' run
 
 # ---- A container ----
 

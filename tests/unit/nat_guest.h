@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * For tests of maru-nat without a VM: starts it, and is the guest at the other end of the frame socket, up to UDP. A guest has one
- * address, answers ARP while it waits for frames, and looks at no checksum that comes.
+ * address, answers ARP while it waits for frames, and looks at no checksum that comes. maru-nat has a small stack limit.
  */
 #ifndef TESTS_UNIT_NAT_GUEST_H
 #define TESTS_UNIT_NAT_GUEST_H
@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -64,6 +65,10 @@ static inline void nat_start(struct nat *n, const char *option, const char *valu
 
 		snprintf(fd, sizeof(fd), "%d", dup(frames[1]));
 		snprintf(status_fd, sizeof(status_fd), "%d", dup(status[1]));
+#ifndef TAP_SANITIZED
+		/* Less than libslirp takes: the program makes its own. */
+		setrlimit(RLIMIT_STACK, &(struct rlimit){ 64 * 1024, 64 * 1024 });
+#endif
 		execl(program, "maru-nat", "--fd", fd, "--status-fd", status_fd, "--hostname", "tester",
 		      option, value, NULL);
 		_exit(127);
