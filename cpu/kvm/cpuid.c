@@ -17,6 +17,16 @@
 	(PV_CLOCK | PV_NO_IO_DELAY | PV_CLOCK_NEW | PV_STEAL_TIME | PV_EOI | PV_UNHALT | PV_TLB_FLUSH | PV_SEND_IPI | \
 	 PV_POLL_CONTROL | PV_YIELD | PV_CLOCK_STABLE)
 
+/*
+ * What a guest's kernel protects itself with on a real processor, and the translator has no use for. SDM vol. 2, "CPUID"; AMD APM vol. 3,
+ * appendix E.
+ */
+#define SEVEN_EDX (1u << 10 | 1u << 27 | 1u << 28 | 1u << 31) /* MD_CLEAR, STIBP, L1D_FLUSH, SSBD */
+#define SEVEN_2_EDX 0x3fu				      /* the bits of IA32_SPEC_CTRL, MCDT_NO */
+/* IBPB; IBRS, STIBP, and how they are meant; SSBD in its forms, SSB_NO; PSFD, BTC_NO, IBPB_RET */
+#define EXTENDED_8_EBX (1u << 12 | 0x3fu << 14 | 7u << 24 | 7u << 28)
+#define EXTENDED_21_EAX (1u << 5 | 0xfu << 27) /* VERW clears; SBPB, IBPB and branch types, SRSO_NO in its forms */
+
 static struct cpuid_result supported(const struct kvm_cpuid2 *k, uint32_t leaf, uint32_t subleaf)
 {
 	for (unsigned n = 0; n < k->nent; n++) {
@@ -40,7 +50,7 @@ static void cut(struct cpuid_entry *m, const struct kvm_cpuid2 *k)
 	case 7:
 		r->ebx &= s.ebx;
 		r->ecx &= s.ecx;
-		r->edx &= s.edx;
+		r->edx = (r->edx & s.edx) | (s.edx & (m->subleaf == 2 ? SEVEN_2_EDX : m->subleaf ? 0 : SEVEN_EDX));
 		break;
 	case 0xd:
 		if (m->subleaf == 1)
@@ -51,7 +61,11 @@ static void cut(struct cpuid_entry *m, const struct kvm_cpuid2 *k)
 		r->edx &= s.edx;
 		break;
 	case 0x80000007: r->edx &= s.edx; break;
-	case 0x80000021: r->eax &= s.eax; break;
+	case 0x80000008: r->ebx |= s.ebx & EXTENDED_8_EBX; break;
+	case 0x80000021:
+		r->eax = (r->eax & s.eax) | (s.eax & EXTENDED_21_EAX);
+		r->ecx &= s.ecx; /* what the processor does not suffer from is not for us to say */
+		break;
 	}
 }
 

@@ -19,6 +19,7 @@
 #include "cpu/kvm/kvm_priv.h"
 
 #define RING_BYTES 65536u
+#define RING_PATIENCE 1000u /* calls in a row that do nothing */
 
 /* Before the first vCPU. */
 void kvm_dirty_init(struct kvm_engine *e)
@@ -82,15 +83,29 @@ static unsigned empty_ring(struct kvm_vcpu *v)
 	}
 }
 
+/* With the lock. A signal, as a kick is one, cuts the call short in kernels from 6.16 on: it says how many entries it came to. */
+static void watch_again(struct kvm_engine *e)
+{
+	for (unsigned idle = 0; e->ring_taken && idle < RING_PATIENCE; idle++) {
+		int done = ioctl(e->vm_fd, KVM_RESET_DIRTY_RINGS, 0);
+
+		if (done < 0 && errno != EINTR)
+			break;
+		if (done > 0) {
+			e->ring_taken -= MIN(e->ring_taken, (unsigned)done);
+			idle = 0;
+		}
+	}
+	if (e->ring_taken) /* the next time it is tried again */
+		log_warn("KVM does not watch %u written pages again: %s", e->ring_taken, strerror(errno));
+}
+
 void kvm_dirty_collect(struct kvm_engine *e)
 {
-	unsigned count = 0;
-
 	pthread_mutex_lock(&e->dirty_lock);
 	for (unsigned k = 0; k < e->vcpu_count; k++)
-		count += empty_ring(e->vcpus[k]);
-	if (count && ioctl(e->vm_fd, KVM_RESET_DIRTY_RINGS, 0) < 0)
-		log_warn("KVM does not watch written pages again: %s", strerror(errno));
+		e->ring_taken += empty_ring(e->vcpus[k]);
+	watch_again(e);
 	pthread_mutex_unlock(&e->dirty_lock);
 }
 

@@ -62,6 +62,7 @@ struct kvm_engine {
 	_Atomic unsigned irqfd_count;				       /* changed with the machine's lock */
 	struct dirty_log dirty;
 	unsigned ring_entries;	    /* of each vCPU's ring; 0: the kernel keeps bitmaps */
+	unsigned ring_taken;	    /* entries out of the rings whose pages the kernel does not watch again yet. With dirty_lock */
 	uint64_t *kernel_bitmap;    /* of one area */
 	pthread_mutex_t dirty_lock; /* a leaf */
 	pthread_mutex_t clock_lock; /* a leaf: kvmclock stands still while no vCPU runs */

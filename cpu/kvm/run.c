@@ -214,16 +214,19 @@ static int enter(struct kvm_vcpu *v)
 	return rc;
 }
 
-/* An access that the guest waits for is part of its instruction: without its end the registers are not those after it. */
-static bool complete_access(struct kvm_vcpu *v, struct vcpu_exit *exit)
+/*
+ * Into the kernel, but not into the guest; false: vcpu_run() is over. The kernel says whether the vCPU can take an interrupt now, and
+ * ends an access that the guest waits for, which is part of its instruction: without that the registers are not those after it.
+ */
+static bool visit(struct kvm_vcpu *v, struct vcpu_exit *exit)
 {
-	while (v->io_pending) {
+	do {
 		__atomic_store_n(&v->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
 		if (enter(v))
 			v->io_pending = false;
 		else if (handle(v, exit)) /* one access can be several */
 			return false;
-	}
+	} while (v->io_pending);
 	return true;
 }
 
@@ -263,7 +266,7 @@ static void run(struct kvm_vcpu *v, struct vcpu_exit *exit)
 
 		__atomic_store_n(&v->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
 		if (atomic_load(&v->requests) & KVM_REQ_STOP) {
-			if (complete_access(v, exit))
+			if (!v->io_pending || visit(v, exit))
 				take_request(v, KVM_REQ_STOP);
 			return;
 		}
@@ -288,10 +291,11 @@ void kvm_vcpu_run(struct vcpu *vcpu, struct vcpu_exit *exit)
 
 	*exit = (struct vcpu_exit){ .reason = VCPU_EXIT_STOPPED };
 	atomic_store(&v->thread, (int)syscall(SYS_gettid));
-	v->run->ready_for_interrupt_injection = 0; /* somebody may have changed the registers */
 	v->activity = VCPU_RUNNING;
 	clock_start(v);
-	run(v, exit);
+	/* Somebody may have changed the registers, and for the 8259's interrupt, which may be there already, nobody wakes one that sleeps. */
+	if (visit(v, exit))
+		run(v, exit);
 	clock_stop(v);
 	kvm_note_activity(v);
 }
