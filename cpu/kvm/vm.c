@@ -182,7 +182,7 @@ static void destroy(struct engine *engine)
 
 struct error *kvm_engine_create(const struct engine_config *config, struct engine **out)
 {
-	struct sigaction sa = { .sa_handler = nothing };
+	struct sigaction sa = { .sa_handler = nothing, .sa_flags = SA_RESTART }; /* KVM_RUN it ends all the same, and nothing else */
 	struct kvm_engine *e;
 	struct error *err;
 
