@@ -34,6 +34,6 @@
 #define LAYOUT_PCI_GSI_COUNT 8u
 
 #define LAYOUT_VCPU_MAX 255u
-#define LAYOUT_PHYS_BITS 46u /* of IA32_APIC_BASE and MTRRs; what the CPUs have may be less */
+#define LAYOUT_PHYS_BITS 46u /* at most, of IA32_APIC_BASE and MTRRs; what the CPUs have may be less */
 
 #endif

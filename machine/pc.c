@@ -381,12 +381,13 @@ static void setup_cmos(struct machine *m)
  * Memory types (SDM vol. 3, 12.11): write-back, but for the holes below 1 MiB and below 4 GiB. An engine
  * without MTRRs says no, which is as good.
  */
-static void setup_mtrrs(struct vcpu *v)
+static void setup_mtrrs(struct engine *e, struct vcpu *v)
 {
 	static const uint64_t wb = 0x0606060606060606;
+	unsigned phys_bits = MIN(engine_cpuid(e, 0x80000008, 0).eax & 0xff, LAYOUT_PHYS_BITS); /* others of the mask are reserved */
 
 	vcpu_set_msr(v, 0x200, MEM_LOW_MAX);
-	vcpu_set_msr(v, 0x201, (((1ull << LAYOUT_PHYS_BITS) - 1) & ~(MEM_HIGH_BASE - MEM_LOW_MAX - 1)) | 0x800);
+	vcpu_set_msr(v, 0x201, (((1ull << phys_bits) - 1) & ~(MEM_HIGH_BASE - MEM_LOW_MAX - 1)) | 0x800);
 	vcpu_set_msr(v, 0x250, wb);
 	vcpu_set_msr(v, 0x258, wb);
 	vcpu_set_msr(v, 0x259, 0);
@@ -408,7 +409,7 @@ static uint64_t setup(struct machine *m)
 	uint8_t elcr;
 
 	for (unsigned i = 0; i < c->vcpu_count; i++)
-		setup_mtrrs(engine_vcpu(c->engine, i));
+		setup_mtrrs(c->engine, engine_vcpu(c->engine, i));
 	lapics_set_up(&m->lapics);
 	setup_cmos(m);
 	if (!q35_firmware_setup(m->q35, LAYOUT_PCI_MMIO, LAYOUT_PCI_MMIO_END - LAYOUT_PCI_MMIO, LAYOUT_PCI_IO,
