@@ -3,7 +3,7 @@
  * The client's side of the control socket; see client.h.
  *
  * The VM is not trusted much: its process parses what a guest sends. A line is bounded, a reply must come in
- * time, and what is no reply to us is passed over.
+ * time, and what is no reply to us is passed over. A refusal without an id is that of our connection.
  */
 #include "cli/client.h"
 
@@ -221,11 +221,17 @@ struct error *client_request(struct client *c, const char *name, json_t *args, u
 	if (!err)
 		err = send_all(c, "\n", 1, deadline);
 	free(text);
+	/* Who closes the connection may have said why before. */
+	if (err && (error_code(err) == EPIPE || error_code(err) == ECONNRESET)) {
+		error_free(err);
+		err = NULL;
+	}
 	while (!err) {
 		while (take_line(c, &line)) {
-			const char *got = json_string_value(json_object_get(line, "id"));
+			json_t *of = json_object_get(line, "id");
+			const char *got = json_string_value(of);
 
-			if (got && !strcmp(got, id)) {
+			if ((got && !strcmp(got, id)) || (!of && json_is_false(json_object_get(line, "ok")))) {
 				err = open_reply(line, result);
 				json_decref(line);
 				return err;

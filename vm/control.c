@@ -6,7 +6,7 @@
  * reply and every event into its output buffer, which is written as the peer reads. What a peer can do is
  * bounded: the length of a line, the number of connections, the output kept for one that does not read,
  * and lines answered in one go: who sends many at once is busy, and not read from, until they are answered, a few in each
- * round of the loop, so that the VM is not held up.
+ * round of the loop, so that the VM is not held up. Who finds no place is told so, as far as that takes no waiting, and disconnected.
  */
 #include "vm/control.h"
 
@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -285,10 +286,11 @@ struct error *control_attach(struct control *c, int fd, bool owner)
 		if (c->clients[i].watch.fd < 0)
 			cl = &c->clients[i];
 	if (!cl)
-		return error_new("control: more than %u connections", CONTROL_CLIENTS_MAX);
+		return error_new("%u programs are connected to the VM's control socket, and it serves no more: end one of them, or try again later",
+				 CONTROL_CLIENTS_MAX);
 	cl->in = malloc(CONTROL_LINE_MAX);
 	if (!cl->in)
-		return error_errno(ENOMEM, "control: no memory for a connection");
+		return error_errno(ENOMEM, "the VM has no memory for another connection to its control socket");
 	fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
 	err = loop_fd_add(c->loop, &cl->watch, fd, EPOLLIN, client_ready, cl);
 	if (err) {
@@ -301,6 +303,21 @@ struct error *control_attach(struct control *c, int fd, bool owner)
 	return NULL;
 }
 
+/* In one go, for @fd is closed then: what of @why its socket does not take is lost. */
+static void refuse(int fd, const struct error *why)
+{
+	json_t *reply = failure(error_message(why));
+	char *text = json_dumps(reply, JSON_COMPACT), said[4096];
+	struct iovec iov[2] = { { text, text ? strlen(text) : 0 }, { "\n", 1 } };
+	const struct msghdr msg = { .msg_iov = iov, .msg_iovlen = 2 };
+
+	/* A request that is closed over unread would be a broken connection for the peer, not an ended one. */
+	if (text && sendmsg(fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) > 0)
+		recv(fd, said, sizeof(said), MSG_DONTWAIT);
+	free(text);
+	json_decref(reply);
+}
+
 static void listen_ready(void *opaque, uint32_t events)
 {
 	struct control *c = opaque;
@@ -311,7 +328,8 @@ static void listen_ready(void *opaque, uint32_t events)
 		return;
 	err = control_attach(c, fd, false);
 	if (err) {
-		log_guest("%s", error_message(err));
+		log_guest("control: %s", error_message(err));
+		refuse(fd, err);
 		error_free(err);
 		close(fd);
 	}

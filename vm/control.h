@@ -16,7 +16,7 @@
 
 #define CONTROL_PROTOCOL 1
 #define CONTROL_LINE_MAX 65536u	       /* longer requests: the connection is closed */
-#define CONTROL_CLIENTS_MAX 16u	       /* further connections are closed at once */
+#define CONTROL_CLIENTS_MAX 16u	       /* further ones are refused: a line that says so, and the end */
 #define CONTROL_BACKLOG_MAX (1u << 20) /* who does not read its replies is disconnected */
 
 struct control_handler {

@@ -47,6 +47,18 @@ result $? "status as JSON"
 timeout 20 "$maru" balloon "$dir/ctl" 1G >"$dir/out" 2>"$dir/err"
 [ $? = 2 ] && says "$dir/err" 'from 32 MiB to 64 MiB, which is all of its memory'
 result $? "a balloon target beyond the VM's memory is refused in a person's units"
+perl -MSocket -e '
+	for (1 .. 15) { # and maru run
+		my $s;
+		socket($s, PF_UNIX, SOCK_STREAM, 0) && connect($s, pack_sockaddr_un($ARGV[0])) && <$s> =~ /greeting/ or die "no place for $_\n";
+		push @all, $s;
+	}
+	system("timeout", "10", @ARGV[1 .. $#ARGV]);
+	exit $? >> 8;' "$dir/ctl" "$maru" status "$dir/ctl" >"$dir/out" 2>"$dir/err"
+[ $? = 2 ] && says "$dir/err" "16 programs are connected to the VM's control socket"
+result $? "one that has no place for another client says so"
+timeout 20 "$maru" status "$dir/ctl" >"$dir/out" 2>"$dir/err"
+result $? "and has one again"
 kill -STOP "$(pgrep -P "$pid" -x maru-vm)"
 timeout 30 "$maru" status "$dir/ctl" >"$dir/out" 2>"$dir/err"
 [ $? = 2 ] && says "$dir/err" 'does not answer'

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -148,6 +149,41 @@ static void test_many_lines(int a)
 	ok(strstr(line(a), "\"value\":5"), "one that leaves while it is answered");
 }
 
+/* Connections to a socket that listens, while there is no place for one more. */
+static void test_refusal(int a)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX }; /* the kernel finds a name */
+	socklen_t len = sizeof(addr);
+	int listening = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), fd;
+	struct error *err;
+	bool all = true;
+	char byte;
+
+	if (bind(listening, (struct sockaddr *)&addr, sizeof(sa_family_t)) < 0 || listen(listening, 8) < 0 ||
+	    getsockname(listening, (struct sockaddr *)&addr, &len) < 0)
+		diag("no socket: %s", strerror(errno));
+	loop_lock(loop);
+	err = control_listen(control, listening);
+	loop_unlock(loop);
+	ok(!err, "listening");
+	error_free(err);
+	for (unsigned i = 0; i < 100; i++) {
+		fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		all &= connect(fd, (struct sockaddr *)&addr, len) == 0;
+		send(fd, "{\"request\":\"echo\"}\n", 19, MSG_NOSIGNAL);
+		if (i % 2)
+			all &= strstr(line(fd), "{\"ok\":false,\"error\":\"16 programs") != NULL;
+		close(fd);
+	}
+	ok(all, "who finds no place is told so");
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	all = connect(fd, (struct sockaddr *)&addr, len) == 0;
+	ok(all && strstr(line(fd), "end one of them") && recv(fd, &byte, 1, 0) == 0, "and disconnected");
+	close(fd);
+	say(a, "{\"request\":\"echo\",\"value\":6}\n");
+	ok(strstr(line(a), "\"value\":6"), "which is no trouble for the others");
+}
+
 static void test_clients(void)
 {
 	int a = attach(true), b = attach(false), many[CONTROL_CLIENTS_MAX], count = 0;
@@ -177,6 +213,7 @@ static void test_clients(void)
 	while (count < (int)CONTROL_CLIENTS_MAX && (many[count] = attach(false)) >= 0)
 		count++;
 	is_u64(count, CONTROL_CLIENTS_MAX - 1, "connections are bounded");
+	test_refusal(a);
 	while (count)
 		close(many[--count]);
 	say(a, "{\"request\":\"echo\",\"value\":1}\n");
