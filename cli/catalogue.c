@@ -14,6 +14,7 @@
 #include "cli/cli.h"
 
 #define PATH_BYTES 4096u
+#define RECIPE_LINES 100u /* of a script; the line is among the first */
 
 static bool is_word(const char *s, size_t n)
 {
@@ -66,6 +67,13 @@ static struct error *get_text(const char *folder, json_t *o, const char *member,
 	return *out ? NULL : error_errno(ENOMEM, "manifest");
 }
 
+static struct error *get_word(const char *folder, json_t *o, const char *member, char **out)
+{
+	struct error *err = get_text(folder, o, member, true, out);
+
+	return !err && !is_word(*out, strlen(*out)) ? bad(folder, member) : err;
+}
+
 /* A file of the guest's: a plain name in its folder. */
 static struct error *get_file(const char *folder, json_t *o, const char *member, bool required, char **out)
 {
@@ -101,16 +109,15 @@ static struct error *get_disks(const char *folder, json_t *list, struct guest *g
 
 static struct error *get_ssh(const char *folder, json_t *o, struct guest *g)
 {
-	struct error *err = get_text(folder, o, "user", true, &g->ssh_user);
+	struct error *err = get_word(folder, o, "user", &g->ssh_user);
 
-	if (!err && !is_word(g->ssh_user, strlen(g->ssh_user)))
-		err = bad(folder, "ssh");
 	return err ? err : get_file(folder, o, "key", true, &g->ssh_key);
 }
 
 static struct error *read_members(const char *folder, json_t *o, struct guest *g)
 {
 	json_t *cpus = json_object_get(o, "cpus"), *memory = json_object_get(o, "memory_mib"), *ssh = json_object_get(o, "ssh");
+	json_t *recipe = json_object_get(o, "recipe");
 	struct error *err;
 
 	if (json_integer_value(json_object_get(o, "manifest")) != 1)
@@ -120,11 +127,14 @@ static struct error *read_members(const char *folder, json_t *o, struct guest *g
 		return bad(folder, "cpus");
 	if (!json_is_integer(memory) || json_integer_value(memory) < 8 || json_integer_value(memory) > 1 << 24)
 		return bad(folder, "memory_mib");
+	if (recipe && (!json_is_integer(recipe) || json_integer_value(recipe) < 0))
+		return bad(folder, "recipe");
+	g->recipe = json_integer_value(recipe);
 	g->cpus = json_integer_value(cpus);
 	g->memory_bytes = json_integer_value(memory) * MiB;
-	err = get_text(folder, o, "name", true, &g->name);
+	err = get_word(folder, o, "name", &g->name);
 	if (!err)
-		err = get_text(folder, o, "version", true, &g->version);
+		err = get_word(folder, o, "version", &g->version);
 	if (!err)
 		err = get_text(folder, o, "description", false, &g->description);
 	if (!err)
@@ -180,6 +190,25 @@ struct error *guest_find(const char *image, struct guest *out)
 	if (access(manifest, F_OK) < 0)
 		return error_new("the guest %s is not here; if it is in the catalogue ('maru image list'), make it with 'maru image pull %s'", image, image);
 	return guest_read(folder, out);
+}
+
+bool guest_is_outdated(const struct guest *g)
+{
+	char folder[PATH_BYTES - 256], path[PATH_BYTES], line[256];
+	struct error *err = cli_guest_folder(folder, sizeof(folder));
+	uint64_t recipe = 0;
+	FILE *script;
+
+	error_free(err);
+	if (err || snprintf(path, sizeof(path), "%s/%s-%s", folder, g->name, g->version) >= (int)sizeof(path))
+		return false;
+	script = fopen(path, "re");
+	for (unsigned i = 0; script && !recipe && i < RECIPE_LINES && fgets(line, sizeof(line), script); i++)
+		if (!strncmp(line, "recipe=", 7))
+			recipe = strtoull(line + 7, NULL, 10);
+	if (script)
+		fclose(script);
+	return g->recipe < recipe;
 }
 
 void guest_finish(struct guest *g)

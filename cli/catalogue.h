@@ -13,6 +13,7 @@
 struct guest {
 	char *folder, *name, *version, *description, *kernel, *initrd, *append, *created;
 	char *ssh_user, *ssh_key; /* who may log in by which key; NULL: nobody */
+	uint64_t recipe; /* by which it was made; 0: before that was kept */
 	unsigned cpus;
 	uint64_t memory_bytes;
 	unsigned disk_count;
@@ -32,6 +33,8 @@ struct error *guest_cache(char *path, size_t size) MUST_CHECK;
 struct error *guest_read(const char *folder, struct guest *out) MUST_CHECK;
 /* The guest @image ("debian:12"): says how to make it when it is not there. */
 struct error *guest_find(const char *image, struct guest *out) MUST_CHECK;
+/* Has the catalogue a newer recipe for it? False if it has none at all. */
+bool guest_is_outdated(const struct guest *g);
 void guest_finish(struct guest *g);
 
 #endif

@@ -88,6 +88,7 @@ static const char image_text[] =
 	"  maru image list                       what there is, and what is here\n"
 	"  maru image pull debian:12             make the guest, from Debian's packages (no root needed)\n"
 	"  maru image pull debian:12 --force     make it anew; what is on its disk is lost\n"
+	"  maru image pull debian:12 --renew     make it anew; the one that is here is debian:12-old then\n"
 	"  maru image pull debian:12 --help      what else can be chosen\n"
 	"  maru image info debian:12             where it is, what it has, how to log in by ssh\n"
 	"  maru image rm debian:12               remove it\n"

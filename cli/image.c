@@ -62,6 +62,7 @@ static json_t *guest_json(const struct guest *g)
 			      "host_bytes", (json_int_t)host_bytes(g), "created", g->created, "folder", g->folder);
 
 	json_object_set_new(o, "here", json_true());
+	json_object_set_new(o, "outdated", json_boolean(guest_is_outdated(g)));
 	if (g->ssh_user)
 		json_object_set_new(o, "ssh", json_pack("{s:s, s:s}", "user", g->ssh_user, "key", g->ssh_key));
 	return o;
@@ -181,9 +182,9 @@ static struct error *list(int argc, char **argv)
 		snprintf(name, sizeof(name), "%s:%s", json_string_value(json_object_get(o, "name")),
 			 json_string_value(json_object_get(o, "version")));
 		if (json_is_true(json_object_get(o, "here")))
-			printf("%-16s %-10s %s\n", name,
+			printf("%-16s %-10s %s%s\n", name,
 			       cli_format_size(json_integer_value(json_object_get(o, "host_bytes")), size, sizeof(size)),
-			       text ? text : "");
+			       text ? text : "", json_is_true(json_object_get(o, "outdated")) ? "; made by an older recipe" : "");
 		else
 			printf("%-16s %-10s not here; make it with: maru image pull %s\n", name, "-", name);
 	}
@@ -297,6 +298,8 @@ static struct error *info_of_guest(const char *image, bool json)
 		       g.name, g.version, g.description ? g.description : "", g.folder, g.cpus,
 		       cli_format_size(g.memory_bytes, a, sizeof(a)), cli_format_size(host_bytes(&g), b, sizeof(b)),
 		       g.created ? g.created : "");
+		if (guest_is_outdated(&g))
+			printf("recipe:     older than the catalogue's; a new one is made with: maru image pull %s --renew\n", image);
 		if (g.ssh_user)
 			printf("log in:     ssh -i %s -p 2222 %s@localhost (with maru run %s --publish 2222:22)\n", g.ssh_key, g.ssh_user, image);
 	}

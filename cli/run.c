@@ -62,7 +62,11 @@ static struct error *resolve_image(struct run *r)
 	if (access(o->image, F_OK) < 0) {
 		if (strchr(o->image, '/'))
 			return error_errno(errno, "disk '%s'", o->image);
-		return guest_find(o->image, &r->guest);
+		err = guest_find(o->image, &r->guest);
+		if (!err && guest_is_outdated(&r->guest))
+			fprintf(stderr, "maru: %s was made by an older recipe than the catalogue's; 'maru image pull %s --renew' makes it anew, and keeps this one with all that is on its disk as %s-old\n",
+				o->image, o->image, o->image);
+		return err;
 	}
 	if (o->disk_count == RUN_DISKS_MAX)
 		return error_new("--disk: more than %u disks are not possible", RUN_DISKS_MAX);

@@ -15,7 +15,7 @@ _maru_options()
 
 _maru_guests()
 {
-	"$1" image list 2>/dev/null | grep -oE '^[a-z]+:[a-z0-9.]+'
+	"$1" image list 2>/dev/null | grep -oE '^[a-z]+:[a-z0-9.-]+'
 }
 
 _maru_running()

@@ -78,8 +78,8 @@ for my $verb (@{$verbs{guest}}, @{$verbs{image}}) {
 for my $command (grep { $_ ne 'run' } sort keys %of) {
 	for my $option (@{$of{$command}}) {
 		my @verb = $command eq 'guest' ? ($option eq '--reboot' ? 'shutdown' : 'exec') :
-			$command eq 'image' ? ($option eq '--force' ? 'pull' : 'create') : ();
-		next if $option eq '--force'; # is the guest's own
+			$command eq 'image' ? ('create') : ();
+		next if $option =~ /^--(force|renew)$/; # are the guest's own
 		my $said = `'$maru' $command @verb $option 1 2>&1 </dev/null`;
 		ok($said !~ /unknown option|takes -o json and nothing/, "maru $command @verb $option is taken", $said);
 	}
@@ -101,7 +101,7 @@ for my $command (sort keys %verbs) {
 	}
 }
 for my $command (grep { $_ ne 'run' } sort keys %of) {
-	for my $option (grep { $_ !~ /^--(help|force)$/ } @{$of{$command}}) {
+	for my $option (grep { $_ !~ /^--help$/ } @{$of{$command}}) {
 		ok($section{$command} =~ /\Q$option\E/, "the manual has maru $command $option");
 	}
 }

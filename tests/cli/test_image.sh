@@ -60,7 +60,7 @@ manifest '/"ssh"/d'
 timeout 20 "$maru" image info debian:12 >"$dir/err" 2>&1 && ! grep -q 'log in' "$dir/err"
 result $? 'a guest without ssh'
 for damage in 's/"root"/"-oProxyCommand=x"/' 's/"id_ed25519"/"..\/key"/' 's/"user": "root", //' 's/"vmlinuz"/"..\/vmlinuz"/' 's/"cpus": 2/"cpus": 0/' \
-	's/1024/7/' 's/"raw"/"vmdk"/' 's/"disk.raw"/7/' 's/"12"/null/'; do
+	's/1024/7/' 's/"raw"/"vmdk"/' 's/"disk.raw"/7/' 's/"12"/null/' 's/"debian"/"..\/x"/' 's/"version"/"recipe": -1, "version"/'; do
 	manifest "$damage"
 	says 2 'manifest.json is damaged' info debian:12
 done
