@@ -20,6 +20,8 @@
 #include "base/descriptor.h"
 #include "cli/client.h"
 
+#define BACKLOG 64 /* programs that connect at once; one more that does not wait is turned away */
+
 /* Does anybody accept connections at @path, or has more of them than can wait? */
 static bool is_alive(const char *path)
 {
@@ -56,7 +58,7 @@ struct error *guard_listen(struct guard *g, const char *what, const char *path, 
 	rc = bind(fd, (struct sockaddr *)&addr, sizeof(addr));
 	saved = errno;
 	umask(mask);
-	if (rc < 0 || listen(fd, 8) < 0) {
+	if (rc < 0 || listen(fd, BACKLOG) < 0) {
 		close(fd);
 		return error_errno(rc < 0 ? saved : errno, "%s: cannot listen at '%s'", what, path);
 	}
