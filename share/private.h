@@ -8,6 +8,7 @@
 #ifndef SHARE_PRIVATE_H
 #define SHARE_PRIVATE_H
 
+#include <limits.h>
 #include <linux/fuse.h>
 #include <sys/stat.h>
 #include <sys/types.h>
@@ -54,6 +55,7 @@ struct handle {
 struct share {
 	int fds_fd;
 	bool readonly;
+	bool gone; /* the host has removed the folder, and that was said */
 	struct node root;
 
 	uint64_t last_id;
@@ -96,6 +98,7 @@ bool tree_is_name(const char *name); /* of one component */
 int tree_walk(int dir_fd, const char *name);
 /* Is what @path_fd names still in the folder? The host may move it out. 1, 0; -ENAMETOOLONG: it is too deep for the kernel to tell. */
 int tree_is_beneath(const struct share *s, int path_fd);
+void tree_name(const struct share *s, int fd, char path[PATH_MAX]); /* for people */
 /* What @fd is, as an O_PATH descriptor. */
 int tree_path(const struct share *s, int fd);
 /* Opens what @path_fd names, a regular file or a folder, for @flags. */

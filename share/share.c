@@ -22,6 +22,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "share/private.h"
 
 #define VERSION_MINOR 31u /* the first with virtio-fs */
@@ -195,6 +196,19 @@ static int dispatch(struct share *s, struct request *r, struct reply *w)
 	return ENOSYS;
 }
 
+/* The guest would see an empty folder in which nothing can be made. */
+static void look_for_folder(struct share *s)
+{
+	char path[PATH_MAX];
+	struct stat st;
+
+	if (s->gone || fstat(s->root.path_fd, &st) < 0 || st.st_nlink)
+		return;
+	s->gone = true;
+	tree_name(s, s->root.path_fd, path);
+	log_warn("the shared folder was removed from this host, and is empty for the guest from now on: %s", path);
+}
+
 size_t share_handle(struct share *s, const void *request, size_t len, uint8_t *reply, size_t room)
 {
 	struct fuse_out_header head = { .len = sizeof(head) };
@@ -208,6 +222,8 @@ size_t share_handle(struct share *s, const void *request, size_t len, uint8_t *r
 	if (len >= sizeof(r.head) && r.head.len == len) {
 		r.rest_len = len - sizeof(r.head);
 		rc = dispatch(s, &r, &w);
+		if (rc == ENOENT || rc == ESTALE || r.head.nodeid == FUSE_ROOT_ID)
+			look_for_folder(s);
 	}
 	if (room < sizeof(head))
 		return 0;

@@ -70,6 +70,13 @@ static ssize_t path_of(const struct share *s, int fd, char path[PATH_MAX])
 	return readlinkat(s->fds_fd, fd_name(fd).text, path, PATH_MAX);
 }
 
+void tree_name(const struct share *s, int fd, char path[PATH_MAX])
+{
+	ssize_t len = path_of(s, fd, path);
+
+	path[len < 0 ? 0 : MIN(len, PATH_MAX - 1)] = 0;
+}
+
 /* What has lost its name is where it was last. */
 int tree_is_beneath(const struct share *s, int path_fd)
 {

@@ -3,6 +3,7 @@
 #include <sched.h>
 #include <sys/mount.h>
 
+#include "base/log.h"
 #include "share/private.h"
 #include "tests/unit/share_client.h"
 
@@ -410,6 +411,31 @@ static void test_bounds(void)
 	unlink(path("in/f"));
 }
 
+static char logged[256];
+static unsigned logged_count;
+
+static void keep(void *opaque, enum log_level level, const char *text)
+{
+	snprintf(logged, sizeof(logged), "%s", text);
+	logged_count++;
+}
+
+static void test_removed(void)
+{
+	uint64_t node;
+
+	if (rename(path("in"), path("in-before")) || mkdir(path("in"), 0755))
+		abort();
+	start(false, 100);
+	log_set_sink(keep, NULL);
+	ok(!touch(ROOT, "f", NULL) && lookup(ROOT, "none", NULL) == ENOENT && !logged_count, "all is well");
+	if (unlink(path("in/f")) || rmdir(path("in")))
+		abort();
+	ok(!getattr(ROOT) && touch(ROOT, "g", NULL) == ENOENT && lookup(ROOT, "f", &node) == ENOENT, "the folder is removed by the host");
+	ok(logged_count == 1 && strstr(logged, "was removed") && strstr(logged, "/in"), "which is said, once: %s", logged);
+	log_set_sink(NULL, NULL);
+}
+
 int main(void)
 {
 	client_make_tree();
@@ -421,5 +447,6 @@ int main(void)
 	test_found_again();
 	test_forgetting();
 	test_bounds();
+	test_removed();
 	return client_end();
 }
