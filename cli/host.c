@@ -273,8 +273,10 @@ struct error *host_engine_measure(struct host_engine *out)
 	err = probe(out, true, &answer);
 	if (err)
 		return err;
-	if (out->kvm_fd >= 0)
+	if (out->kvm_fd >= 0) {
 		take_kvm(out, json_object_get(answer, "kvm"));
+		keep(out->kvm_fd, json_object_get(answer, "kvm")); /* what was mended meanwhile counts from now on */
+	}
 	bt = json_object_get(answer, "bt");
 	reason = json_string_value(json_object_get(bt, "reason"));
 	out->bt_usable = json_is_true(json_object_get(bt, "usable"));
