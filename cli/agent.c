@@ -27,9 +27,10 @@
 #define CHUNK 65536u
 #define SILENCE_NS (3 * NS_PER_SEC) /* after a command that ends the guest */
 
-static struct error *no_answer(void)
+static struct error *no_answer(struct agent *a)
 {
-	return error_new("the guest's agent does not answer");
+	a->silent = true;
+	return error_new("the guest's agent does not answer: it hangs, or the guest is paused or very busy; try again, or look in the guest (systemctl status qemu-guest-agent)");
 }
 
 static struct error *write_all(struct agent *a, const char *data, size_t len, uint64_t deadline)
@@ -47,13 +48,13 @@ static struct error *write_all(struct agent *a, const char *data, size_t len, ui
 		if (n < 0 && errno != EAGAIN && errno != EINTR)
 			return error_errno(errno, "the VM has ended the connection to the guest's agent");
 		if (now >= deadline)
-			return no_answer();
+			return no_answer(a);
 		poll(&p, 1, (int)((deadline - now) / NS_PER_MS) + 1);
 	}
 	return NULL;
 }
 
-/* Some bytes more. Error code ETIME: none came in time; EPIPE: the end. */
+/* Some bytes more. Error code EPIPE: the end. */
 static struct error *read_more(struct agent *a, uint64_t deadline)
 {
 	struct pollfd p = { .fd = a->fd, .events = POLLIN };
@@ -71,7 +72,7 @@ static struct error *read_more(struct agent *a, uint64_t deadline)
 		a->size = a->size * 2 + CHUNK;
 	}
 	if (now >= deadline)
-		return error_errno(ETIME, "the guest's agent does not answer");
+		return no_answer(a);
 	if (poll(&p, 1, (int)((deadline - now) / NS_PER_MS) + 1) <= 0)
 		return NULL;
 	n = recv(a->fd, a->buf + a->used, CHUNK, MSG_DONTWAIT);
@@ -259,13 +260,14 @@ struct error *agent_call(struct agent *a, const char *command, json_t *args, uns
 	if (!text)
 		return error_new("%s: the words are not UTF-8 text", command);
 	a->received = 0;
+	a->silent = false;
 	err = write_all(a, text, strlen(text), deadline);
 	if (!err)
 		err = write_all(a, "\n", 1, deadline);
 	free(text);
 	if (!err)
 		err = read_line(a, deadline, &answer);
-	if (err && may_end && (error_code(err) == ETIME || error_code(err) == EPIPE)) {
+	if (err && may_end && (a->silent || error_code(err) == EPIPE)) {
 		error_free(err);
 		return NULL;
 	}

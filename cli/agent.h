@@ -25,6 +25,7 @@ struct agent {
 	char *buf;
 	size_t used, size;
 	uint64_t received; /* since the last call began */
+	bool silent;	   /* the last call's answer did not come in time */
 };
 
 /* Connects to the agent of @vm (as for client_connect) and makes sure that it answers us, and now. */

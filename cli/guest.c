@@ -143,7 +143,7 @@ static void add_output(json_t *to, const char *name, const char *raw_name, const
 		json_object_set_new(to, raw_name, json_string(base64));
 }
 
-static void pass_on(int fd, const uint8_t *data, size_t len)
+static struct error *pass_on(int fd, const char *what, const uint8_t *data, size_t len)
 {
 	while (len) {
 		ssize_t n = write(fd, data, len);
@@ -151,10 +151,11 @@ static void pass_on(int fd, const uint8_t *data, size_t len)
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
-			return;
+			return error_errno(errno, "the program has run in the guest, but its output cannot be written to %s", what);
 		data += n;
 		len -= (size_t)n;
 	}
+	return NULL;
 }
 
 static struct error *take_output(json_t *status, const char *name, uint8_t **data, size_t *len)
@@ -191,8 +192,9 @@ static struct error *report(struct job *j, json_t *status)
 		add_output(o, "stderr", "stderr_base64", errors, errors_len, json_string_value(json_object_get(status, "err-data")));
 		cli_print_json(o);
 	} else if (!err) {
-		pass_on(STDOUT_FILENO, out, out_len);
-		pass_on(STDERR_FILENO, errors, errors_len);
+		err = pass_on(STDOUT_FILENO, "standard output", out, out_len);
+		if (!err)
+			err = pass_on(STDERR_FILENO, "standard error", errors, errors_len);
 		if (truncated)
 			fprintf(stderr, "maru: the agent kept only the first 16 MiB of the output\n");
 		j->status = json_object_get(status, "signal") ? EXIT_BY_SIGNAL + (int)(signal & 127) : (int)(code & 255);

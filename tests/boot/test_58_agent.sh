@@ -41,6 +41,8 @@ is "$status" 7 "exec passes the exit status on"
 is "$said" $'out\nerr' "and the output"
 is "$(timeout 100 "$maru" guest exec "$vm" /usr/bin/head -c 1000000 /dev/zero | sha256sum)" \
 	"$(head -c 1000000 /dev/zero | sha256sum)" "1 MB of output that is not text"
+said=$(timeout 100 "$maru" guest exec "$vm" /bin/echo lost 2>&1 >/dev/full)
+is "$?" 2 "output that cannot be written is an error: $said"
 agent exec -o json "$vm" /bin/sh -c 'kill -9 $$'
 [[ $said == *'"signal": 9'* ]]
 ok $? "exec, as JSON, of a program that is killed"

@@ -246,7 +246,7 @@ int main(void)
 	bad(SYNC, "[]\n", "makes no sense", "no object");
 	bad(SYNC, "{\"return\": \xc0\xc1}\n", "makes no sense", "no JSON");
 	bad(SYNC, "\n", "makes no sense", "nothing");
-	bad(SYNC, "{\"return\"", "does not answer", "half an answer");
+	bad(SYNC, "{\"return\"", "does not answer: it hangs", "half an answer");
 	bad(SYNC, NULL, "the VM has ended", "the end");
 	bad(NULL, NULL, "the VM has ended", "the end at once");
 
