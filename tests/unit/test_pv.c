@@ -138,6 +138,22 @@ static uint64_t hypercall(unsigned cpl, uint64_t nr, uint64_t a0, uint64_t a1, u
 	return run(CODE("\x0f\x01\xc1\xe6\xf4\xeb\xfe"), &r, &exit); /* VMCALL; OUT 0xf4, AL; JMP itself */
 }
 
+/* In compatibility mode: registers are 32 bits. */
+static uint64_t hypercall_32(unsigned cpl, uint64_t nr, uint64_t a0, uint64_t a1, uint64_t a2, uint64_t a3)
+{
+	struct x86_regs r = { .gpr = { [X86_RAX] = nr, [X86_RBX] = a0, [X86_RCX] = a1, [X86_RDX] = a2, [X86_RSI] = a3 } };
+	struct x86_sregs s;
+	struct vcpu_exit exit;
+
+	guest_setup(&g, cpl, 1);
+	vcpu_get_sregs(g.vcpu, &s);
+	s.seg[X86_CS].attr = (s.seg[X86_CS].attr & ~X86_ATTR_L) | X86_ATTR_DB;
+	vcpu_set_sregs(g.vcpu, &s);
+	run(CODE("\x0f\x01\xc1\xe6\xf4\xeb\xfe"), &r, &exit);
+	vcpu_get_regs(g.vcpu, &r);
+	return r.gpr[X86_RAX];
+}
+
 static void test_hypercalls(void)
 {
 	struct vcpu_irqchip chip = { .send_ipi = fake_send_ipi };
@@ -150,6 +166,11 @@ static void test_hypercalls(void)
 	guest_setup(&g, 0, 1);
 	is_u64(run(CODE("\x0f\x01\xd9\xe6\xf4\xeb\xfe"), &r, &exit), (uint64_t)-1000, "VMMCALL is the same");
 	is_u64(hypercall(3, PV_HC_KICK_CPU, 0, 0, 0, 0), (uint64_t)-1, "at CPL 3: -KVM_EPERM");
+	is_u64(hypercall(3, 12345, 0, 0, 0, 0), (uint64_t)-1, "whatever the number");
+	is_u64(hypercall_32(0, 0xdeadbeef00000000 | 12345, 0, 0, 0, 0), (uint32_t)-1000, "32-bit code gets 32 bits of -KVM_ENOSYS");
+	is_u64(hypercall_32(3, PV_HC_YIELD, 0, 0, 0, 0), (uint32_t)-1, "and of -KVM_EPERM");
+	is_u64(hypercall_32(0, PV_HC_SEND_IPI, ~0ull << 32 | 1, ~0ull << 32, ~0ull << 32, ~0ull << 32 | 0xf0), 1, "and its arguments are 32 bits");
+	is_u64(last_icr, 0xf0, "all of them");
 	is_u64(hypercall(0, PV_HC_SEND_IPI, 0xff, 0xff, 0, 0xf0), 1, "IPIs are counted that reach somebody");
 	is_u64(last_icr, 0xf0, "with their vector");
 	is_u64(hypercall(0, PV_HC_SEND_IPI, 1, 0, 0, 0x800f0), (uint64_t)-22, "the ICR names no destination");
