@@ -24,30 +24,46 @@
 #define LINE_MAX_BYTES (4 * MiB)
 #define ID_BYTES 24u
 
-struct error *client_socket_path(const char *name, bool create, char *path, size_t size)
+struct error *client_folder(bool create, char *folder, size_t size)
 {
 	const char *runtime = getenv("XDG_RUNTIME_DIR");
-	char folder[3072];
 	struct stat st;
 	int n;
 
 	if (runtime && *runtime == '/')
-		n = snprintf(folder, sizeof(folder), "%s/maru", runtime);
+		n = snprintf(folder, size, "%s/maru", runtime);
 	else
-		n = snprintf(folder, sizeof(folder), "/tmp/maru-%u", (unsigned)geteuid());
-	if (n < 0 || (size_t)n >= sizeof(folder))
+		n = snprintf(folder, size, "/tmp/maru-%u", (unsigned)geteuid());
+	if (n < 0 || (size_t)n >= size)
 		return error_new("XDG_RUNTIME_DIR is too long");
 	if (create && mkdir(folder, 0700) < 0 && errno != EEXIST)
 		return error_errno(errno, "cannot make the folder '%s' for the control sockets of VMs", folder);
-	if (lstat(folder, &st) < 0) {
-		if (errno == ENOENT)
-			return error_new("no VM named '%s' is running", name);
+	if (lstat(folder, &st) < 0)
 		return error_errno(errno, "the folder '%s' of the control sockets of VMs", folder);
-	}
 	if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 077))
 		return error_new("'%s' should be a folder of yours that nobody else can enter (chmod 700), for the control sockets of VMs; remove it, or set XDG_RUNTIME_DIR",
 				 folder);
-	n = snprintf(path, size, "%s/%s.control", folder, name);
+	return NULL;
+}
+
+static struct error *nobody(const char *name)
+{
+	return error_new("no VM named '%s' is running ('maru list' shows those that are)", name);
+}
+
+struct error *client_socket_path(const char *name, bool create, char *path, size_t size)
+{
+	char folder[3072];
+	struct error *err = client_folder(create, folder, sizeof(folder));
+	int n;
+
+	if (err && error_code(err) == ENOENT && !create) {
+		error_free(err);
+		return nobody(name);
+	}
+	if (err)
+		return err;
+	n = snprintf(path, size, "%s/%s" CLIENT_SUFFIX, folder, name);
 	if (n < 0 || (size_t)n >= size)
 		return error_new("the name '%s' is too long", name);
 	return NULL;
@@ -93,26 +109,29 @@ struct error *client_connect(const char *vm, struct client *out)
 	char path[sizeof(((struct sockaddr_un *)NULL)->sun_path)];
 	bool is_path = strchr(vm, '/');
 	struct error *err;
+	int fd;
 
 	*out = (struct client){ .fd = -1 };
 	err = client_find(vm, "", path, sizeof(path));
 	if (err)
 		return err;
-	out->buf = malloc(LINE_MAX_BYTES);
-	if (!out->buf)
-		return error_errno(ENOMEM, "cannot ask the VM");
-	out->fd = client_dial(path);
-	if (out->fd < 0) {
-		if (errno == EAGAIN)
-			err = error_new("the VM at '%s' does not answer, nor others who wait for it", path);
-		else if (!is_path && (errno == ENOENT || errno == ECONNREFUSED))
-			err = error_new("no VM named '%s' is running (one that was started with --control PATH is named by that path)", vm);
-		else
-			err = error_errno(errno, "cannot reach the VM at '%s'", path);
-	}
-	if (err)
-		client_close(out);
-	return err;
+	fd = client_dial(path);
+	if (fd >= 0)
+		return client_attach(fd, out);
+	if (errno == EAGAIN)
+		return error_new("the VM at '%s' does not answer, nor others who wait for it", path);
+	if (!is_path && (errno == ENOENT || errno == ECONNREFUSED))
+		return nobody(vm);
+	return error_errno(errno, "cannot reach the VM at '%s'", path);
+}
+
+struct error *client_attach(int fd, struct client *out)
+{
+	*out = (struct client){ .fd = fd, .buf = malloc(LINE_MAX_BYTES) };
+	if (out->buf)
+		return NULL;
+	client_close(out);
+	return error_errno(ENOMEM, "cannot ask the VM");
 }
 
 void client_close(struct client *c)
@@ -202,30 +221,39 @@ static struct error *open_reply(json_t *reply, json_t **result)
 	return error_new("the VM's answer makes no sense");
 }
 
-struct error *client_request(struct client *c, const char *name, json_t *args, unsigned timeout_ms, json_t **result)
+struct error *client_ask(struct client *c, const char *name, json_t *args, uint64_t deadline_ns)
 {
-	uint64_t deadline = loop_now_ns() + timeout_ms * NS_PER_MS;
-	json_t *request = args ? args : json_object(), *line;
+	json_t *request = args ? args : json_object();
 	char id[ID_BYTES], *text;
 	struct error *err;
 
-	*result = NULL;
-	snprintf(id, sizeof(id), "maru-%u", c->next_id++);
+	snprintf(id, sizeof(id), "maru-%u", ++c->last_id);
 	json_object_set_new(request, "request", json_string(name));
 	json_object_set_new(request, "id", json_string(id));
 	text = json_dumps(request, JSON_COMPACT);
 	json_decref(request);
 	if (!text)
 		return error_errno(ENOMEM, "cannot ask the VM");
-	err = send_all(c, text, strlen(text), deadline);
+	err = send_all(c, text, strlen(text), deadline_ns);
 	if (!err)
-		err = send_all(c, "\n", 1, deadline);
+		err = send_all(c, "\n", 1, deadline_ns);
 	free(text);
-	/* Who closes the connection may have said why before. */
+	/* Who closes the connection may have said why before: that is for client_reply(). */
 	if (err && (error_code(err) == EPIPE || error_code(err) == ECONNRESET)) {
 		error_free(err);
 		err = NULL;
 	}
+	return err;
+}
+
+struct error *client_reply(struct client *c, uint64_t deadline_ns, json_t **result)
+{
+	char id[ID_BYTES];
+	struct error *err = NULL;
+	json_t *line;
+
+	*result = NULL;
+	snprintf(id, sizeof(id), "maru-%u", c->last_id);
 	while (!err) {
 		while (take_line(c, &line)) {
 			json_t *of = json_object_get(line, "id");
@@ -238,7 +266,16 @@ struct error *client_request(struct client *c, const char *name, json_t *args, u
 			}
 			json_decref(line);
 		}
-		err = receive(c, deadline);
+		err = receive(c, deadline_ns);
 	}
 	return err;
+}
+
+struct error *client_request(struct client *c, const char *name, json_t *args, unsigned timeout_ms, json_t **result)
+{
+	uint64_t deadline_ns = loop_now_ns() + timeout_ms * NS_PER_MS;
+	struct error *err = client_ask(c, name, args, deadline_ns);
+
+	*result = NULL;
+	return err ? err : client_reply(c, deadline_ns, result);
 }

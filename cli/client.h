@@ -9,6 +9,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/error.h"
 
@@ -19,9 +20,13 @@
 #define AGENT_SUFFIX ".agent"
 
 /*
- * Where `maru run` puts the control socket of the VM @name: a folder of the user's alone, which is made if
- * @create. What could be put there by somebody else is refused.
+ * The folder with the control sockets of running VMs, each by its VM's name with CLIENT_SUFFIX behind it. It is the user's
+ * alone, and made if @create; what could be put there by somebody else is refused. Error code ENOENT: there is none.
  */
+#define CLIENT_SUFFIX ".control"
+struct error *client_folder(bool create, char *folder, size_t size) MUST_CHECK;
+
+/* Where `maru run` puts the control socket of the VM @name in it. */
 struct error *client_socket_path(const char *name, bool create, char *path, size_t size) MUST_CHECK;
 
 /* The path of the control socket of @vm, a name or such a path (that has a slash), and @suffix behind it. */
@@ -34,11 +39,13 @@ struct client {
 	int fd;
 	char *buf;
 	size_t used;
-	unsigned next_id;
+	unsigned last_id;
 };
 
 /* @vm as above. */
 struct error *client_connect(const char *vm, struct client *out) MUST_CHECK;
+/* On the connection @fd, taken. */
+struct error *client_attach(int fd, struct client *out) MUST_CHECK;
 
 /*
  * Sends the request @name with @args (taken; an object, or NULL) and waits for its reply. The VM's refusal is the
@@ -46,6 +53,10 @@ struct error *client_connect(const char *vm, struct client *out) MUST_CHECK;
  */
 struct error *client_request(struct client *c, const char *name, json_t *args, unsigned timeout_ms,
 			     json_t **result) MUST_CHECK;
+
+/* The same in two steps, for who asks several VMs at once; @deadline_ns as loop_now_ns() counts. One request at a time. */
+struct error *client_ask(struct client *c, const char *name, json_t *args, uint64_t deadline_ns) MUST_CHECK;
+struct error *client_reply(struct client *c, uint64_t deadline_ns, json_t **result) MUST_CHECK;
 
 void client_close(struct client *c);
 

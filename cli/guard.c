@@ -48,7 +48,7 @@ struct error *guard_listen(struct guard *g, const char *what, const char *path, 
 		if (!S_ISSOCK(st.st_mode))
 			return error_new("%s: '%s' exists and is not a socket", what, path);
 		if (is_alive(path))
-			return error_new("%s: '%s' is in use by another program", what, path);
+			return error_errno(EADDRINUSE, "%s: '%s' is in use by another program", what, path);
 		unlink(path); /* left behind by a crash */
 	}
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -64,6 +64,33 @@ struct error *guard_listen(struct guard *g, const char *what, const char *path, 
 	}
 	g->paths[g->path_count++] = path;
 	*out = fd;
+	return NULL;
+}
+
+struct error *guard_clear_link(const char *path)
+{
+	struct stat st;
+
+	if (lstat(path, &st) < 0 || !S_ISLNK(st.st_mode))
+		return NULL;
+	if (is_alive(path))
+		return error_errno(EADDRINUSE, "'%s' leads to a socket that is in use", path);
+	unlink(path);
+	return NULL;
+}
+
+struct error *guard_link(struct guard *g, const char *target, const char *path)
+{
+	struct error *err = guard_clear_link(path);
+	struct stat st;
+
+	if (err)
+		return err;
+	if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode) && !is_alive(path))
+		unlink(path);
+	if (symlink(target, path) < 0)
+		return error_errno(errno == EEXIST ? EADDRINUSE : errno, "cannot make the link '%s' to '%s'", path, target);
+	g->paths[g->path_count++] = path;
 	return NULL;
 }
 

@@ -20,8 +20,13 @@ struct guard {
 	pid_t pid;
 };
 
-/* A Unix socket that listens at @path (@what is the option, for messages); the guard removes it. */
+/* A Unix socket that listens at @path (@what is the option, for messages); the guard removes it. Error code EADDRINUSE: somebody does. */
 struct error *guard_listen(struct guard *g, const char *what, const char *path, int *fd) MUST_CHECK;
+
+/* The same for a symbolic link at @path to such a socket, in a folder where links are ours. */
+struct error *guard_link(struct guard *g, const char *target, const char *path) MUST_CHECK;
+/* Removes such a link if nobody listens where it leads to. Error code EADDRINUSE: somebody does. */
+struct error *guard_clear_link(const char *path) MUST_CHECK;
 
 /* Starts the process if there is something to look after. Before the terminal is made raw. */
 void guard_start(struct guard *g);

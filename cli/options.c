@@ -14,7 +14,6 @@
 #include "base/util.h"
 #include "cli/cli.h"
 
-#define NAME_MAX_BYTES 64u
 #define SHARE_TAG_MAX 32u
 #define CPU_FEATURES_MAX 1000u
 
@@ -258,7 +257,7 @@ static struct error *take_port(struct run_options *o, const char *v)
 {
 	const char *comma = strchr(v, ','), *name = v + 5;
 	struct run_port *port = &o->ports[o->port_count];
-	bool good = !strncmp(v, "name=", 5) && comma && comma > name && comma - name <= (int)NAME_MAX_BYTES &&
+	bool good = !strncmp(v, "name=", 5) && comma && comma > name && comma - name <= (int)RUN_NAME_MAX_BYTES &&
 		    !strncmp(comma + 1, "unix:", 5) && comma[6];
 
 	for (const char *s = name; good && s < comma; s++)
@@ -364,8 +363,8 @@ static struct error *take_name(struct run_options *o, const char *v)
 	for (size_t i = 0; i < n; i++)
 		if (!isalnum((unsigned char)v[i]) && !strchr("-_.:", v[i]))
 			n = 0;
-	if (!n || n > NAME_MAX_BYTES)
-		return error_new("--name takes up to %u letters, digits and - _ . :, not '%s'", NAME_MAX_BYTES, v);
+	if (!n || n > RUN_NAME_MAX_BYTES)
+		return error_new("--name takes up to %u letters, digits and - _ . :, not '%s'", RUN_NAME_MAX_BYTES, v);
 	o->name = v;
 	return NULL;
 }

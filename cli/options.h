@@ -14,6 +14,7 @@
 #define RUN_CPUS_MAX 64u
 #define RUN_SHARES_MAX 4u
 #define RUN_PORTS_MAX 7u /* and the agent's */
+#define RUN_NAME_MAX_BYTES 64u
 
 enum serial_kind { SERIAL_STDIO, SERIAL_NONE, SERIAL_FILE, SERIAL_UNIX };
 

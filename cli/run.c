@@ -39,12 +39,12 @@ static void say_how_to_debug(const struct run *r)
 
 static void set_name(struct run *r)
 {
-	const char *from = r->o.name ? r->o.name : r->guest.name ? r->guest.name : r->o.kernel;
+	const char *from = r->o.name ? r->o.name : r->o.image ? r->o.image : r->o.kernel;
 	const char *slash = strrchr(from, '/');
-	char name[65];
+	char name[RUN_NAME_MAX_BYTES + 1];
 	size_t n = 0;
 
-	for (const char *s = r->o.name || !slash ? from : slash + 1; *s && n < sizeof(name) - 1; s++)
+	for (const char *s = slash ? slash + 1 : from; *s && n < sizeof(name) - 1; s++)
 		if (isalnum((unsigned char)*s) || strchr("-_.:", *s))
 			name[n++] = *s;
 	name[n] = 0;

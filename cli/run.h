@@ -19,8 +19,8 @@ struct run {
 	struct spawn_fds vm_fds;
 	struct guard guard;
 	int serial_fd, control_fd; /* our ends; -1: none */
-	char control_path[108];	   /* of a socket that goes by the VM's name */
-	char agent_path[108];
+	char control_path[108];	   /* of the socket that goes by the VM's name, or of a link to it */
+	char agent_path[108], agent_link[108];
 	pid_t vm, nat, broker;	   /* 0: not started */
 	pid_t shares[RUN_SHARES_MAX];
 };

@@ -3,16 +3,20 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/util.h"
 #include "cli/client.h"
 #include "cli/run.h"
+
+#define NUMBERS 100u /* behind the names of VMs of one image */
 
 struct error *run_socket_pair(int type, int *ours, int *theirs)
 {
@@ -85,26 +89,81 @@ struct error *run_give_debugcon(struct run *r)
 	return err;
 }
 
-/*
- * The control socket that other commands find by the VM's name. A name that was asked for is the VM's alone; one
- * that comes from the image goes to the first VM that runs it.
- */
-static struct error *listen_by_name(struct run *r, int *fd)
+/* A link from @name's place among the running VMs to the socket that --control, with @suffix behind it, asked for. */
+static struct error *link_to(struct run *r, const char *suffix, const char *path)
 {
-	const char *name = json_string_value(json_object_get(r->config, "name"));
+	char target[2 * PATH_MAX], folder[PATH_MAX];
+
+	if (*r->o.control == '/')
+		*folder = 0;
+	else if (!getcwd(folder, sizeof(folder)))
+		return error_errno(errno, "cannot find out the current folder");
+	snprintf(target, sizeof(target), "%s%s%s%s", folder, *folder ? "/" : "", r->o.control, suffix);
+	return guard_link(&r->guard, target, path);
+}
+
+/* Takes @name's place among the running VMs, by a socket there (*@fd) or by a link to that of --control. */
+static struct error *register_as(struct run *r, const char *name, int *fd)
+{
 	struct error *err = client_socket_path(name, true, r->control_path, sizeof(r->control_path));
 
+	if (!err && r->o.control)
+		return link_to(r, "", r->control_path);
 	if (!err)
-		err = run_listen(r, "--name", r->control_path, fd);
-	if (err && !r->o.name) {
-		if (r->o.verbose)
-			fprintf(stderr, "maru: this VM cannot be found by its name: %s\n", error_message(err));
-		error_free(err);
-		err = NULL;
-		*r->control_path = 0;
-		*fd = -1;
-	}
+		err = guard_clear_link(r->control_path);
+	return err ? err : run_listen(r, "--name", r->control_path, fd);
+}
+
+/* Until the descriptor *@fd is closed nobody else takes a name: two could find the same one left behind, and remove it one after the other. */
+static struct error *lock_names(int *fd)
+{
+	char folder[PATH_MAX];
+	struct error *err = client_folder(true, folder, sizeof(folder));
+
+	if (err)
+		return err;
+	*fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (*fd < 0 || flock(*fd, LOCK_EX) < 0)
+		err = error_errno(errno, "cannot lock the folder '%s' of the control sockets of VMs", folder);
 	return err;
+}
+
+/*
+ * The name by which other commands find the VM. One that was asked for is the VM's alone; one that comes from the image gets a
+ * number when another VM has it. A VM that cannot be found by a name runs all the same, if it was not asked for.
+ */
+static struct error *take_name(struct run *r, int *fd)
+{
+	const char *wanted = json_string_value(json_object_get(r->config, "name"));
+	char name[RUN_NAME_MAX_BYTES + 1];
+	int lock = -1;
+	struct error *err = lock_names(&lock);
+
+	snprintf(name, sizeof(name), "%s", wanted);
+	if (!err)
+		err = register_as(r, name, fd);
+	for (unsigned i = 2; err && error_code(err) == EADDRINUSE && !r->o.name && i < NUMBERS; i++) {
+		error_free(err);
+		snprintf(name, sizeof(name), "%.*s-%u", (int)sizeof(name) - 4, wanted, i);
+		err = register_as(r, name, fd);
+	}
+	if (lock >= 0)
+		close(lock);
+	if (!err) {
+		json_object_set_new(r->config, "name", json_string(name));
+		return NULL;
+	}
+	*r->control_path = 0;
+	if (r->o.name && error_code(err) == EADDRINUSE) {
+		error_free(err);
+		return error_new("--name: a VM named '%s' is running already ('maru list' shows all); choose another name", name);
+	}
+	if (r->o.name && !r->o.control)
+		return err;
+	if (r->o.verbose)
+		fprintf(stderr, "maru: this VM cannot be found by its name: %s\n", error_message(err));
+	error_free(err);
+	return NULL;
 }
 
 struct error *run_give_control(struct run *r)
@@ -119,10 +178,11 @@ struct error *run_give_control(struct run *r)
 		return err;
 	spawn_add_fd(&r->vm_fds, fd);
 	json_object_set_new(control, "client_fd", json_integer(fd));
+	fd = -1;
 	if (r->o.control)
 		err = run_listen(r, "--control", r->o.control, &fd);
-	else
-		err = listen_by_name(r, &fd);
+	if (!err)
+		err = take_name(r, &fd);
 	if (!err && fd >= 0)
 		json_object_set_new(control, "listen_fd", json_integer(fd));
 	return err;
@@ -196,5 +256,12 @@ struct error *run_give_ports(struct run *r)
 	if (err || has_agent || !*control ||
 	    (size_t)snprintf(r->agent_path, sizeof(r->agent_path), "%s%s", control, AGENT_SUFFIX) >= sizeof(r->agent_path))
 		return err;
-	return give_port(r, list, AGENT_PORT, r->agent_path);
+	if (!r->o.control)
+		err = guard_clear_link(r->agent_path);
+	if (!err)
+		err = give_port(r, list, AGENT_PORT, r->agent_path);
+	if (err || !r->o.control || !*r->control_path ||
+	    (size_t)snprintf(r->agent_link, sizeof(r->agent_link), "%s%s", r->control_path, AGENT_SUFFIX) >= sizeof(r->agent_link))
+		return err;
+	return link_to(r, AGENT_SUFFIX, r->agent_link);
 }
