@@ -58,17 +58,10 @@ static void wait_a_little(void)
 	nanosleep(&step, NULL);
 }
 
-static uint64_t number(json_t *state, const char *name)
-{
-	json_int_t v = json_integer_value(json_object_get(state, name));
-
-	return v > 0 ? (uint64_t)v : 0;
-}
-
 /* How far the guest is from where it was told to be. */
 static uint64_t distance(json_t *state)
 {
-	uint64_t actual = number(state, "actual"), target = number(state, "target");
+	uint64_t actual = cli_number(state, "actual"), target = cli_number(state, "target");
 
 	return actual > target ? actual - target : target - actual;
 }
@@ -102,7 +95,7 @@ static struct error *freshen(struct client *c, json_t **state)
 	struct error *err = NULL;
 
 	while (!err && json_is_true(json_object_get(*state, "driver")) && loop_now_ns() - start < FRESH_WAIT_NS &&
-	       (!json_object_get(*state, "guest") || number(*state, "guest_age_ns") > FRESH_NS)) {
+	       (!json_object_get(*state, "guest") || cli_number(*state, "guest_age_ns") > FRESH_NS)) {
 		wait_a_little();
 		json_decref(*state);
 		err = client_request(c, "balloon", NULL, CLIENT_TIMEOUT_MS, state);
@@ -115,14 +108,14 @@ static void print(json_t *state)
 	json_t *guest = json_object_get(state, "guest");
 	char a[32], b[32];
 
-	printf("The guest has %s of memory", cli_format_size(number(state, "actual"), a, sizeof(a)));
-	if (number(state, "actual") != number(state, "target"))
-		printf(" and is to have %s", cli_format_size(number(state, "target"), b, sizeof(b)));
+	printf("The guest has %s of memory", cli_format_size(cli_number(state, "actual"), a, sizeof(a)));
+	if (cli_number(state, "actual") != cli_number(state, "target"))
+		printf(" and is to have %s", cli_format_size(cli_number(state, "target"), b, sizeof(b)));
 	puts(".");
 	if (json_object_get(guest, "free") && json_object_get(guest, "available"))
 		printf("By its own account %s are free, and %s could be had.\n",
-		       cli_format_size(number(guest, "free"), a, sizeof(a)),
-		       cli_format_size(number(guest, "available"), b, sizeof(b)));
+		       cli_format_size(cli_number(guest, "free"), a, sizeof(a)),
+		       cli_format_size(cli_number(guest, "available"), b, sizeof(b)));
 	if (!json_is_true(json_object_get(state, "driver")))
 		puts("It has no driver for the balloon (virtio_balloon), or not yet.");
 }
@@ -130,7 +123,7 @@ static void print(json_t *state)
 /* Why the guest is not where it was told to be. */
 static struct error *shortfall(json_t *state)
 {
-	uint64_t actual = number(state, "actual"), target = number(state, "target");
+	uint64_t actual = cli_number(state, "actual"), target = cli_number(state, "target");
 	char a[32], b[32];
 
 	if (actual == target)

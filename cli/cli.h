@@ -22,6 +22,7 @@ int cmd_run(int argc, char **argv);
 int cmd_image(int argc, char **argv);
 int cmd_balloon(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
+int cmd_list(int argc, char **argv);
 int cmd_status(int argc, char **argv);
 int cmd_guest(int argc, char **argv);
 int cmd_help(int argc, char **argv);
@@ -35,6 +36,8 @@ int cli_fail(struct error *err);
 /* "-o json" (or --output) at @argv[*i], as all commands that tell something take it: sets @json, moves on. */
 bool cli_is_output(const char *arg);
 struct error *cli_take_output(int argc, char **argv, int *i, bool *json) MUST_CHECK;
+/* The number @name in @o; 0 for a negative one, and for what is none. */
+uint64_t cli_number(const json_t *o, const char *name);
 /* Takes @o. In ASCII: what JSON leaves as it is could still be a control character of a terminal's (U+009B, for one). */
 void cli_print_json(json_t *o);
 /*
@@ -51,6 +54,8 @@ struct error *cli_parse_number(const char *what, const char *text, uint64_t min,
 			       uint64_t *out) MUST_CHECK;
 /* "1.5 GiB" into @buf; returns @buf. */
 const char *cli_format_size(uint64_t bytes, char *buf, size_t size);
+/* "1:02:03": hours, minutes, seconds. */
+const char *cli_format_uptime(uint64_t ns, char *buf, size_t size);
 /* The one of @names (NULL at the end) that a person may have meant by @text; NULL: nothing is near. */
 const char *cli_nearest(const char *text, const char *const *names);
 

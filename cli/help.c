@@ -16,6 +16,7 @@ static const char main_text[] =
 	"Commands:\n"
 	"  run      run a virtual machine\n"
 	"  image    guests of the catalogue and disk images\n"
+	"  list     the VMs that run\n"
 	"  status   what a running VM is and takes\n"
 	"  balloon  memory of a running VM: what it is used for, giving some back\n"
 	"  doctor   what this host can do for VMs, and what to mend\n"
@@ -102,6 +103,12 @@ static const char image_text[] =
 	"\n"
 	"list and info take -o json.\n";
 
+static const char list_text[] =
+	"usage: maru list [-o json]\n"
+	"\n"
+	"The VMs of yours that run: name, state, engine, processors, memory, for how long, and the process of their maru run,\n"
+	"whose SIGTERM is the guest's power button. One that does not answer within two seconds is shown as such.\n";
+
 static const char status_text[] =
 	"usage: maru status VM [-o json]\n"
 	"\n"
@@ -147,7 +154,7 @@ static const char guest_text[] =
 static const struct {
 	const char *command, *text;
 } texts[] = { { "", main_text }, { "run", run_text }, { "image", image_text }, { "doctor", doctor_text },
-	    { "status", status_text }, { "balloon", balloon_text }, { "guest", guest_text } };
+	    { "list", list_text }, { "status", status_text }, { "balloon", balloon_text }, { "guest", guest_text } };
 
 const char *help_text(const char *command)
 {

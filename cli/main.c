@@ -16,7 +16,7 @@ static const struct command {
 	const char *name;
 	int (*run)(int argc, char **argv);
 } commands[] = { { "run", cmd_run }, { "image", cmd_image }, { "balloon", cmd_balloon },
-	       { "status", cmd_status }, { "doctor", cmd_doctor }, { "guest", cmd_guest }, { "help", cmd_help } };
+	       { "list", cmd_list }, { "status", cmd_status }, { "doctor", cmd_doctor }, { "guest", cmd_guest }, { "help", cmd_help } };
 
 /* Descriptors 0 to 2 are taken for the standard ones; a file of ours must not get their numbers. */
 static void fill_standard_fds(void)

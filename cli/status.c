@@ -9,13 +9,6 @@
 
 #define TEXT_MOST 300u
 
-static uint64_t number(json_t *o, const char *name)
-{
-	json_int_t v = json_integer_value(json_object_get(o, name));
-
-	return v > 0 ? (uint64_t)v : 0;
-}
-
 static void label(const char *what)
 {
 	printf("%-10s", what);
@@ -36,7 +29,7 @@ static void size(json_t *o, const char *name, const char *before, const char *af
 	char buf[32];
 
 	if (json_object_get(o, name))
-		printf("%s%s%s", before, cli_format_size(number(o, name), buf, sizeof(buf)), after);
+		printf("%s%s%s", before, cli_format_size(cli_number(o, name), buf, sizeof(buf)), after);
 }
 
 static void print_engine(json_t *s)
@@ -70,7 +63,7 @@ static void print_memory(json_t *s)
 	label("balloon");
 	if (json_is_true(json_object_get(balloon, "driver"))) {
 		size(balloon, "actual", "the guest has ", "");
-		if (number(balloon, "actual") != number(balloon, "target"))
+		if (cli_number(balloon, "actual") != cli_number(balloon, "target"))
 			size(balloon, "target", " and is to have ", "");
 		size(balloon, "reported", "; it has reported ", " as free so far");
 	} else {
@@ -91,8 +84,8 @@ static void print_disks(json_t *s)
 		fputs(json_is_true(json_object_get(disk, "readonly")) ? ", read-only" : "", stdout);
 		size(disk, "read_bytes", "; ", " read, ");
 		size(disk, "written_bytes", "", " written");
-		if (number(disk, "errors"))
-			printf(", %llu errors", (unsigned long long)number(disk, "errors"));
+		if (cli_number(disk, "errors"))
+			printf(", %llu errors", (unsigned long long)cli_number(disk, "errors"));
 		putchar('\n');
 	}
 }
@@ -101,7 +94,7 @@ static void print_disks(json_t *s)
 static void traffic(json_t *card, const char *bytes, const char *packets, const char *done, const char *dropped)
 {
 	size(card, bytes, "", "");
-	printf(" in %llu packets %s, %llu dropped", (unsigned long long)number(card, packets), done, (unsigned long long)number(card, dropped));
+	printf(" in %llu packets %s, %llu dropped", (unsigned long long)cli_number(card, packets), done, (unsigned long long)cli_number(card, dropped));
 }
 
 static void print_nets(json_t *s)
@@ -159,17 +152,17 @@ static void print_sandbox(json_t *s)
 
 static void print(json_t *s)
 {
-	uint64_t up = number(s, "uptime_ns") / NS_PER_SEC;
+	char up[32];
 
 	label("name");
 	text(s, "name");
 	putchar('\n');
 	label("state");
 	text(s, "state");
-	printf(", up %u:%02u:%02u\n", (unsigned)(up / 3600), (unsigned)(up / 60 % 60), (unsigned)(up % 60));
+	printf(", up %s\n", cli_format_uptime(cli_number(s, "uptime_ns"), up, sizeof(up)));
 	print_engine(s);
 	label("cpus");
-	printf("%u\n", (unsigned)number(s, "cpus"));
+	printf("%u\n", (unsigned)cli_number(s, "cpus"));
 	print_memory(s);
 	print_disks(s);
 	print_nets(s);

@@ -33,6 +33,13 @@ struct error *cli_take_output(int argc, char **argv, int *i, bool *json)
 	return NULL;
 }
 
+uint64_t cli_number(const json_t *o, const char *name)
+{
+	json_int_t v = json_integer_value(json_object_get(o, name));
+
+	return v > 0 ? (uint64_t)v : 0;
+}
+
 void cli_print_json(json_t *o)
 {
 	json_dumpf(o, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
@@ -118,6 +125,14 @@ const char *cli_format_size(uint64_t bytes, char *buf, size_t size)
 		unit++;
 	}
 	snprintf(buf, size, v == (uint64_t)v ? "%.0f %s" : "%.1f %s", v, units[unit]);
+	return buf;
+}
+
+const char *cli_format_uptime(uint64_t ns, char *buf, size_t size)
+{
+	uint64_t up = ns / NS_PER_SEC;
+
+	snprintf(buf, size, "%" PRIu64 ":%02u:%02u", up / 3600, (unsigned)(up / 60 % 60), (unsigned)(up % 60));
 	return buf;
 }
 

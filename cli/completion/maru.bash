@@ -40,10 +40,10 @@ _maru()
 
 	COMPREPLY=()
 	case $at,${typed[1]} in
-	1,*) words="run image status balloon guest doctor help --help --version" ;;
+	1,*) words="run image list status balloon guest doctor help --help --version" ;;
 	2,image) words="pull list create info rm --help" ;;
 	2,guest) words="ping info ip exec shutdown freeze thaw --help" ;;
-	2,help) words="run image status balloon guest doctor" ;;
+	2,help) words="run image list status balloon guest doctor" ;;
 	*)
 		case $prev in
 		-o | --output) words="json" ;;
