@@ -45,6 +45,8 @@ void cli_print_json(json_t *o);
  * also those of U+0080 to U+009F, are '?', and after @most bytes it ends.
  */
 char *cli_printable(const json_t *text, size_t most);
+/* The same of the name of a member, which is UTF-8 because jansson has read it. */
+char *cli_printable_name(const char *name, size_t most);
 #define CLI_REFUSAL_BYTES 400u /* that much of why somebody refuses something */
 
 /* "512M" to bytes; suffixes K M G T (powers of 1024), also as KiB, MB …; no suffix: bytes. */

@@ -29,6 +29,7 @@
 #include <unistd.h>
 
 #include "base/util.h"
+#include "cli/cli.h"
 
 #define KEY_MENU 0x1d /* Ctrl-] */
 #define CHUNK 4096u
@@ -184,23 +185,39 @@ static void menu_answer(struct console *c, char key)
 	}
 }
 
+static void say_and_free(struct console *c, char *text)
+{
+	say(c, text);
+	free(text);
+}
+
+/* A text of the VM's process, which parses what a guest sends. */
+static void say_printable(struct console *c, const json_t *text)
+{
+	say_and_free(c, cli_printable(text, CLI_REFUSAL_BYTES));
+}
+
 static void show_status(struct console *c, json_t *result)
 {
-	char text[512];
-	const char *state = json_string_value(json_object_get(result, "state"));
-	const char *engine = json_string_value(json_object_get(result, "engine"));
-	const char *name = json_string_value(json_object_get(result, "name"));
-	double uptime = json_integer_value(json_object_get(result, "uptime_ns")) / 1e9;
-	const char *key;
-	json_t *v;
+	char text[128], up[32], memory[32];
+	const char *part;
+	json_t *state;
 
-	snprintf(text, sizeof(text), "[maru] %s is %s, up %.0f s, %lld vCPUs, %lld MiB, engine %s; sandbox:", name ? name : "",
-		 state ? state : "", uptime, (long long)json_integer_value(json_object_get(result, "cpus")),
-		 (long long)json_integer_value(json_object_get(result, "memory")) >> 20, engine ? engine : "");
+	say(c, "[maru] ");
+	say_printable(c, json_object_get(result, "name"));
+	say(c, " is ");
+	say_printable(c, json_object_get(result, "state"));
+	snprintf(text, sizeof(text), ", up %s, %u vCPUs, %s, engine ", cli_format_uptime(cli_number(result, "uptime_ns"), up, sizeof(up)),
+		 (unsigned)cli_number(result, "cpus"), cli_format_size(cli_number(result, "memory"), memory, sizeof(memory)));
 	say(c, text);
-	json_object_foreach(json_object_get(result, "sandbox"), key, v) {
-		snprintf(text, sizeof(text), " %s %s;", key, json_string_value(v) ? json_string_value(v) : "");
-		say(c, text);
+	say_printable(c, json_object_get(result, "engine"));
+	say(c, "; sandbox:");
+	json_object_foreach(json_object_get(result, "sandbox"), part, state) {
+		say(c, " ");
+		say_and_free(c, cli_printable_name(part, CLI_REFUSAL_BYTES));
+		say(c, " ");
+		say_printable(c, state);
+		say(c, ";");
 	}
 	say(c, "\r\n");
 }
@@ -211,11 +228,11 @@ static void control_line(struct console *c, const char *line, size_t len)
 {
 	json_t *o = json_loadb(line, len, 0, NULL);
 	const char *id = json_string_value(json_object_get(o, "id"));
-	const char *error = json_string_value(json_object_get(o, "error"));
+	const json_t *refusal = json_object_get(o, "error");
 
-	if (id && error) {
+	if (id && json_is_string(refusal)) {
 		say(c, "[maru] ");
-		say(c, error);
+		say_printable(c, refusal);
 		say(c, "\r\n");
 	} else if (id && !strcmp(id, "status")) {
 		show_status(c, json_object_get(o, "result"));

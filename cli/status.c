@@ -138,12 +138,14 @@ static void print_sandbox(json_t *s)
 
 	label("sandbox");
 	json_object_foreach(json_object_get(s, "sandbox"), part, state) {
-		char *printable;
+		char *name, *printable;
 
 		if (json_is_string(state) && !strcmp(json_string_value(state), "in force"))
 			continue;
 		printable = cli_printable(state, TEXT_MOST);
-		printf("%s%s: %s", whole ? "" : "; ", part, printable);
+		name = cli_printable_name(part, TEXT_MOST);
+		printf("%s%s: %s", whole ? "" : "; ", name, printable);
+		free(name);
 		free(printable);
 		whole = false;
 	}

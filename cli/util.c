@@ -47,11 +47,10 @@ void cli_print_json(json_t *o)
 	json_decref(o);
 }
 
-char *cli_printable(const json_t *text, size_t most)
+static char *printable(const char *s, size_t len, size_t most)
 {
-	const char *s = json_string_value(text);
-	size_t len = s ? json_string_length(text) : 0, used = 0;
 	char *out = malloc(MIN(len, most) + 1);
+	size_t used = 0;
 
 	assert(out);
 	for (size_t i = 0, n; i < len; i += n) {
@@ -69,6 +68,16 @@ char *cli_printable(const json_t *text, size_t most)
 	}
 	out[used] = 0;
 	return out;
+}
+
+char *cli_printable(const json_t *text, size_t most)
+{
+	return printable(json_string_value(text), json_string_length(text), most);
+}
+
+char *cli_printable_name(const char *name, size_t most)
+{
+	return printable(name, strlen(name), most);
 }
 
 struct error *cli_parse_number(const char *what, const char *text, uint64_t min, uint64_t max, uint64_t *out)

@@ -65,7 +65,7 @@ timeout 30 "$maru" status "$dir/ctl" >"$dir/out" 2>"$dir/err"
 result $? "a VM that hangs is said to"
 # More than can wait to be taken.
 perl -MSocket -MFcntl -e '
-	for (1 .. 12) {
+	for (1 .. 80) {
 		my $s;
 		socket($s, PF_UNIX, SOCK_STREAM, 0) && fcntl($s, F_SETFL, O_NONBLOCK) or die "$!\n";
 		connect($s, pack_sockaddr_un($ARGV[0])) or last;
@@ -115,7 +115,7 @@ liar()
 	wait "$pid"
 	pid=
 }
-liar '"ok":true,"result":{"name":"\u001b[2J\u009b","state":7,"engine":[],"engine_reason":"\u0007","memory":-1,"disks":[1,{"name":"\u001b","errors":1e9}],"nets":[7,{"mac":"\u001b","to_guest":-1,"to_guest_bytes":"\u001b"}],"shares":{},"ports":"x","sandbox":{"a":"\u001b"},"balloon":[]}'
+liar '"ok":true,"result":{"name":"\u001b[2J\u009b","state":7,"engine":[],"engine_reason":"\u0007","memory":-1,"disks":[1,{"name":"\u001b","errors":1e9}],"nets":[7,{"mac":"\u001b","to_guest":-1,"to_guest_bytes":"\u001b"}],"shares":{},"ports":"x","sandbox":{"a\u001b":"\u001b"},"balloon":[]}'
 [ "$status" = 0 ] && ! LC_ALL=C grep -qP '[\x00-\x09\x0b-\x1f\x80-\xff]' "$dir/out"
 result $? "what a VM says cannot play with the terminal"
 liar '"ok":true,"result":[]'

@@ -72,6 +72,9 @@ command -v script >/dev/null || {
 
 start
 result $? "a VM starts on a terminal; what the guest writes is seen there"
+printf '\035s' >&4
+within 100 grep -qE '\[maru\] deaf.bin is running, up 0:00:[0-9]+, 1 vCPUs, 32 MiB, engine (bt|kvm); sandbox: ' "$dir/typescript"
+result $? "Ctrl-] s shows what it is"
 printf '\035q' >&4
 within 100 test -e "$dir/status" && [ "$(<"$dir/status")" = 0 ]
 result $? "Ctrl-] q quits"
@@ -108,5 +111,45 @@ result $? "the terminal goes away: the guest gets the power button, and time"
 # shellcheck disable=SC2086
 within 450 dead "$pid" $others && [ ! -e "$dir/ctl" ]
 result $? "a guest that does not heed it is ended; no process and no socket is left"
+
+exec 4>&-
+
+# A process in the VM's place that somebody has taken over: what it says on the control socket cannot play with the terminal.
+mkdir "$dir/bin"
+cp "$maru" "$dir/bin/maru"
+cat >"$dir/bin/maru-vm" <<'END'
+#!/usr/bin/perl
+use JSON::PP;
+exit 2 if $ARGV[0] ne '--config-fd';
+open my $config, '<&=', $ARGV[1] or die;
+my $fd = decode_json(join '', <$config>)->{control}{client_fd};
+open my $control, '+<&=', $fd or die;
+$control->autoflush;
+while (<$control>) {
+	/"id": "([a-z-]*)"/ or die;
+	exit 0 if $1 eq 'quit';
+	print $control $1 eq 'status' ? '{"id":"status","ok":true,"result":{"name":"\u001b[2J","state":"\u009b2J","sandbox":{"\u001b[3J":"\u0007"},"engine":7}}' :
+		'{"id":"reset","ok":false,"error":"no \u001b[4J way"}', "\n";
+}
+END
+chmod +x "$dir/bin/maru-vm"
+maru=$dir/bin/maru
+sed -i "s|exec \"[^\"]*\" run|exec \"$maru\" run --engine bt|" "$dir/run"
+rm -f "$dir"/{status,keys}
+mkfifo "$dir/keys"
+script -qfc "bash $dir/run" "$dir/typescript" <"$dir/keys" >/dev/null 2>&1 &
+script=$!
+exec 4>"$dir/keys"
+pids+=("$script")
+within 100 test -s "$dir/pid"
+sleep 0.5
+printf '\035s' >&4
+within 50 grep -q 'sandbox' "$dir/typescript"
+printf '\035r' >&4
+within 50 grep -q ' way' "$dir/typescript"
+printf '\035q' >&4
+within 100 test -e "$dir/status" && grep -q '\[maru\] ?\[2J is ?2J, up 0:00:00, 0 vCPUs, 0 bytes, engine ; sandbox: ?\[3J ?;' "$dir/typescript" &&
+	grep -q '\[maru\] no ?\[4J way' "$dir/typescript"
+result $? "what a VM says in the menu cannot play with the terminal"
 
 finish_tests
