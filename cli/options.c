@@ -352,6 +352,9 @@ static struct error *take_gdb(struct run_options *o, const char *v)
 
 static struct error *take_control(struct run_options *o, const char *v)
 {
+	/* The kernel would find a name for it, where everybody can connect. */
+	if (!*v)
+		return error_new("--control takes the path of a socket");
 	o->control = v;
 	return NULL;
 }
