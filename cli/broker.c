@@ -18,21 +18,15 @@
 
 #include "base/descriptor.h"
 #include "base/util.h"
+#include "cli/client.h"
 
 /* A connected socket, or -1. */
 static int connect_to(const char *path, uint32_t port)
 {
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	int n = snprintf(addr.sun_path, sizeof(addr.sun_path), "%s_%u", path, port), fd;
+	char full[sizeof(((struct sockaddr_un *)NULL)->sun_path)];
+	int n = snprintf(full, sizeof(full), "%s_%u", path, port);
 
-	if (n < 0 || (size_t)n >= sizeof(addr.sun_path))
-		return -1;
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd >= 0 && connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0) {
-		close(fd);
-		return -1;
-	}
-	return fd;
+	return n < 0 || (size_t)n >= sizeof(full) ? -1 : client_dial(full);
 }
 
 static bool answer(int to, const uint8_t *id, int fd)

@@ -7,6 +7,7 @@
  */
 #include "cli/guard.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -31,6 +32,12 @@ static bool is_alive(const char *path)
 		return errno == EAGAIN;
 	close(fd);
 	return true;
+}
+
+static void remember(struct guard *g, const char *path)
+{
+	assert(g->path_count < GUARD_PATHS_MAX);
+	g->paths[g->path_count++] = path;
 }
 
 struct error *guard_listen(struct guard *g, const char *what, const char *path, int *out)
@@ -62,7 +69,7 @@ struct error *guard_listen(struct guard *g, const char *what, const char *path, 
 		close(fd);
 		return error_errno(rc < 0 ? saved : errno, "%s: cannot listen at '%s'", what, path);
 	}
-	g->paths[g->path_count++] = path;
+	remember(g, path);
 	*out = fd;
 	return NULL;
 }
@@ -90,7 +97,7 @@ struct error *guard_link(struct guard *g, const char *target, const char *path)
 		unlink(path);
 	if (symlink(target, path) < 0)
 		return error_errno(errno == EEXIST ? EADDRINUSE : errno, "cannot make the link '%s' to '%s'", path, target);
-	g->paths[g->path_count++] = path;
+	remember(g, path);
 	return NULL;
 }
 

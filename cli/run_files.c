@@ -60,8 +60,6 @@ struct error *run_give_payload(struct run *r)
 	struct error *err;
 	char *append;
 
-	if (!kernel)
-		return error_new("booting from a disk's own boot loader needs firmware, which maru does not have yet: give --kernel FILE (and --initrd, --append 'root=/dev/vda1 console=ttyS0')");
 	err = give_file(r, "kernel", kernel);
 	if (!err && initrd)
 		err = give_file(r, "initrd", initrd);
