@@ -14,6 +14,7 @@
 #include "cli/cli.h"
 
 #define PATH_BYTES 4096u
+#define LABEL_MOST 200u
 #define RECIPE_LINES 100u /* of a script; the line is among the first */
 
 static bool is_word(const char *s, size_t n)
@@ -51,7 +52,7 @@ struct error *guest_cache(char *path, size_t size)
 
 static struct error *bad(const char *folder, const char *member)
 {
-	return error_new("%s/manifest.json is damaged: '%s' is missing or not what it should be; make the guest again with 'maru image pull --force'",
+	return error_new("%s/manifest.json is damaged: '%s' is missing or not what it should be; the guest is made again with 'maru image pull NAME:VERSION --renew', which keeps what is here",
 			 folder, member);
 }
 
@@ -72,6 +73,17 @@ static struct error *get_word(const char *folder, json_t *o, const char *member,
 	struct error *err = get_text(folder, o, member, true, out);
 
 	return !err && !is_word(*out, strlen(*out)) ? bad(folder, member) : err;
+}
+
+/* Words for people; none: NULL. */
+static struct error *get_label(const char *folder, json_t *o, const char *member, char **out)
+{
+	json_t *text = json_object_get(o, member);
+
+	if (text && !json_is_string(text))
+		return bad(folder, member);
+	*out = text ? cli_printable(text, LABEL_MOST) : NULL;
+	return NULL;
 }
 
 /* A file of the guest's: a plain name in its folder. */
@@ -136,11 +148,11 @@ static struct error *read_members(const char *folder, json_t *o, struct guest *g
 	if (!err)
 		err = get_word(folder, o, "version", &g->version);
 	if (!err)
-		err = get_text(folder, o, "description", false, &g->description);
+		err = get_label(folder, o, "description", &g->description);
 	if (!err)
 		err = get_text(folder, o, "append", false, &g->append);
 	if (!err)
-		err = get_text(folder, o, "created", false, &g->created);
+		err = get_label(folder, o, "created", &g->created);
 	if (!err)
 		err = get_file(folder, o, "kernel", true, &g->kernel);
 	if (!err)

@@ -22,6 +22,46 @@
 
 /* ---- pull ---------------------------------------------------------------------------------------- */
 
+/* What is to be lost must not be in use by a VM. Until we end, or become another program, nobody else gets it. */
+static struct error *claim_disks(const struct guest *g)
+{
+	struct error *err = NULL;
+
+	for (unsigned i = 0; !err && i < g->disk_count; i++) {
+		int fd = open(g->disks[i].path, O_RDWR | O_CLOEXEC);
+
+		if (fd >= 0)
+			err = block_lock(fd, false, g->disks[i].path);
+	}
+	return err;
+}
+
+static bool has_word(int argc, char **argv, const char *word)
+{
+	for (int i = 0; i < argc; i++)
+		if (!strcmp(argv[i], word))
+			return true;
+	return false;
+}
+
+/* With --force what is on the guest's disk is lost; without, the script looks after it. */
+static struct error *check_loss(int argc, char **argv)
+{
+	struct error *err;
+	struct guest g;
+
+	if (!has_word(argc, argv, "--force") || has_word(argc, argv, "--output"))
+		return NULL;
+	err = guest_find(argv[1], &g);
+	if (err) {
+		error_free(err); /* there is none, or it is damaged */
+		return NULL;
+	}
+	err = claim_disks(&g);
+	guest_finish(&g);
+	return err;
+}
+
 static struct error *pull(int argc, char **argv)
 {
 	char folder[PATH_BYTES - 256], script[PATH_BYTES], name[160];
@@ -37,6 +77,9 @@ static struct error *pull(int argc, char **argv)
 	snprintf(script, sizeof(script), "%s/%s", folder, name);
 	if (access(script, X_OK) < 0)
 		return error_new("there is no guest %s in the catalogue; 'maru image list' shows what there is", argv[1]);
+	err = check_loss(argc, argv);
+	if (err)
+		return err;
 	argv[1] = script;
 	execv(script, argv + 1);
 	return error_errno(errno, "cannot run %s", script);
@@ -346,21 +389,6 @@ static struct error *info(int argc, char **argv)
 static int remove_entry(const char *path, const struct stat *st, int flag, struct FTW *where)
 {
 	return remove(path);
-}
-
-/* Not while a VM has it. */
-static struct error *claim_disks(const struct guest *g)
-{
-	struct error *err = NULL;
-
-	for (unsigned i = 0; !err && i < g->disk_count; i++) {
-		int fd = open(g->disks[i].path, O_RDWR | O_CLOEXEC);
-
-		/* The descriptor stays open until we end, and with it the claim. */
-		if (fd >= 0)
-			err = block_lock(fd, false, g->disks[i].path);
-	}
-	return err;
 }
 
 static struct error *rm(int argc, char **argv)

@@ -56,6 +56,25 @@ timeout 20 "$maru" image info debian:12 -o json | perl -MJSON::PP -0777 -e '
 	my $g = decode_json(<STDIN>);
 	exit !($g->{here} && $g->{cpus} == 2 && $g->{memory} == 1 << 30 && $g->{ssh}{user} eq "root" && $g->{ssh}{key} =~ m{^/.*/id_ed25519$});' 2>"$dir/err"
 result $? 'and as JSON'
+manifest 's/A guest/\\u001b[2J\\u009b/'
+timeout 20 "$maru" image list >"$dir/err" 2>&1 && timeout 20 "$maru" image info debian:12 >>"$dir/err" 2>&1 &&
+	! LC_ALL=C grep -qP '[\x00-\x09\x0b-\x1f\x80-\xff]' "$dir/err" && [ "$(grep -cF '?[2J' "$dir/err")" = 2 ]
+result $? 'what a manifest says cannot play with the terminal'
+manifest ''
+multiboot "$dir/halt.bin" '\xfa\xf4\xeb\xfd'
+"$maru" run --kernel "$dir/halt.bin" --disk "$guest/disk.raw" --memory 32M --net none --serial none --control "$dir/ctl" </dev/null >/dev/null 2>&1 &
+vm=$!
+for _ in $(seq 100); do
+	timeout 10 "$maru" status "$dir/ctl" 2>/dev/null | grep -q running && break
+	sleep 0.1
+done
+timeout 20 "$maru" image pull debian:12 --force >"$dir/err" 2>&1
+[ $? = 2 ] && grep -q 'disk.raw. is in use' "$dir/err" && [ -e "$guest/disk.raw" ]
+result $? 'a guest is not made anew over a disk that is in use'
+kill "$vm"
+sleep 0.5
+kill "$vm"
+wait "$vm"
 manifest '/"ssh"/d'
 timeout 20 "$maru" image info debian:12 >"$dir/err" 2>&1 && ! grep -q 'log in' "$dir/err"
 result $? 'a guest without ssh'
