@@ -29,6 +29,8 @@ int cmd_help(int argc, char **argv);
 
 /* help.c: the text for "run", "image" …, NULL when there is none. */
 const char *help_text(const char *command);
+/* There is no such command; which one may have been meant. */
+struct error *help_unknown(const char *command) MUST_CHECK;
 
 /* Prints the error on standard error, frees it, returns CLI_EXIT_USAGE. */
 int cli_fail(struct error *err);

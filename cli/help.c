@@ -154,7 +154,7 @@ static const char guest_text[] =
 static const struct {
 	const char *command, *text;
 } texts[] = { { "", main_text }, { "run", run_text }, { "image", image_text }, { "doctor", doctor_text },
-	    { "list", list_text }, { "status", status_text }, { "balloon", balloon_text }, { "guest", guest_text } };
+	    { "list", list_text }, { "status", status_text }, { "balloon", balloon_text }, { "guest", guest_text }, { "help", main_text } };
 
 const char *help_text(const char *command)
 {
@@ -164,12 +164,24 @@ const char *help_text(const char *command)
 	return NULL;
 }
 
+struct error *help_unknown(const char *command)
+{
+	const char *names[ARRAY_SIZE(texts)] = { NULL }, *near;
+
+	for (unsigned i = 1; i < ARRAY_SIZE(texts); i++) /* the first is of none */
+		names[i - 1] = texts[i].command;
+	near = cli_nearest(command, names);
+	return error_new("there is no command '%s'%s%s%s; 'maru help' lists them", command, near ? ": did you mean '" : "",
+			 near ? near : "", near ? "'?" : "");
+}
+
 int cmd_help(int argc, char **argv)
 {
-	const char *text = help_text(argc > 1 ? argv[1] : "");
+	const char *command = argc > 1 ? argv[1] : "";
+	const char *text = help_text(!strcmp(command, "--help") || !strcmp(command, "-h") ? "" : command);
 
 	if (!text)
-		return cli_fail(error_new("there is no command '%s'; 'maru help' lists them", argv[1]));
+		return cli_fail(help_unknown(command));
 	fputs(text, stdout);
 	return 0;
 }

@@ -36,8 +36,6 @@ static int say_all(int status)
 
 static int program(int argc, char **argv)
 {
-	const char *names[ARRAY_SIZE(commands) + 1] = { NULL }, *near;
-
 	fill_standard_fds();
 	signal(SIGXFSZ, SIG_IGN); /* a file that grows beyond `ulimit -f` is an error, not the end */
 	log_init("maru", LOG_LEVEL_WARN);
@@ -51,14 +49,10 @@ static int program(int argc, char **argv)
 		puts("maru " MARU_VERSION);
 		return 0;
 	}
-	for (unsigned i = 0; i < ARRAY_SIZE(commands); i++) {
-		names[i] = commands[i].name;
+	for (unsigned i = 0; i < ARRAY_SIZE(commands); i++)
 		if (!strcmp(argv[1], commands[i].name))
 			return say_all(commands[i].run(argc - 1, argv + 1));
-	}
-	near = cli_nearest(argv[1], names);
-	return cli_fail(error_new("there is no command '%s'%s%s%s; 'maru help' lists them", argv[1],
-				  near ? ": did you mean '" : "", near ? near : "", near ? "'?" : ""));
+	return cli_fail(help_unknown(argv[1]));
 }
 
 int main(int argc, char **argv)

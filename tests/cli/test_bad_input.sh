@@ -67,7 +67,8 @@ refused 2 "neither a file nor a guest" run nosuch
 refused 2 "cannot write" run --kernel "$dir/halt.bin" --net none --serial "file:$dir/no/such"
 refused 2 "takes the path of a socket" run --kernel "$dir/halt.bin" --control "" "${common[@]}"
 refused 2 "not a socket" run --kernel "$dir/halt.bin" --net none --control "$dir/text"
-refused 2 "did you mean" imagee
+refused 2 "did you mean 'image'" imagee
+refused 2 "did you mean 'status'" help staus
 refused 2 "pull, list, create, info and rm" image frobnicate
 refused 2 "takes a size" image create "$dir/x.qcow2" 5Q
 

@@ -61,6 +61,7 @@ for my $command (sort keys %verbs) {
 	my ($usage) = help($command) =~ /^usage: maru $command (\S+)/;
 	same([ split /\|/, $usage ], $verbs{$command}, "maru $command --help has all that it does");
 }
+ok(`'$maru' $_` eq `'$maru' help`, "maru $_ is the same as maru help") for '--help', 'help help', 'help --help';
 my %of = (run => \@run);
 for my $command (grep { $_ ne 'help' } @commands) {
 	my $text = help($command);
