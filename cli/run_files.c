@@ -40,15 +40,15 @@ static struct error *give_file(struct run *r, const char *member, const char *pa
 	struct stat st;
 
 	if (fd < 0)
-		return error_errno(errno, "--%s: cannot open '%s'", member, path);
+		return error_errno(errno, "cannot open the %s '%s'", member, path);
 	spawn_add_fd(&r->vm_fds, fd);
 	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
-		return error_new("--%s: '%s' is not a regular file", member, path);
+		return error_new("the %s '%s' is not a regular file", member, path);
 	if (!st.st_size)
-		return error_new("--%s: '%s' is empty", member, path);
+		return error_new("the %s '%s' is empty", member, path);
 	json_object_set_new(r->config, member, json_pack("{s:i, s:s}", "fd", fd, "name", path));
 	if (!json_object_get(r->config, member))
-		return error_new("--%s: the file name is not UTF-8", member);
+		return error_new("the name of the %s is not UTF-8 text", member);
 	return NULL;
 }
 

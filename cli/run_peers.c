@@ -23,7 +23,9 @@ static struct error *await_nat(int fd)
 	size_t used = 0;
 	ssize_t n = 0;
 
-	while (used < sizeof(line) - 1 && poll(&p, 1, NAT_READY_MS) > 0) {
+	while (used < sizeof(line) - 1) {
+		if (poll(&p, 1, NAT_READY_MS) <= 0)
+			return error_new("the network process is not ready after %d s; '--net none' runs without a network", NAT_READY_MS / 1000);
 		n = read(fd, line + used, sizeof(line) - 1 - used);
 		if (n <= 0)
 			break;
