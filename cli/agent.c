@@ -35,23 +35,11 @@ static struct error *no_answer(struct agent *a)
 
 static struct error *write_all(struct agent *a, const char *data, size_t len, uint64_t deadline)
 {
-	while (len) {
-		struct pollfd p = { .fd = a->fd, .events = POLLOUT };
-		uint64_t now = loop_now_ns();
-		ssize_t n = send(a->fd, data, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+	int rc = client_send_all(a->fd, data, len, deadline);
 
-		if (n > 0) {
-			data += n;
-			len -= (size_t)n;
-			continue;
-		}
-		if (n < 0 && errno != EAGAIN && errno != EINTR)
-			return error_errno(errno, "the VM has ended the connection to the guest's agent");
-		if (now >= deadline)
-			return no_answer(a);
-		poll(&p, 1, (int)((deadline - now) / NS_PER_MS) + 1);
-	}
-	return NULL;
+	if (!rc)
+		return NULL;
+	return rc == ETIME ? no_answer(a) : error_errno(rc, "the VM has ended the connection to the guest's agent");
 }
 
 /* Some bytes more. Error code EPIPE: the end. */

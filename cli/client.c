@@ -142,25 +142,25 @@ void client_close(struct client *c)
 	*c = (struct client){ .fd = -1 };
 }
 
-static struct error *send_all(struct client *c, const char *text, size_t len, uint64_t deadline)
+int client_send_all(int fd, const char *text, size_t len, uint64_t deadline_ns)
 {
 	while (len) {
-		struct pollfd p = { .fd = c->fd, .events = POLLOUT };
+		struct pollfd p = { .fd = fd, .events = POLLOUT };
 		uint64_t now = loop_now_ns();
-		ssize_t n = send(c->fd, text, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+		ssize_t n = send(fd, text, len, MSG_NOSIGNAL | MSG_DONTWAIT);
 
 		if (n > 0) {
 			text += n;
-			len -= n;
+			len -= (size_t)n;
 			continue;
 		}
 		if (n < 0 && errno != EAGAIN && errno != EINTR)
-			return error_errno(errno, "the VM has ended the connection");
-		if (now >= deadline)
-			return error_new("the VM does not answer");
-		poll(&p, 1, (int)((deadline - now) / NS_PER_MS) + 1);
+			return errno;
+		if (now >= deadline_ns)
+			return ETIME;
+		poll(&p, 1, (int)((deadline_ns - now) / NS_PER_MS) + 1);
 	}
-	return NULL;
+	return 0;
 }
 
 /* Takes the next line out of the buffer: an object, or NULL for what is none. False: there is no whole line. */
@@ -178,6 +178,11 @@ static bool take_line(struct client *c, json_t **out)
 	return true;
 }
 
+static struct error *no_answer(void)
+{
+	return error_new("the VM does not answer: its process hangs, is stopped, or has much to do; 'maru list' shows which one it is");
+}
+
 static struct error *receive(struct client *c, uint64_t deadline)
 {
 	struct pollfd p = { .fd = c->fd, .events = POLLIN };
@@ -187,7 +192,7 @@ static struct error *receive(struct client *c, uint64_t deadline)
 	if (c->used == LINE_MAX_BYTES)
 		return error_new("the VM's answer is longer than %llu bytes", LINE_MAX_BYTES);
 	if (now >= deadline)
-		return error_new("the VM does not answer");
+		return no_answer();
 	if (poll(&p, 1, (int)((deadline - now) / NS_PER_MS) + 1) <= 0)
 		return NULL;
 	n = recv(c->fd, c->buf + c->used, LINE_MAX_BYTES - c->used, MSG_DONTWAIT);
@@ -225,7 +230,7 @@ struct error *client_ask(struct client *c, const char *name, json_t *args, uint6
 {
 	json_t *request = args ? args : json_object();
 	char id[ID_BYTES], *text;
-	struct error *err;
+	int rc;
 
 	snprintf(id, sizeof(id), "maru-%u", ++c->last_id);
 	json_object_set_new(request, "request", json_string(name));
@@ -234,16 +239,14 @@ struct error *client_ask(struct client *c, const char *name, json_t *args, uint6
 	json_decref(request);
 	if (!text)
 		return error_errno(ENOMEM, "cannot ask the VM");
-	err = send_all(c, text, strlen(text), deadline_ns);
-	if (!err)
-		err = send_all(c, "\n", 1, deadline_ns);
+	rc = client_send_all(c->fd, text, strlen(text), deadline_ns);
+	if (!rc)
+		rc = client_send_all(c->fd, "\n", 1, deadline_ns);
 	free(text);
 	/* Who closes the connection may have said why before: that is for client_reply(). */
-	if (err && (error_code(err) == EPIPE || error_code(err) == ECONNRESET)) {
-		error_free(err);
-		err = NULL;
-	}
-	return err;
+	if (!rc || rc == EPIPE || rc == ECONNRESET)
+		return NULL;
+	return rc == ETIME ? no_answer() : error_errno(rc, "the VM has ended the connection");
 }
 
 struct error *client_reply(struct client *c, uint64_t deadline_ns, json_t **result)

@@ -35,6 +35,9 @@ struct error *client_find(const char *vm, const char *suffix, char *path, size_t
 /* A connection to the socket at @path, or -1 (errno). Does not wait: EAGAIN if too many others already wait for whoever listens there. */
 int client_dial(const char *path);
 
+/* Sends all of it on socket @fd. 0, ETIME at the deadline, as loop_now_ns() counts, or else the errno value. */
+int client_send_all(int fd, const char *text, size_t len, uint64_t deadline_ns);
+
 struct client {
 	int fd;
 	char *buf;

@@ -9,7 +9,7 @@
  * terminal does not take makes us stop reading from the guest: the VM keeps and at last drops it, and no one waits.
  *
  * A terminal that goes away (SIGHUP, or the end of its input) is the power button for the guest; nobody is left to
- * insist if it does not heed that, so we do after HANGUP_MS.
+ * insist if it does not heed that, so we do after HANGUP_NS.
  */
 #include "cli/console.h"
 
@@ -25,22 +25,22 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/loop.h"
 #include "base/util.h"
 #include "cli/cli.h"
 
 #define KEY_MENU 0x1d /* Ctrl-] */
 #define CHUNK 4096u
 #define LAST_WORDS_MS 2000 /* for output when the VM has ended */
-#define HANGUP_MS 30000	   /* for a guest to power off when its terminal is gone */
+#define HANGUP_NS (30 * NS_PER_SEC) /* for a guest to power off when its terminal is gone */
 
 struct console {
 	pid_t pid;
 	int serial_fd, control_fd, signal_fd;
 	bool input_open, menu_open, ended;
-	uint64_t quit_at_ms; /* the terminal is gone, and this is when the VM has to be; 0: no */
+	uint64_t quit_at_ns; /* the terminal is gone, and this is when the VM has to be; 0: no */
 	int status;
 	char to_guest[CHUNK];
 	size_t to_guest_used;
@@ -268,27 +268,19 @@ static void control_ready(struct console *c)
 
 /* ---- The end of the terminal -------------------------------------------------------------------- */
 
-static uint64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000ull + t.tv_nsec / 1000000;
-}
-
 static void hang_up(struct console *c)
 {
-	if (c->quit_at_ms)
+	if (c->quit_at_ns)
 		return;
-	c->quit_at_ms = now_ms() + HANGUP_MS;
+	c->quit_at_ns = loop_now_ns() + HANGUP_NS;
 	c->menu_open = false;
 	kill(c->pid, SIGTERM);
 }
 
 static void insist(struct console *c)
 {
-	if (c->quit_at_ms && now_ms() >= c->quit_at_ms) {
-		c->quit_at_ms += HANGUP_MS;
+	if (c->quit_at_ns && loop_now_ns() >= c->quit_at_ns) {
+		c->quit_at_ns += HANGUP_NS;
 		kill(c->pid, SIGTERM);
 	}
 }
