@@ -266,8 +266,12 @@ static struct error *freeze_or_thaw(struct job *j, const char *command, const ch
 
 	if (err)
 		return err;
+	if (!json_is_integer(count))
+		err = error_new("the guest's agent does not say how many file systems were %s, so count on none", what);
 	n = json_integer_value(count);
 	json_decref(count);
+	if (err)
+		return err;
 	if (j->json)
 		cli_print_json(json_pack("{s:I}", what, n));
 	else

@@ -47,6 +47,16 @@ void cli_print_json(json_t *o)
 	json_decref(o);
 }
 
+/* What a terminal acts on: control characters, and those that turn the order of what follows around or end its line. @s: UTF-8. */
+static bool is_control(const unsigned char *s)
+{
+	if (*s < 0x20 || *s == 0x7f || (s[0] == 0xc2 && s[1] < 0xa0) || (s[0] == 0xd8 && s[1] == 0x9c))
+		return true;
+	if (s[0] != 0xe2)
+		return false;
+	return (s[1] == 0x80 && (s[2] == 0x8e || s[2] == 0x8f || (s[2] >= 0xa8 && s[2] <= 0xae))) || (s[1] == 0x81 && s[2] >= 0xa6 && s[2] <= 0xa9);
+}
+
 static char *printable(const char *s, size_t len, size_t most)
 {
 	char *out = malloc(MIN(len, most) + 1);
@@ -55,7 +65,7 @@ static char *printable(const char *s, size_t len, size_t most)
 	assert(out);
 	for (size_t i = 0, n; i < len; i += n) {
 		unsigned char c = (unsigned char)s[i];
-		bool bad = c < 0x20 || c == 0x7f || (c == 0xc2 && (unsigned char)s[i + 1] < 0xa0);
+		bool bad = is_control((const unsigned char *)s + i);
 
 		n = c < 0xc0 ? 1 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : 4; /* it is UTF-8: jansson has looked */
 		if (used + n > most)

@@ -264,6 +264,7 @@ int main(void)
 	printable("\"a\u00fc\"", 2, "a");
 	printable("\"a\u20acb\"", 4, "a\u20ac");
 	printable("\"\U0001f600\\u0080\\u00a0\"", 100, "\U0001f600?\u00a0");
+	printable("\"a\\u202eb\\u2066\\u2028\\u200f\\u061c\\u2013\\u2070\"", 100, "a?b????\u2013\u2070");
 	printable("5", 10, "");
 	printable("\"\"", 10, "");
 
