@@ -60,6 +60,8 @@ struct error *cli_parse_number(const char *what, const char *text, uint64_t min,
 const char *cli_format_size(uint64_t bytes, char *buf, size_t size);
 /* "1:02:03": hours, minutes, seconds. */
 const char *cli_format_uptime(uint64_t ns, char *buf, size_t size);
+/* Has @s something before @end, and this at its end? */
+bool cli_ends_with(const char *s, const char *end);
 /* The one of @names (NULL at the end) that a person may have meant by @text; NULL: nothing is near. */
 const char *cli_nearest(const char *text, const char *const *names);
 

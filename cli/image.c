@@ -271,9 +271,9 @@ static struct error *create(int argc, char **argv)
 	if (err)
 		return err;
 	snprintf(with_format, sizeof(with_format), format_text ? "%s,format=%s" : "%s", path, format_text);
-	err = run_disk_parse(with_format, &disk);
+	err = run_disk_parse("image create", with_format, &disk);
 	if (!err && backing_text)
-		err = run_disk_parse(backing_text, &backing);
+		err = run_disk_parse("--backing", backing_text, &backing);
 	if (!err && backing_text && disk.format != BLOCK_FORMAT_QCOW2)
 		err = error_new("image create: only a qcow2 image can have a backing file");
 	if (!err)
@@ -372,7 +372,7 @@ static struct error *info(int argc, char **argv)
 		return error_new("image info needs a disk image or a guest: maru image info disk.qcow2");
 	if (strchr(what, ':') && access(what, F_OK) < 0)
 		return info_of_guest(what, json);
-	err = run_disk_parse(what, &disk);
+	err = run_disk_parse("image info", what, &disk);
 	if (err)
 		return err;
 	err = image_info(disk.path, disk.format, &found);

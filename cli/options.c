@@ -86,92 +86,13 @@ static struct error *take_append(struct run_options *o, const char *v)
 	return NULL;
 }
 
-static bool ends_with(const char *s, const char *end)
-{
-	size_t n = strlen(s), m = strlen(end);
-
-	return n > m && !strcmp(s + n - m, end);
-}
-
-/* The value after @key in "key=value", or NULL. */
-static const char *value_of(const char *part, size_t len, const char *key)
-{
-	size_t n = strlen(key);
-
-	return len > n && !strncmp(part, key, n) && part[n] == '=' ? part + n + 1 : NULL;
-}
-
-void run_disk_finish(struct run_disk *d)
-{
-	free(d->path);
-	free(d->backing);
-	*d = (struct run_disk){ 0 };
-}
-
-struct error *run_disk_parse(const char *text, struct run_disk *out)
-{
-	const char *part = strchrnul(text, ',');
-	bool has_format = false;
-	char word[16];
-
-	*out = (struct run_disk){ .path = strndup(text, part - text) };
-	if (!out->path || !*out->path) {
-		free(out->path);
-		out->path = NULL;
-		return error_new("--disk takes FILE[,format=raw|qcow2][,readonly=on], not '%s'", text);
-	}
-	while (*part) {
-		const char *end = strchrnul(++part, ','), *v;
-
-		snprintf(word, sizeof(word), "%.*s", (int)MIN(end - part, 100), part);
-		if ((v = value_of(part, end - part, "format"))) {
-			snprintf(word, sizeof(word), "%.*s", (int)MIN(end - v, 15), v);
-			if (!block_format_parse(word, &out->format))
-				goto bad_format;
-			has_format = true;
-		} else if ((v = value_of(part, end - part, "readonly"))) {
-			snprintf(word, sizeof(word), "%.*s", (int)MIN(end - v, 15), v);
-			if (strcmp(word, "on") && strcmp(word, "off"))
-				goto bad_readonly;
-			out->readonly = !strcmp(word, "on");
-		} else if ((v = value_of(part, end - part, "backing"))) {
-			free(out->backing);
-			out->backing = strndup(v, end - v);
-		} else {
-			run_disk_finish(out);
-			return error_new("--disk: '%s' is unknown; there are format=raw|qcow2, readonly=on|off and backing=FILE", word);
-		}
-		part = end;
-	}
-	if (!has_format) {
-		if (ends_with(out->path, ".qcow2")) {
-			out->format = BLOCK_FORMAT_QCOW2;
-		} else if (ends_with(out->path, ".raw") || ends_with(out->path, ".img")) {
-			out->format = BLOCK_FORMAT_RAW;
-		} else {
-			struct error *err = error_new("the format of disk '%s' is not clear from its name: say %s,format=raw or %s,format=qcow2 (it is never guessed from the content, which a guest can write)",
-						      out->path, out->path, out->path);
-
-			run_disk_finish(out);
-			return err;
-		}
-	}
-	return NULL;
-bad_format:
-	run_disk_finish(out);
-	return error_new("--disk: format=%s is unknown; there are raw and qcow2", word);
-bad_readonly:
-	run_disk_finish(out);
-	return error_new("--disk: readonly takes on or off, not '%s'", word);
-}
-
 static struct error *take_disk(struct run_options *o, const char *v)
 {
 	struct error *err;
 
 	if (o->disk_count == RUN_DISKS_MAX)
 		return error_new("--disk: more than %u disks are not possible", RUN_DISKS_MAX);
-	err = run_disk_parse(v, &o->disks[o->disk_count]);
+	err = run_disk_parse("--disk", v, &o->disks[o->disk_count]);
 	if (!err)
 		o->disk_count++;
 	return err;
@@ -339,8 +260,8 @@ static struct error *take_gdb(struct run_options *o, const char *v)
 	o->gdb = strdup(v);
 	if (!o->gdb)
 		return error_errno(ENOMEM, "--gdb");
-	o->gdb_nowait = ends_with(v, wait_off);
-	if (o->gdb_nowait || ends_with(v, wait_on))
+	o->gdb_nowait = cli_ends_with(v, wait_off);
+	if (o->gdb_nowait || cli_ends_with(v, wait_on))
 		*strrchr(o->gdb, ',') = 0;
 	v = o->gdb;
 	port = strrchr(v, ':');

@@ -62,8 +62,11 @@ struct run_options {
 struct error *run_options_parse(int argc, char **argv, struct run_options *out) MUST_CHECK;
 void run_options_finish(struct run_options *o);
 
-/* FILE[,format=raw|qcow2][,readonly=on|off]; without a format the name's ending decides, never the content. */
-struct error *run_disk_parse(const char *text, struct run_disk *out) MUST_CHECK;
+/*
+ * FILE[,format=raw|qcow2][,readonly=on|off][,backing=FILE]; without a format the name's ending decides, never the content.
+ * @what is who takes it, for messages.
+ */
+struct error *run_disk_parse(const char *what, const char *text, struct run_disk *out) MUST_CHECK;
 void run_disk_finish(struct run_disk *d);
 
 #endif

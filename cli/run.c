@@ -73,7 +73,7 @@ static struct error *resolve_image(struct run *r)
 	memmove(o->disks + 1, o->disks, o->disk_count * sizeof(o->disks[0]));
 	o->disks[0] = (struct run_disk){ 0 };
 	o->disk_count++;
-	err = run_disk_parse(o->image, &o->disks[0]);
+	err = run_disk_parse("maru run", o->image, &o->disks[0]);
 	if (!err && !o->kernel)
 		err = error_new("booting '%s' by its own boot loader needs firmware, which maru does not have yet: give --kernel FILE (and --initrd, --append 'root=/dev/vda1 console=ttyS0')",
 				o->image);

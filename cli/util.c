@@ -155,6 +155,13 @@ const char *cli_format_uptime(uint64_t ns, char *buf, size_t size)
 	return buf;
 }
 
+bool cli_ends_with(const char *s, const char *end)
+{
+	size_t n = strlen(s), m = strlen(end);
+
+	return n > m && !strcmp(s + n - m, end);
+}
+
 /* Edit distance (insert, delete, replace), for words of up to 31 letters. */
 static unsigned distance(const char *a, const char *b)
 {

@@ -33,6 +33,8 @@ says 0 'the size of its backing file' create mine.qcow2 --backing new.qcow2
 says 0 'backing:    new.qcow2 (qcow2)' info mine.qcow2
 says 2 'only a qcow2 image' create other.img --backing new.qcow2
 says 2 'needs a file and a size' create other.img
+says 2 "image info: 'frobnicate=a-long-word' is unknown" info new.qcow2,frobnicate=a-long-word
+says 2 "image create: format=vmdk is unknown" create new.vmdk 1G --format vmdk
 
 # ---- Guests ----
 
