@@ -2,7 +2,8 @@
 /*
  * CPUID for KVM: the guest's model of cpu/cpuid.c, which also the translator shows, cut down to what this kernel says that it
  * supports, so that a guest sees the same machine on both engines as far as the host allows. What the kernel's local APIC makes
- * but does not always say is added again.
+ * but does not always say is added again; and what the guest's kernel needs against the processor's side channels, which the translator
+ * has no use for.
  */
 #include <errno.h>
 #include <stdlib.h>
