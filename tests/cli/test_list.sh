@@ -89,7 +89,7 @@ done
 before=$SECONDS
 lists 0 "^halt.bin +not answering +- +- +- +- +${pids[0]}\$" '^halt.bin-2 +not answering' '^halt.bin-3 +not answering' '^halt.bin-4 +running' '^web +running'
 result $? "those that hang are said to"
-[ $((SECONDS - before)) -lt 5 ]
+[ $((SECONDS - before)) -lt 6 ]
 result $? "and are not waited for one after the other ($((SECONDS - before)) s)"
 timeout 20 "$maru" list -o json 2>"$dir/err" | perl -MJSON::PP -0777 -e '
 	my %vm = map { $_->{name} => $_ } @{decode_json(<STDIN>)};
