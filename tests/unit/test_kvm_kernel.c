@@ -4,14 +4,18 @@
  * processors, does, and what one in an emulator does not show.
  */
 #include <errno.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <string.h>
+#include <time.h>
 
 #include "cpu/kvm/kvm_priv.h"
 #include "tests/tap.h"
 
 #define VCPUS 2u
 #define ENTRIES 8u
+#define KICKS 5000u
 
 static struct {
 	struct kvm_vcpu vcpu[VCPUS], *vcpus[VCPUS];
@@ -23,6 +27,9 @@ static struct {
 	int injected;	/* a vector, or -1 */
 	unsigned sleeps; /* runs of a halted vCPU that nothing would wake */
 	struct kvm_cpuid2 *supported;
+	bool blocks;	      /* KVM_RUN ends by a signal or immediate_exit only */
+	_Atomic unsigned lost; /* it did not within seconds */
+	bool stop_in_run, stop_before; /* somebody asks for a stop: when KVM_RUN has begun; just before that */
 } k;
 
 static int reset_rings(void)
@@ -46,12 +53,38 @@ static int reset_rings(void)
 	return (int)done;
 }
 
+/* As the kernel: a signal that is there, or comes, ends it, and there is no moment in which neither it nor immediate_exit is seen. */
+static void block(void)
+{
+	const struct timespec limit = { .tv_sec = 3 };
+	sigset_t kick, before;
+
+	sigemptyset(&kick);
+	sigaddset(&kick, SIGUSR1);
+	pthread_sigmask(SIG_BLOCK, &kick, &before);
+	if (!__atomic_load_n(&k.run.immediate_exit, __ATOMIC_SEQ_CST) && ppoll(NULL, 0, &limit, &before) == 0)
+		k.lost++;
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+static void stop_if(bool *now)
+{
+	if (*now) {
+		*now = false;
+		kvm_vcpu_request(&k.vcpu[0], KVM_REQ_STOP);
+	}
+}
+
 static int run(void)
 {
 	bool halted = k.activity == KVM_MP_STATE_HALTED;
 
 	k.run.ready_for_interrupt_injection = k.injected < 0;
-	if (!k.run.immediate_exit) {
+	if (!k.run.immediate_exit)
+		stop_if(&k.stop_in_run);
+	if (k.blocks)
+		block();
+	else if (!k.run.immediate_exit) {
 		k.sleeps += halted;
 		k.vcpu[0].requests |= KVM_REQ_STOP; /* the machine's owner */
 	}
@@ -70,7 +103,10 @@ int ioctl(int fd, unsigned long request, ...)
 	switch (request) {
 	case KVM_RESET_DIRTY_RINGS: return reset_rings();
 	case KVM_RUN: return run();
-	case KVM_GET_MP_STATE: ((struct kvm_mp_state *)p)->mp_state = k.activity; return 0;
+	case KVM_GET_MP_STATE:
+		stop_if(&k.stop_before);
+		((struct kvm_mp_state *)p)->mp_state = k.activity;
+		return 0;
 	case KVM_SET_MP_STATE: k.activity = ((struct kvm_mp_state *)p)->mp_state; return 0;
 	case KVM_GET_REGS: ((struct kvm_regs *)p)->rflags = X86_IF | 2; return 0;
 	case KVM_SET_VCPU_EVENTS:
@@ -168,6 +204,66 @@ static void test_resume(void)
 	loop_destroy(loop);
 }
 
+/* ---- Kicks ---- */
+
+static _Atomic unsigned stops;
+
+static void *run_vcpu(void *opaque)
+{
+	struct vcpu_exit exit;
+
+	while (stops < KICKS) {
+		kvm_vcpu_run(&k.vcpu[0].base, &exit);
+		stops += exit.reason == VCPU_EXIT_STOPPED;
+	}
+	return NULL;
+}
+
+static void on_kick(int sig)
+{
+}
+
+/* At the two points on the way into the kernel where it is too late to be looked at, and too early for a signal to interrupt anything. */
+static void test_kick_points(void)
+{
+	struct kvm_engine e;
+	struct vcpu_exit exit;
+
+	open_engine(&e);
+	k.blocks = k.stop_in_run = true;
+	kvm_vcpu_run(&k.vcpu[0].base, &exit);
+	is_u64(k.lost, 0, "a request to stop when KVM_RUN has begun");
+	k.vcpu[0].requests = 0;
+	k.stop_before = true;
+	k.activity = KVM_MP_STATE_UNINITIALIZED; /* so that the interrupt is not for it */
+	e.intr = true;
+	kvm_vcpu_run(&k.vcpu[0].base, &exit);
+	is_u64(k.lost, 0, "and one before that, when requests have been looked at");
+}
+
+/* One asks for a stop after the other, as soon as the last one was honoured. */
+static void test_kicks(void)
+{
+	struct kvm_engine e;
+	pthread_t thread;
+
+	open_engine(&e);
+	k.blocks = true;
+	pthread_create(&thread, NULL, run_vcpu, NULL);
+	for (unsigned n = 0; n < KICKS && !k.lost; n++) {
+		for (volatile unsigned spin = n * 7919 % 4096; spin; spin--)
+			;
+		kvm_vcpu_request(&k.vcpu[0], KVM_REQ_STOP);
+		while (stops <= n && !k.lost)
+			;
+	}
+	stops = KICKS;
+	if (k.lost)
+		kvm_vcpu_request(&k.vcpu[0], KVM_REQ_STOP);
+	pthread_join(thread, NULL);
+	is_u64(k.lost, 0, "of %u requests to stop none is lost", KICKS);
+}
+
 static struct cpuid_result guest(const struct kvm_engine *e, uint32_t leaf, uint32_t subleaf)
 {
 	for (unsigned n = 0; n < e->cpuid.count; n++)
@@ -214,8 +310,13 @@ static void test_cpuid(void)
 
 int main(void)
 {
+	const struct sigaction kick = { .sa_handler = on_kick };
+
 	test_rings();
 	test_resume();
+	sigaction(SIGUSR1, &kick, NULL);
+	test_kick_points();
+	test_kicks();
 	test_cpuid();
 	return done_testing();
 }
