@@ -38,10 +38,14 @@ void host_kvm_explain(int errnum, struct host_engine *out)
 		snprintf(out->kvm_fix, sizeof(out->kvm_fix), "load the module: modprobe kvm_intel or kvm_amd");
 		break;
 	case EACCES:
-	case EPERM:
 		snprintf(out->reason, sizeof(out->reason), "you may not open /dev/kvm");
 		snprintf(out->kvm_fix, sizeof(out->kvm_fix),
 			 "join its group and log in again: sudo usermod -aG kvm \"$USER\"");
+		break;
+	case EPERM: /* of a device that the control group does not allow */
+		snprintf(out->reason, sizeof(out->reason), "/dev/kvm is not for this container");
+		snprintf(out->kvm_fix, sizeof(out->kvm_fix),
+			 "give it to the container: docker run --device /dev/kvm, or DeviceAllow=/dev/kvm rw in a systemd unit");
 		break;
 	default:
 		snprintf(out->reason, sizeof(out->reason), "/dev/kvm cannot be opened: %s", strerror(errnum));

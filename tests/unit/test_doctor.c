@@ -199,6 +199,8 @@ static void test_kvm(void)
 
 		host_kvm_explain(numbers[i], &e);
 		ok(*e.reason && *e.kvm_fix && e.kvm_fd < 0 && e.kvm_present == (i >= 2), "/dev/kvm: %s", e.reason);
+		ok(!strstr(e.kvm_fix, "container") == (numbers[i] != EPERM) && !strstr(e.kvm_fix, "group") == (numbers[i] != EACCES),
+		   "a group helps against its permissions, not against a container's rules: %s", e.kvm_fix);
 	}
 }
 

@@ -80,7 +80,7 @@ static int run(void)
 	bool halted = k.activity == KVM_MP_STATE_HALTED;
 
 	k.run.ready_for_interrupt_injection = k.injected < 0;
-	if (!k.run.immediate_exit)
+	if (!__atomic_load_n(&k.run.immediate_exit, __ATOMIC_SEQ_CST))
 		stop_if(&k.stop_in_run);
 	if (k.blocks)
 		block();
