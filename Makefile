@@ -49,8 +49,9 @@ SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
 CFLAGS_asan := -O1 -g -fno-omit-frame-pointer $(SANITIZE) -Wno-maybe-uninitialized
 CFLAGS_tsan := -O1 -g -fsanitize=thread -Wno-maybe-uninitialized -Wno-tsan
 CFLAGS_fuzz := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link $(SANITIZE)
-# gcc loses sight of initializations under sanitizers, and TSan of fences; clang knows neither warning.
-COMMON := -std=gnu17 -Wall -Wextra -Werror -Wno-unused-parameter -Wno-unknown-warning-option -Wno-gnu-variable-sized-type-not-at-end -D_GNU_SOURCE -I. -pthread -fPIE
+# gcc loses sight of initializations under sanitizers, and TSan of fences; clang knows neither warning. Translated code calls and
+# returns in its own ways: programs must not ask for the processor's shadow stacks, as some distributions' compilers have them do.
+COMMON := -std=gnu17 -Wall -Wextra -Werror -Wno-unused-parameter -Wno-unknown-warning-option -Wno-gnu-variable-sized-type-not-at-end -D_GNU_SOURCE -I. -pthread -fPIE -fcf-protection=none
 LINK := -pthread -pie -Wl,-z,relro,-z,now,-z,noexecstack,--as-needed
 
 # The translator's helpers run between guest instructions, with the guest's x87 and SIMD state in the

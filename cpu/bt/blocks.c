@@ -113,9 +113,10 @@ static void patch(struct bt_engine *e, const struct link *l, uint32_t target)
 static void unpatch(struct bt_engine *e, const struct link *l)
 {
 	const struct block *from = link_from(l);
-	uint32_t by_cache = from->mode & MODE_USER ? e->stub.jump_user : e->stub.jump_kernel;
+	bool user = from->mode & MODE_USER;
+	uint32_t jump = user ? e->stub.jump_user : e->stub.jump_kernel, call = user ? e->stub.call_user : e->stub.call_kernel;
 
-	patch(e, l, l->by_cache ? by_cache : from->cold_start + l->stub_at);
+	patch(e, l, !l->by_cache ? from->cold_start + l->stub_at : l->call ? call : jump);
 }
 
 static void connect(struct bt_engine *e, struct link *l, struct block *to)
@@ -124,7 +125,7 @@ static void connect(struct bt_engine *e, struct link *l, struct block *to)
 	l->next = to->in;
 	to->in = record_of(e, l);
 	patch(e, l,
-	      l->far ? to->far_entry : l->ret ? block_ret_entry(to) : l->backward ? block_poll_entry(to) : block_main_entry(to));
+	      l->call ? to->far_entry - BEHIND_CALL_BYTES : l->far ? to->far_entry : l->ret ? block_ret_entry(to) : l->backward ? block_poll_entry(to) : block_main_entry(to));
 }
 
 static void wait_for_block(struct bt_engine *e, struct code_page *cp, struct link *l)
@@ -180,10 +181,12 @@ static bool make_far_entry(struct bt_vcpu *v, struct block *b)
 	struct emit emit = {.base = e->cache_rw, .p = e->cache_rw + align_up(e->cache_used, 16),
 			    .end = e->cache_rw + CODE_HOT_BYTES};
 	struct emit *to = &emit;
-	uint32_t at = emit_pos(to), serial = blocks_serial(e, b);
+	uint32_t serial = blocks_serial(e, b), at;
 
+	emit_behind_call(to);
+	at = emit_pos(to);
 	emit_lea(to, true, T1, T0, H_NONE, 0, (int32_t)jc_page_low(serial) - (int32_t)b->start);
-	emit_jump_cache_op(to, user, true, 0x3b, T1, H_NONE,
+	emit_jump_cache_op(to, user, true, 0x3b, T1, H_NONE, 0,
 			   offsetof(struct jump_cache, page) + 8 * jc_page_index(serial)); /* cmp */
 	emit_jcc(to, CC_NE, user ? e->stub.jump_user : e->stub.jump_kernel);
 	emit_jmp(to, block_ret_entry(b));

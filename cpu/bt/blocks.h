@@ -23,7 +23,8 @@ struct link {
 	bool cold : 1;	   /* the field is in the cold part */
 	bool backward : 1; /* enter by the polling entry */
 	bool twin : 1;	   /* goes to the twin without groups of the block there */
-	bool ret : 1;	   /* a return address in the ring: the field is a LEA's */
+	bool ret : 1;	   /* behind a call, where the ring leads to: with the linear address in T0 */
+	bool call : 1;	   /* far, by a host's CALL */
 	bool far : 1;	   /* to another page, whichever it is: by the far entry, with the linear address in T0 */
 	bool by_cache : 1; /* by the jump cache while unlinked, not by a stub of its own: returns, and hopeless far ones */
 };
@@ -54,7 +55,7 @@ struct block {
 	uint16_t code_bytes, cold_bytes;
 	uint32_t jc_entry;
 	uint32_t cold_start; /* its cold paths, apart */
-	uint32_t far_entry;  /* made when the first block of another page leads here; 0: none */
+	uint32_t far_entry;  /* made when the first block of another page leads here; 0: none. Before it, emit_behind_call() */
 	uint32_t hash_next, page_next;
 	uint32_t older; /* made before this one */
 	uint32_t in;	/* link */

@@ -189,6 +189,13 @@ static inline void emit_lea(struct emit *e, bool w, uint8_t reg, uint8_t base, u
 	emit_op_mem(e, w, 0x8d, reg, base, index, scale, disp);
 }
 
+/* Behind a host's CALL: rsp is the vCPU again. */
+#define BEHIND_CALL_BYTES 5u
+static inline void emit_behind_call(struct emit *e)
+{
+	emit_lea(e, true, H_RSP, H_RSP, H_NONE, 0, 8);
+}
+
 static inline void emit_mov_reg(struct emit *e, bool w, uint8_t to, uint8_t from)
 {
 	emit_op_reg(e, w, 0x89, from, to);
@@ -266,6 +273,12 @@ static inline uint32_t emit_jcc_forward(struct emit *e, unsigned cc)
 static inline uint32_t emit_jmp_forward(struct emit *e)
 {
 	emit_jmp(e, emit_pos(e));
+	return emit_pos(e) - 4;
+}
+
+static inline uint32_t emit_call_forward(struct emit *e)
+{
+	emit_call(e, emit_pos(e));
 	return emit_pos(e) - 4;
 }
 

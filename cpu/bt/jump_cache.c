@@ -29,8 +29,10 @@ static void ring_clear(struct bt_vcpu *v, struct jump_cache *jc)
 	struct bt_engine *e = v->engine;
 	uint32_t stub = jc == bt_kernel_jc(v) ? e->stub.jump_kernel : e->stub.jump_user;
 
-	for (unsigned k = 0; k < ARRAY_SIZE(jc->ring); k++)
-		jc->ring[k] = (struct jc_entry){.tag = 0, .code = (uint64_t)(e->cache_rx + stub)};
+	for (unsigned k = 0; k < RING_ENTRIES; k++) {
+		jc->ring_tag[k] = 0;
+		jc->ring_code[k] = (uint64_t)(e->cache_rx + stub);
+	}
 }
 
 static void pages_clear(struct jump_cache *jc)

@@ -73,13 +73,14 @@ struct jc_entry {
 #define JC_LOG 4096u
 #define JC_PAGES 4096u
 #define JC_PAGE_LOG 256u
+#define RING_ENTRIES 256u /* as many as a byte counts */
 struct jump_cache {
 	struct jc_entry entry[JC_ENTRIES];
 	/*
 	 * Where calls return to, as a ring: a return whose target is the newest entry's goes to its code, one that
 	 * is not goes by the entries above. It holds code of pages in the filter below only, and lives as long as they.
 	 */
-	struct jc_entry ring[256];
+	uint64_t ring_tag[RING_ENTRIES], ring_code[RING_ENTRIES];
 	uint8_t ring_top; /* the newest entry, while another address space's ring is in use (bt_vcpu.ring_top) */
 	bool entered;  /* code has been run that is not in entry[] */
 	/*
@@ -224,6 +225,7 @@ struct bt_engine {
 		uint32_t bounce;      /* T0: linear address of the instruction; flags in aflags */
 		uint32_t mem_slow, group_slow, bounce_in, bounce_out, call_op; /* called */
 		uint32_t jump_user, jump_kernel; /* T0: linear target, by the jump cache; flags in aflags */
+		uint32_t call_user, call_kernel; /* the same, by a host's CALL */
 	} stub;
 
 	/* Stop the world: one vCPU runs C code while no other is in translated code or light code. */
@@ -430,9 +432,10 @@ static inline uint64_t ram_page_index(const struct bt_engine *e, uint64_t gpa)
 struct block *translate(struct bt_vcpu *v, uint64_t gpa, const uint8_t *bytes, uint32_t page2,
 			const uint8_t *bytes2, uint32_t mode);
 
-/* Jumps to the block of linear address T0 by the jump cache of user or kernel code; flags in aflags. */
-void emit_jump_by_cache(struct emit *e, bool user, bool bmi2);
-void emit_jump_cache_op(struct emit *e, bool user, bool w, unsigned op, unsigned reg, uint8_t index, size_t field);
+/* Jumps to the block of linear address T0 by the jump cache of user or kernel code, as a host's RET if @ret; flags in aflags. */
+void emit_jump_by_cache(struct emit *e, bool user, bool bmi2, bool ret);
+/* An instruction with a field of the current jump cache, at @index (or H_NONE) << @scale bytes from it. */
+void emit_jump_cache_op(struct emit *e, bool user, bool w, unsigned op, unsigned reg, uint8_t index, unsigned scale, size_t field);
 
 /* ---- stubs.c ------------------------------------------------------------------------------------------ */
 void stubs_generate(struct bt_engine *e);

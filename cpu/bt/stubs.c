@@ -150,18 +150,19 @@ static uint32_t gen_memory_call(struct bt_engine *b, struct emit *e, uint64_t fn
 	return at;
 }
 
-/* An instruction with a field of the current jump cache, at @index (or H_NONE) bytes from it. */
-void emit_jump_cache_op(struct emit *e, bool user, bool w, unsigned op, unsigned reg, uint8_t index, size_t field)
+void emit_jump_cache_op(struct emit *e, bool user, bool w, unsigned op, unsigned reg, uint8_t index, unsigned scale, size_t field)
 {
-	if (user) {
+	if (user)
 		emit8(e, 0x65);
+	if (user && scale)
+		emit_op_mem(e, w, op, reg, H_NONE, index, scale, USER_JC_OFF + (int32_t)field);
+	else if (user)
 		emit_op_mem(e, w, op, reg, index, H_NONE, 0, USER_JC_OFF + (int32_t)field);
-	} else {
-		emit_op_mem(e, w, op, reg, H_RSP, index, 0, KERNEL_JC_OFF + (int32_t)field);
-	}
+	else
+		emit_op_mem(e, w, op, reg, H_RSP, index, scale, KERNEL_JC_OFF + (int32_t)field);
 }
 
-void emit_jump_by_cache(struct emit *e, bool user, bool bmi2)
+void emit_jump_by_cache(struct emit *e, bool user, bool bmi2, bool ret)
 {
 	emit_shifted(e, bmi2, 16); /* jc_index() */
 	emit_op_reg(e, false, 0x33, T1, T0); /* xor */
@@ -173,7 +174,9 @@ void emit_jump_by_cache(struct emit *e, bool user, bool bmi2)
 	emit8(e, 0x81);
 	emit8(e, 0xe7);
 	emit32(e, (JC_ENTRIES - 1) * sizeof(struct jc_entry));
-	emit_jump_cache_op(e, user, false, 0xff, 4, T1, offsetof(struct jc_entry, code));
+	emit_jump_cache_op(e, user, false, 0xff, ret ? 6 : 4, T1, 0, offsetof(struct jc_entry, code));
+	if (ret)
+		emit8(e, 0xc3);
 }
 
 /*
@@ -215,13 +218,18 @@ static void gen_call_op(struct bt_engine *b, struct emit *e)
 	emit8(e, CALL_OP_USER);
 	load_regs(e, callee_saved, ARRAY_SIZE(callee_saved), 0);
 	load_regs(e, caller_saved, ARRAY_SIZE(caller_saved), 0);
-	uint32_t user = emit_jcc_forward(e, CC_E);
+	uint32_t user = emit_jcc_forward(e, CC_E), kernel = emit_jmp_forward(e);
 
+	b->stub.call_kernel = emit_pos(e);
+	emit_behind_call(e);
+	emit_patch_rel32(e, kernel, emit_pos(e));
 	b->stub.jump_kernel = emit_pos(e);
-	emit_jump_by_cache(e, false, b->has_bmi2);
+	emit_jump_by_cache(e, false, b->has_bmi2, false);
+	b->stub.call_user = emit_pos(e);
+	emit_behind_call(e);
 	emit_patch_rel32(e, user, emit_pos(e));
 	b->stub.jump_user = emit_pos(e);
-	emit_jump_by_cache(e, true, b->has_bmi2);
+	emit_jump_by_cache(e, true, b->has_bmi2, false);
 }
 
 void stubs_generate(struct bt_engine *b)

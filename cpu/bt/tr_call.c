@@ -1,7 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Calls, returns and indirect jumps, and the ring of return addresses: a call notes the linear address behind it and the code
- * of the block there; a return whose target is the newest note's goes to that code, any other by the jump cache.
+ * Calls, returns and indirect jumps.
+ *
+ * The ring of return addresses: a call notes the linear address behind it and where code goes on there; a return whose target is
+ * the newest note's goes to that code, any other by the jump cache. Both ways it is a RET of the host's, and a call is a
+ * CALL of the host's, so that its processor, which keeps such a stack too, foresees where returns go:
+ *
+ *		call	on
+ *	back:	jmp	the block behind the call	; a link; the ring's code
+ *	on:	lea	rsp, [rsp + 8]			; host rsp is the vCPU
+ *		…	to the target
+ *
+ * The LEA is in the target's entry for calls, if the call is a link to another page.
+ *
+ *	return:	push	[the ring's code]
+ *		ret
  */
 #include "cpu/bt/translate.h"
 
@@ -11,9 +24,10 @@ static bool has_ring(const struct tr *t, unsigned size)
 	       !(t->mode & (MODE_PRIVATE_NO_JC | MODE_PRIVATE_BREAK)) && !(t->b->debug_opts & (BT_OPT_NO_LINK | BT_OPT_NO_RING));
 }
 
+/* An instruction with a field of the current ring's entry @index. */
 static void ring_op(struct tr *t, bool w, unsigned op, unsigned reg, uint8_t index, size_t field)
 {
-	emit_jump_cache_op(&t->e, t->mode & MODE_USER, w, op, reg, index, offsetof(struct jump_cache, ring) + field);
+	emit_jump_cache_op(&t->e, t->mode & MODE_USER, w, op, reg, index, 3, field);
 }
 
 static void ring_top_op(struct tr *t, unsigned op, unsigned reg)
@@ -21,38 +35,49 @@ static void ring_top_op(struct tr *t, unsigned op, unsigned reg)
 	emit_op_mem(&t->e, false, op, reg, H_RSP, H_NONE, 0, SLOT(ring_top) + !!(t->mode & MODE_USER));
 }
 
-/* @temp := byte offset of the newest entry. */
-static void ring_newest(struct tr *t, uint8_t temp)
-{
-	ring_top_op(t, 0x0fb6, temp); /* movzx */
-	emit8(&t->e, 0x41); /* shl temp, 4 */
-	emit8(&t->e, 0xc1);
-	emit8(&t->e, 0xe0 | (temp & 7));
-	emit8(&t->e, 4);
-}
-
-/* T1 is the linear address behind a call. Uses T0 and T1. Flags are in memory. */
+/* T1 is the linear address behind a call, page offset @next. Uses T0 and T1. Flags are in memory. */
 static void ring_push(struct tr *t, unsigned next)
 {
 	struct emit *e = &t->e;
-	struct link *l = tr_new_link(t, next);
 
-	if (!l)
-		return;
 	t->t0_group = GROUP_NONE;
 	t->flags &= ~(unsigned)FLAGS_HOST;
-	l->ret = true;
-	ring_top_op(t, 0xfe, 0); /* inc byte */
-	ring_newest(t, T0);
-	ring_op(t, true, 0x89, T1, T0, offsetof(struct jc_entry, tag));
-	tr_align_field(t, 3);
+	ring_top_op(t, 0xfe, 0);      /* inc byte */
+	ring_top_op(t, 0x0fb6, T0); /* movzx */
+	ring_op(t, true, 0x89, T1, T0, offsetof(struct jump_cache, ring_tag));
 	emit8(e, 0x4c); /* lea T1, [rip + rel32] */
 	emit8(e, 0x8d);
 	emit8(e, 0x3d);
+	t->back.field = emit_pos(e);
+	t->back.next = next;
+	emit32(e, 0);
+	ring_op(t, true, 0x89, T1, T0, offsetof(struct jump_cache, ring_code));
+}
+
+void tr_host_call(struct tr *t, struct link *to)
+{
+	bool user = t->mode & MODE_USER;
+	struct emit *e = &t->e;
+	struct link *l = tr_new_link(t, t->back.next);
+	uint32_t on;
+
+	if (!l)
+		return;
+	l->ret = true;
 	l->by_cache = true;
-	tr_set_field(t, l, emit_pos(e));
-	emit32(e, (t->mode & MODE_USER ? t->b->stub.jump_user : t->b->stub.jump_kernel) - (emit_pos(e) + 4));
-	ring_op(t, true, 0x89, T1, T0, offsetof(struct jc_entry, code));
+	tr_align_field(t, 1);
+	tr_align_field(t, 1 + 4 + 1);
+	on = emit_call_forward(e);
+	if (to)
+		tr_set_field(t, to, on);
+	emit_patch_rel32(e, t->back.field, emit_pos(e));
+	tr_set_field(t, l, emit_jmp_forward(e));
+	emit_patch_rel32(e, link_field(l), user ? t->b->stub.jump_user : t->b->stub.jump_kernel);
+	if (!to) {
+		emit_patch_rel32(e, on, emit_pos(e));
+		emit_behind_call(e);
+	}
+	t->back.field = 0;
 }
 
 /* Pushes the return address of a call; then @check looks at the target, an offset in CS in scratch[0]. */
@@ -64,6 +89,7 @@ static void push_return(struct tr *t, const struct insn *i, bool check)
 	struct host_mem m;
 	struct ea ea;
 
+	t->back.field = 0;
 	tr_stack_addr(t, &ea, -(int)size);
 	tr_operand(t, &ea, size, ACCESS_WRITE, &m);
 	if (t->code_bits == 64 && size == 8) {
@@ -99,6 +125,8 @@ void tr_call(struct tr *t, const struct insn *i)
 		emit_store_slot(&t->e, SLOT(scratch[0]), T0);
 	}
 	push_return(t, i, check);
+	if (t->back.field && !tr_is_far_link(t, target))
+		tr_host_call(t, NULL);
 	tr_goto_target(t, i, target);
 }
 
@@ -135,6 +163,8 @@ void tr_call_indirect(struct tr *t, const struct insn *i)
 	load_target(t, i);
 	emit_store_slot(&t->e, SLOT(scratch[0]), T0);
 	push_return(t, i, true);
+	if (t->back.field)
+		tr_host_call(t, NULL);
 	tr_goto_offset_t0(t);
 }
 
@@ -165,12 +195,13 @@ void tr_ret(struct tr *t, const struct insn *i)
 		struct cold *c = tr_cold(t, COLD_RET);
 
 		t->done = true;
-		ring_newest(t, T1);
-		ring_op(t, true, 0x3b, T0, T1, offsetof(struct jc_entry, tag));
+		ring_top_op(t, 0x0fb6, T1); /* movzx */
+		ring_op(t, true, 0x3b, T0, T1, offsetof(struct jump_cache, ring_tag));
 		c->field[c->nfields++] = emit_jcc_forward(&t->e, CC_NE);
 		ring_top_op(t, 0xfe, 1); /* dec byte */
 		tr_stack_move(t, ret_pops(i));
-		ring_op(t, false, 0xff, 4, T1, offsetof(struct jc_entry, code));
+		ring_op(t, false, 0xff, 6, T1, offsetof(struct jump_cache, ring_code)); /* push */
+		emit8(&t->e, 0xc3);
 		return;
 	}
 	tr_check_target(t, i);
@@ -178,12 +209,12 @@ void tr_ret(struct tr *t, const struct insn *i)
 	tr_goto_offset_t0(t);
 }
 
-/* A return to somewhere else than expected. */
+/* A return to somewhere else than expected: the host's processor forgets its note, too. */
 void tr_cold_ret(struct tr *t, const struct cold *c)
 {
 	emit_patch_rel32(&t->e, c->field[0], emit_pos(&t->e));
 	tr_check_target(t, &t->insn[c->insn]);
 	ring_top_op(t, 0xfe, 1); /* dec byte */
 	tr_stack_move(t, ret_pops(&t->insn[c->insn]));
-	tr_goto_offset_t0(t);
+	emit_jump_by_cache(&t->e, t->mode & MODE_USER, t->b->has_bmi2, true);
 }

@@ -35,7 +35,7 @@ bool tr_has_jump_cache(const struct tr *t)
 static void jump_by_cache(struct tr *t)
 {
 	if (tr_has_jump_cache(t))
-		emit_jump_by_cache(&t->e, t->mode & MODE_USER, t->b->has_bmi2);
+		emit_jump_by_cache(&t->e, t->mode & MODE_USER, t->b->has_bmi2, false);
 	else
 		emit_jmp(&t->e, t->single ? t->b->stub.step_done : t->b->stub.lookup_mem);
 }
@@ -77,6 +77,8 @@ static void emit_link_stub(struct tr *t, struct link *l, unsigned flags)
 
 	l->stub_at = (uint16_t)(emit_pos(e) - t->block->cold_start);
 	emit_patch_rel32(e, link_field(l), emit_pos(e));
+	if (l->call)
+		emit_behind_call(e);
 	emit_mov_imm32(e, T1, record_of(t->b, l));
 	emit_jmp(e, l->far ? t->b->stub.link_far : flags & FLAGS_HOST ? t->b->stub.link_host : t->b->stub.link_mem);
 }
@@ -125,12 +127,22 @@ void tr_cold_link(struct tr *t, const struct cold *c)
 	emit_link_stub(t, c->link, c->flags);
 }
 
-/* Jumps to @target, page offset of another page, whose linear address is in T0. Flags are in memory. */
+static bool has_far_links(const struct tr *t)
+{
+	return t->code_bits == 64 && tr_has_jump_cache(t) && !(t->b->debug_opts & (BT_OPT_NO_FAR | BT_OPT_SINGLE));
+}
+
+bool tr_is_far_link(struct tr *t, int64_t target)
+{
+	return has_far_links(t) && !tr_linkable(t, target);
+}
+
+/* Jumps to @target, page offset of another page, whose linear address is in T0; calls it if a call is on its way. Flags are in memory. */
 static void far_jump(struct tr *t, int64_t target)
 {
 	struct link *l;
 
-	if (t->code_bits != 64 || !tr_has_jump_cache(t) || (t->b->debug_opts & (BT_OPT_NO_FAR | BT_OPT_SINGLE))) {
+	if (!has_far_links(t)) {
 		jump_by_cache(t);
 		return;
 	}
@@ -138,8 +150,13 @@ static void far_jump(struct tr *t, int64_t target)
 	if (!l)
 		return;
 	l->far = true;
-	tr_align_field(t, 1);
-	tr_set_field(t, l, emit_jmp_forward(&t->e));
+	l->call = t->back.field && !t->in_cold;
+	if (l->call) {
+		tr_host_call(t, l);
+	} else {
+		tr_align_field(t, 1);
+		tr_set_field(t, l, emit_jmp_forward(&t->e));
+	}
 	if (t->in_cold)
 		emit_link_stub(t, l, t->flags);
 	else

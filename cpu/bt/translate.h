@@ -98,6 +98,7 @@ struct tr {
 	/* Guest registers without a host register whose value T0 and T1 have, too, if no code has been emitted since; REG_NONE. */
 	struct { uint8_t t0, t1; uint32_t at; } held;
 	bool t1_spent;	   /* an address has been computed with it */
+	struct { uint32_t field; unsigned next; } back; /* of a call on its way: the LEA of its way back (0: none), page offset behind it */
 	int32_t rsp_ahead; /* what the guest's rsp is more than its register: pushes and pops move it together */
 
 	struct cold cold[COLD_MAX];
@@ -182,6 +183,8 @@ void tr_call_indirect(struct tr *t, const struct insn *i);
 void tr_jump_indirect(struct tr *t, const struct insn *i);
 void tr_ret(struct tr *t, const struct insn *i);
 void tr_cold_ret(struct tr *t, const struct cold *c);
+/* The host's CALL of the call on its way, by link @to or, if NULL, to what is emitted next; and its way back. */
+void tr_host_call(struct tr *t, struct link *to);
 
 /* tr_link.c */
 void tr_goto(struct tr *t, int64_t target); /* ends the block: to page offset @target (may be outside of the page) */
@@ -197,6 +200,8 @@ void tr_check_target(struct tr *t, const struct insn *i);
 /* 16-bit jumps wrap in the segment, other segments have limits and bases: C does it. @i may be NULL. */
 bool tr_plain_code(const struct tr *t, const struct insn *i);
 bool tr_has_jump_cache(const struct tr *t);
+/* Is a jump to this page offset a link to a far entry? */
+bool tr_is_far_link(struct tr *t, int64_t target);
 /* Can a jump to this page offset be a link? Then, a jump by one (@cc, or < 0). */
 bool tr_linkable(struct tr *t, int64_t target);
 void tr_link_jump(struct tr *t, int cc, unsigned target);

@@ -194,7 +194,9 @@ static struct error *perfmap_open(struct bt_engine *e)
 		{ "bounce_in", e->stub.bounce_in },
 		{ "bounce_out", e->stub.bounce_out },
 		{ "call_op", e->stub.call_op },
+		{ "call_kernel", e->stub.call_kernel },
 		{ "jump_kernel", e->stub.jump_kernel },
+		{ "call_user", e->stub.call_user },
 		{ "jump_user", e->stub.jump_user },
 		{ NULL, e->cache_stubs_end },
 	};

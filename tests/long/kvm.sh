@@ -8,7 +8,8 @@
 #
 #   tests/long/kvm.sh [TEST…]    TEST: the name of a bare-metal test without test_; all of them that a KVM of this kind can run by default
 #
-# KVM_OUTER=bochs    Bochs, an Intel processor with VMX, EPT and unrestricted guests: slower than QEMU, and exact
+# KVM_OUTER=bochs    Bochs, an Intel processor with VMX, EPT and unrestricted guests: slower than QEMU, and exact. KVM_CPU=ryzen
+#                    is AMD's, with SVM and nested paging; or another of its models
 # KVM_OUTER=qemu     QEMU, an AMD processor with SVM (the default); KVM_QEMU='PROGRAM OPTION…' is another than the one in PATH
 # KVM_LINUX=1        boots Linux with 1 and 2 vCPUs, too, before all else
 # KVM_LOG=FILE       keeps the serial port's text
@@ -30,6 +31,7 @@ skip()
 }
 
 outer=${KVM_OUTER:-qemu}
+cpu=${KVM_CPU:-broadwell_ult}
 read -ra qemu <<<"${KVM_QEMU:-qemu-system-x86_64}"
 case $outer in
 qemu) tools=("${qemu[0]}") ;;
@@ -55,6 +57,7 @@ kernel=$(echo "$work"/package/boot/vmlinuz-*)
 root=$work/root
 mkdir -p "$root"/{bin,dev,etc,proc,sys,tmp,modules,maru,tests}
 cp "$(command -v busybox)" "$root/bin/"
+echo $outer >"$root/etc/outer"
 for module in virt/lib/irqbypass arch/x86/kvm/kvm arch/x86/kvm/kvm-amd arch/x86/kvm/kvm-intel; do
 	cp "$work"/package/lib/modules/*/kernel/$module.ko "$root/modules/" || exit 1
 done
@@ -130,7 +133,10 @@ export PATH=/bin:/maru HOME=/tmp
 mount -t proc none /proc; mount -t sysfs none /sys; mount -t devtmpfs none /dev 2>/dev/null
 insmod /modules/irqbypass.ko; insmod /modules/kvm.ko
 # QEMU's processor does not let a hypervisor see XSETBV: KVM does not know XCR0, and takes it away again.
-if grep -q vmx /proc/cpuinfo; then insmod /modules/kvm-intel.ko; noxsave=; else insmod /modules/kvm-amd.ko; noxsave=noxsave; fi
+read outer </etc/outer
+noxsave=
+[ $outer != qemu ] || noxsave=noxsave
+if grep -q vmx /proc/cpuinfo; then insmod /modules/kvm-intel.ko; else insmod /modules/kvm-amd.ko; fi
 ls -l /dev/kvm
 echo "@probe $(maru-vm --probe-fd 1 --kvm-fd 5 --all 5<>/dev/kvm)"
 for cpus in $([ ! -e /tests/vmlinuz ] || echo 1 2); do
@@ -198,7 +204,7 @@ echo "1..$n"
 echo @end troubles 0
 echo @over
 # Bochs loses what its port has not written yet; it is ended from outside.
-! grep -q vmx /proc/cpuinfo || sleep 600
+[ $outer != bochs ] || sleep 600
 poweroff -f
 END
 chmod +x "$root/init"
@@ -227,7 +233,7 @@ on_bochs()
 		romimage: file=/usr/share/bochs/BIOS-bochs-latest
 		vgaromimage: file=/usr/share/bochs/VGABIOS-lgpl-latest
 		megs: 1024
-		cpu: model=corei7_skylake_x, ips=200000000, reset_on_triple_fault=0
+		cpu: model=$cpu, ips=200000000, reset_on_triple_fault=0
 		clock: sync=none
 		ata0-master: type=cdrom, path=$work/cd.iso, status=inserted
 		boot: cdrom
