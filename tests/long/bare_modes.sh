@@ -5,6 +5,7 @@
 # The bare-metal tests in each way that the translator can be made to work (MARU_BT_DEBUG), slow ones among them.
 
 cd "$(dirname "$0")/../.." || exit 1
+export BUILD=${BUILD:-build/release}
 n=0 failed=0
 for mode in exact-flags single no-link bounce no-group no-far no-ring,small-tlb poll exact-flags,single,no-link,bounce; do
 	for elf in build/tests/bare/test_*.elf; do

@@ -8,8 +8,8 @@
 #
 #   tests/long/kvm.sh [TEST…]    TEST: the name of a bare-metal test without test_; all of them that a KVM of this kind can run by default
 #
-# KVM_OUTER=bochs    Bochs, an Intel processor with VMX, EPT and unrestricted guests: slower than QEMU, and exact. KVM_CPU=ryzen
-#                    is AMD's, with SVM and nested paging; or another of its models
+# KVM_OUTER=bochs    Bochs, an Intel processor with VMX, EPT and unrestricted guests: slower than QEMU, and exact;
+#                    KVM_CPU=corei7_skylake_x is another of its models, which Linux takes XSAVE from
 # KVM_OUTER=qemu     QEMU, an AMD processor with SVM (the default); KVM_QEMU='PROGRAM OPTION…' is another than the one in PATH
 # KVM_LINUX=1        boots Linux with 1 and 2 vCPUs, too, before all else
 # KVM_LOG=FILE       keeps the serial port's text
