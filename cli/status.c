@@ -45,6 +45,17 @@ static void print_engine(json_t *s)
 	printf("%s\n", json_is_false(json_object_get(s, "paravirt")) ? "; no paravirtual interfaces" : "");
 }
 
+/* Of the VM's host, which is ours: 1 is "runs". */
+static bool ksm_stands_still(void)
+{
+	FILE *f = fopen("/sys/kernel/mm/ksm/run", "re");
+	int run = f ? fgetc(f) : EOF;
+
+	if (f)
+		fclose(f);
+	return run != EOF && run != '1';
+}
+
 static void print_memory(json_t *s)
 {
 	json_t *host = json_object_get(s, "host_memory"), *balloon = json_object_get(s, "balloon");
@@ -58,7 +69,7 @@ static void print_memory(json_t *s)
 		label("ksm");
 		size(host, "merged", "", " are merged with equal pages");
 		size(host, "merging_profit", ", which saves ", "");
-		putchar('\n');
+		puts(ksm_stands_still() ? "; KSM does not run on this host ('maru doctor' tells more)" : "");
 	}
 	label("balloon");
 	if (json_is_true(json_object_get(balloon, "driver"))) {

@@ -36,6 +36,12 @@ says "$dir/out" 'halt.bin' 'running, up 0:00:' 'the translator: --engine bt was 
 	'no driver for it' 'disk.img: 1 MiB, read-only; 0 bytes read' \
 	'net       52:54:00:12:34:56: 0 bytes in 0 packets received, 0 dropped; 0 bytes in 0 packets sent, 0 dropped' 'stuff' 'org.example.0, not opened' 'sandbox'
 result $? "status for people"
+said=0
+grep -q '^ksm .*does not run on this host' "$dir/out" && said=1
+still=0
+[ ! -r /sys/kernel/mm/ksm/run ] || [ "$(</sys/kernel/mm/ksm/run)" = 1 ] || still=1
+[ $said = $still ]
+result $? "whether KSM runs is as this host has it"
 timeout 20 "$maru" status "$dir/ctl" -o json >"$dir/out" 2>"$dir/err"
 perl -MJSON::PP -0777 -e '
 	my $s = decode_json(<STDIN>);
