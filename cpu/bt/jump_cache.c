@@ -29,10 +29,9 @@ static void ring_clear(struct bt_vcpu *v, struct jump_cache *jc)
 	struct bt_engine *e = v->engine;
 	uint32_t stub = jc == bt_kernel_jc(v) ? e->stub.jump_kernel : e->stub.jump_user;
 
-	for (unsigned k = 0; k < RING_ENTRIES; k++) {
-		jc->ring_tag[k] = 0;
+	bt_zero(jc->ring_tag, sizeof(jc->ring_tag));
+	for (unsigned k = 0; k < RING_ENTRIES; k++)
 		jc->ring_code[k] = (uint64_t)(e->cache_rx + stub);
-	}
 }
 
 static void pages_clear(struct jump_cache *jc)

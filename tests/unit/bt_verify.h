@@ -233,9 +233,11 @@ static inline bool verify_step(struct verify *v)
 		if (op->type == ZYDIS_OPERAND_TYPE_MEMORY && !verify_memory(v, op))
 			return false;
 		if (op->type == ZYDIS_OPERAND_TYPE_REGISTER && (op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) &&
-		    verify_gpr(op->reg.value) == H_RSP && !verify_uses_stack(v) &&
-		    !((v->target[verify_place_of(v->b, v->pos)] & IS_CALLED) && verify_puts_rsp_right(v, v->pos)))
-			return verify_fails(v, "a write to rsp");
+		    verify_gpr(op->reg.value) == H_RSP && !verify_uses_stack(v)) {
+			if (v->falls || !verify_puts_rsp_right(v, v->pos))
+				return verify_fails(v, "a write to rsp");
+			v->target[verify_place_of(v->b, v->pos)] |= IS_CALLED; /* or was, until its link led elsewhere */
+		}
 	}
 	if (slow && !verify_slow(v))
 		return verify_fails(v, "not what follows a slow path");
@@ -316,9 +318,9 @@ static inline bool verify_find_targets(struct verify *v, uint32_t pos, uint32_t 
 	return true;
 }
 
-static inline bool verify_part(struct verify *v, uint32_t pos, uint32_t end)
+static inline bool verify_part(struct verify *v, uint32_t start, uint32_t end)
 {
-	for (; pos < end; pos = v->next) {
+	for (uint32_t pos = start; pos < end; pos = v->next) {
 		unsigned at = verify_place_of(v->b, pos);
 
 		v->next = pos + 8;
@@ -326,6 +328,7 @@ static inline bool verify_part(struct verify *v, uint32_t pos, uint32_t end)
 			continue;
 		if (v->target[at])
 			verify_arrive(v, at);
+		v->falls = pos != start && !verify_ends(v);
 		if (!verify_decode(v, pos) || !verify_step(v))
 			return false;
 		v->target[at] |= IS_START;

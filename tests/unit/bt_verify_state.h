@@ -42,6 +42,7 @@ struct verify {
 	ZydisDecodedInstruction in;
 	ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
 	uint32_t pos, next;
+	bool falls; /* the instruction before this one leads here */
 	uint32_t unknowns;
 	struct verify_state now;
 	struct verify_grant grant[VERIFY_GRANTS];
