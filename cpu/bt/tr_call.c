@@ -42,7 +42,7 @@ static void ring_push(struct tr *t, unsigned next)
 
 	t->t0_group = GROUP_NONE;
 	t->flags &= ~(unsigned)FLAGS_HOST;
-	ring_top_op(t, 0xfe, 0);      /* inc byte */
+	ring_top_op(t, 0xfe, 0);    /* inc byte */
 	ring_top_op(t, 0x0fb6, T0); /* movzx */
 	ring_op(t, true, 0x89, T1, T0, offsetof(struct jump_cache, ring_tag));
 	emit8(e, 0x4c); /* lea T1, [rip + rel32] */
@@ -89,7 +89,6 @@ static void push_return(struct tr *t, const struct insn *i, bool check)
 	struct host_mem m;
 	struct ea ea;
 
-	t->back.field = 0;
 	tr_stack_addr(t, &ea, -(int)size);
 	tr_operand(t, &ea, size, ACCESS_WRITE, &m);
 	if (t->code_bits == 64 && size == 8) {

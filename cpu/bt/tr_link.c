@@ -98,12 +98,11 @@ bool tr_linkable(struct tr *t, int64_t target)
 void tr_link_jump(struct tr *t, int cc, unsigned target)
 {
 	struct link *l = tr_new_link(t, target);
-	struct cold *c = tr_cold(t, COLD_LINK);
 
 	if (!l)
 		return;
 	tr_align_field(t, cc < 0 ? 1 : 2);
-	c->link = l;
+	tr_cold(t, COLD_LINK)->link = l;
 	tr_set_field(t, l, cc < 0 ? emit_jmp_forward(&t->e) : emit_jcc_forward(&t->e, (unsigned)cc));
 }
 

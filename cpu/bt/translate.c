@@ -347,7 +347,7 @@ static void emit_cold_paths(struct tr *t, struct block *blk)
 	t->e.end = t->e.base + CODE_CACHE_BYTES;
 	blk->cold_start = emit_pos(&t->e);
 	t->in_cold = true;
-	for (unsigned k = 0; k < t->ncold && !t->e.full; k++) {
+	for (unsigned k = 0; k < t->ncold && !t->failed && !t->e.full; k++) {
 		const struct cold *c = &t->cold[k];
 
 		t->cur = c->insn;
@@ -385,6 +385,7 @@ static void emit_body(struct tr *t)
 {
 	t->t0_group = GROUP_NONE;
 	t->rsp_ahead = 0;
+	t->back.field = 0;
 	tr_hold_nothing(t);
 	for (t->cur = 0; t->cur < t->n && !t->done && !t->failed && !t->e.full; t->cur++) {
 		const struct insn *i = &t->insn[t->cur];

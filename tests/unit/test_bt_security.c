@@ -173,6 +173,33 @@ static void test_emitted(void)
 	ok(good && !bad, "%u blocks hold against the verifier, %u do not", good, bad);
 }
 
+/* There is no room for one of a block's records any more, whichever it is: links of jumps, calls and what they return to, instructions. */
+static void test_no_room_for_records(void)
+{
+	static const uint8_t code[] = {
+		0x31, 0xc0,			    /* xor eax, eax */
+		0x75, 0x14,			    /* jnz, not taken */
+		0xe8, 0x0f, 0x00, 0x00, 0x00,	    /* call the RET below */
+		0xe8, 0xf2, 0x0f, 0x00, 0x00,	    /* call one in the next page */
+		0xff, 0xc0,			    /* inc eax */
+		EXIT_GUEST,
+		0xc3,
+	}, ret[] = { 0xff, 0xc0, 0xc3 };	    /* inc eax; ret */
+	struct bt_engine *e = (struct bt_engine *)g.engine;
+	unsigned good = 0, runs = 0;
+	struct x86_regs r;
+
+	for (unsigned room = 0; room < 1024; room += 8, runs++) {
+		guest_load(&g, GUEST_CODE, code, sizeof(code));
+		guest_load(&g, GUEST_CODE + 0x1000, ret, sizeof(ret));
+		e->insns_start = e->meta_used + room;
+		run_at(GUEST_CODE, 0, CODE64);
+		vcpu_get_regs(g.vcpu, &r);
+		good += r.gpr[X86_RAX] == 2;
+	}
+	is_u64(good, runs, "the guest goes on with an empty cache");
+}
+
 int main(void)
 {
 	guest_open(&g, 1);
@@ -181,6 +208,7 @@ int main(void)
 	test_drop_while_running();
 	test_alias();
 	test_fences16();
+	test_no_room_for_records();
 	test_emitted();
 	guest_close(&g);
 	return done_testing();
