@@ -222,7 +222,7 @@ size_t share_handle(struct share *s, const void *request, size_t len, uint8_t *r
 	if (len >= sizeof(r.head) && r.head.len == len) {
 		r.rest_len = len - sizeof(r.head);
 		rc = dispatch(s, &r, &w);
-		if (rc == ENOENT || rc == ESTALE || r.head.nodeid == FUSE_ROOT_ID)
+		if (rc == ENOENT || rc == ESTALE || (r.head.nodeid == FUSE_ROOT_ID && r.head.opcode == FUSE_OPENDIR))
 			look_for_folder(s);
 	}
 	if (room < sizeof(head))
