@@ -44,7 +44,7 @@ uint64_t cli_number(const json_t *o, const char *name);
 void cli_print_json(json_t *o);
 /*
  * @text of a guest's or of a VM's process (NULL, or none: "") in new memory, the caller's, as it may be shown: control characters,
- * also those of U+0080 to U+009F, are '?', and after @most bytes it ends.
+ * also those of U+0080 to U+009F, and those that turn lines around, are '?', and after @most bytes it ends.
  */
 char *cli_printable(const json_t *text, size_t most);
 /* The same of the name of a member, which is UTF-8 because jansson has read it. */
